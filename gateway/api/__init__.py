@@ -1,0 +1,95 @@
+"""What may a front-end use? All of it is here, and nothing else of the gateway is.
+
+`API_VERSION` rises when something is removed; hooks and protocols only gain optional parameters in between.
+"""
+
+from gateway.api.channel import (
+    Channel,
+    ConsumeOptions,
+    Consumer,
+    ConsumerSink,
+    Delivery,
+    Outcome,
+    OutcomeSink,
+    QueueInfo,
+    Route,
+)
+from gateway.api.frontend import Authorize, Credentials, Flushable, FrontEnd, Gateway, Log, Principal
+from gateway.api.hooks import API_VERSION, ENTRY_POINT_GROUP, PROJECT, hookimpl, hookspec
+from gateway.api.stream import CloseReason, CongestionSink, Connection
+from gateway.errors import (
+    AccessRefused,
+    ConfigError,
+    GatewayError,
+    ListenError,
+    MessageRefused,
+    NotFound,
+    NotSupported,
+    Overloaded,
+    PreconditionFailed,
+    ProtocolViolation,
+    ResourceLocked,
+)
+from gateway.model.declare import Binding, BindingOptions, ExchangeSpec, Overflow, QueueSpec, queue_spec
+from gateway.model.message import Address, Message, WireDecoder, with_properties
+from gateway.model.names import DEFAULT_EXCHANGE, DEFAULT_VHOST, TOPIC_EXCHANGE, is_mqtt_topic, swap_key, swap_key_bytes
+from gateway.model.properties import COMMON, NO_PROPERTIES, Properties, decode_properties, encode_properties
+
+__all__ = [
+    "API_VERSION",
+    "COMMON",
+    "DEFAULT_EXCHANGE",
+    "DEFAULT_VHOST",
+    "ENTRY_POINT_GROUP",
+    "NO_PROPERTIES",
+    "PROJECT",
+    "TOPIC_EXCHANGE",
+    "AccessRefused",
+    "Address",
+    "Authorize",
+    "Binding",
+    "BindingOptions",
+    "Channel",
+    "CloseReason",
+    "ConfigError",
+    "CongestionSink",
+    "Connection",
+    "ConsumeOptions",
+    "Consumer",
+    "ConsumerSink",
+    "Credentials",
+    "Delivery",
+    "ExchangeSpec",
+    "Flushable",
+    "FrontEnd",
+    "Gateway",
+    "GatewayError",
+    "ListenError",
+    "Log",
+    "Message",
+    "MessageRefused",
+    "NotFound",
+    "NotSupported",
+    "Outcome",
+    "OutcomeSink",
+    "Overflow",
+    "Overloaded",
+    "PreconditionFailed",
+    "Principal",
+    "Properties",
+    "ProtocolViolation",
+    "QueueInfo",
+    "QueueSpec",
+    "ResourceLocked",
+    "Route",
+    "WireDecoder",
+    "decode_properties",
+    "encode_properties",
+    "hookimpl",
+    "hookspec",
+    "is_mqtt_topic",
+    "queue_spec",
+    "swap_key",
+    "swap_key_bytes",
+    "with_properties",
+]

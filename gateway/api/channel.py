@@ -1,0 +1,243 @@
+"""How does a front-end reach exchanges, queues and acknowledgements?
+
+Submit now, learn the outcome later: every call that can be refused returns a number at once and never an outcome. Outcomes
+arrive in the order of the numbers, many at a time, when what they stand for is on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+from gateway.errors import GatewayError
+from gateway.model.declare import Binding, BindingOptions, ExchangeSpec, QueueSpec
+from gateway.model.message import Address, Message
+
+
+class Outcome:
+    """What became of one submitted number, where it is more than "stored".
+
+    Args:
+        number: as returned by the call.
+        error: why it was refused; None: it was not.
+        unroutable: a publish that reached no queue (confirmed all the same).
+        result: what a declaration, `consume` or `get` answers.
+    """
+
+    __slots__ = ("error", "number", "result", "unroutable")
+
+    def __init__(self, number: int, error: GatewayError | None = None, unroutable: bool = False, result: Any = None) -> None:
+        self.number: int = number
+        self.error: GatewayError | None = error
+        self.unroutable: bool = unroutable
+        self.result: Any = result
+
+
+@dataclass(frozen=True, slots=True)
+class QueueInfo:
+    """Answer to a queue's declaration: its name (chosen, if none was given), ready messages, consumers."""
+
+    name: str
+    messages: int
+    consumers: int
+
+
+class Route(Protocol):
+    """A resolved way for messages to one address; get it once, use it for every message.
+
+    It stays valid as bindings come and go. Make messages with its `address`.
+    """
+
+    @property
+    def address(self) -> Address:
+        """The address that messages published on this route carry."""
+
+
+class Delivery(Protocol):
+    """A message handed to a consumer; also the opaque delivery tag that settles it."""
+
+    @property
+    def message(self) -> Message:
+        """The message; shared, never to be changed."""
+
+    @property
+    def redelivered(self) -> bool:
+        """It may have been delivered before."""
+
+    @property
+    def count(self) -> int:
+        """How often it was delivered, this time included, as far as known."""
+
+    @property
+    def position(self) -> int:
+        """Its number in its queue, rising."""
+
+    @property
+    def options(self) -> BindingOptions | None:
+        """What the bindings that brought it say; None for the default."""
+
+
+class OutcomeSink(Protocol):
+    """Who is told the outcomes of a channel. Implemented by the front-end."""
+
+    def on_outcomes(self, through: int, exceptions: Sequence[Outcome]) -> None:
+        """All numbers up to and including `through` are decided, and stored, but for `exceptions` (in order of number).
+
+        Called with rising `through`, at most once per commit. Numbers of declarations, `consume` and `get` are always
+        among the exceptions, as they have results. Must not call the channel's `publish`; may append to a connection.
+        """
+
+
+class ConsumerSink(Protocol):
+    """Who is handed messages. Implemented by the front-end. None of these may call the channel."""
+
+    def deliver(self, delivery: Delivery) -> None:
+        """Take one message; it counts against the credit until it is settled (with no_ack: it is settled already)."""
+
+    def deliver_transient(self, message: Message, options: BindingOptions | None) -> None:
+        """Take one message that needs no acknowledgement, past the queue (queues with `keep_transient` False only)."""
+
+    def cancelled(self, reason: GatewayError) -> None:
+        """The consumer is gone though nobody cancelled it: its queue was deleted, or its sink failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumeOptions:
+    """How a consumer takes messages.
+
+    Args:
+        prefetch: initial credit, messages delivered and not yet settled; 0: no limit. With `grant` the credit is
+            given by hand and settling gives none back.
+        no_ack: a delivery is settled automatically after the sink took it.
+        exclusive: no other consumer may be on the queue.
+        manual_credit: credit comes by `Consumer.credit` only; settling gives none back.
+    """
+
+    prefetch: int = 0
+    no_ack: bool = False
+    exclusive: bool = False
+    manual_credit: bool = False
+
+
+class Consumer(Protocol):
+    """The handle of a consumer, the result of `consume`."""
+
+    def credit(self, delta: int) -> None:
+        """Allow `delta` more messages; what is ready is delivered at once."""
+
+    def pause(self) -> None:
+        """Deliver nothing until `resume`, whatever the credit (its connection has too much to send)."""
+
+    def resume(self) -> None:
+        """Undo `pause`."""
+
+
+class Channel(Protocol):
+    """The scope of numbers, delivery tags and consumers; opened by a principal.
+
+    Synchronous methods never block and never raise for what the other side can cause; misuse raises.
+    """
+
+    def route(self, exchange: str, routing_key: str) -> Route:
+        """Return the route for an address.
+
+        The exchange need not exist yet; a publish to one that does not is refused (NotFound).
+
+        Raises:
+            AccessRefused: the principal may not publish there.
+        """
+
+    def publish(self, route: Route, message: Message) -> int:
+        """Submit a message whose outcome counts; return its number."""
+
+    def post(self, route: Route, message: Message) -> None:
+        """Submit a message whose outcome nobody waits for (QoS 0)."""
+
+    def retain(self, route: Route, message: Message) -> None:
+        """Make it the last value of its exchange and key (an empty body clears it), on disk with the next commit.
+
+        It publishes nothing: call `publish` or `post` as well, after it, and the outcome covers both.
+        """
+
+    def retained(self, exchange: str, pattern: str, *, mqtt: bool = False) -> Iterator[Message]:
+        """Yield the last values whose keys match a topic pattern. `mqtt`: a leading wildcard spares ``$`` levels."""
+
+    def declare_exchange(self, spec: ExchangeSpec, *, passive: bool = False) -> int:
+        """Result None. Errors: NotFound (passive), PreconditionFailed, NotSupported, AccessRefused."""
+
+    def delete_exchange(self, name: str, *, if_unused: bool = False) -> int:
+        """Result None. Errors: NotFound, PreconditionFailed (in use), AccessRefused."""
+
+    def declare_queue(self, spec: QueueSpec, *, passive: bool = False) -> int:
+        """Result `QueueInfo`. Errors: NotFound (passive), PreconditionFailed, ResourceLocked, AccessRefused."""
+
+    def delete_queue(self, name: str, *, if_unused: bool = False, if_empty: bool = False) -> int:
+        """Result: number of messages that went with it. Errors: NotFound, PreconditionFailed, ResourceLocked."""
+
+    def purge_queue(self, name: str) -> int:
+        """Result: number of ready messages removed; delivered ones stay. Errors: NotFound, ResourceLocked."""
+
+    def bind(self, binding: Binding) -> int:
+        """Result None. Errors: NotFound, AccessRefused, PreconditionFailed (a pattern or argument that can't be)."""
+
+    def unbind(self, binding: Binding) -> int:
+        """Result None. Errors: NotFound (exchange or queue; a binding that isn't there is no error)."""
+
+    def bindings(self, destination: str, *, to_exchange: bool = False) -> list[Binding]:
+        """Return what is bound to a queue or exchange of this virtual host; empty if it does not exist."""
+
+    def queue_exists(self, name: str) -> bool:
+        """Say whether there is such a queue now."""
+
+    def consume(self, queue: str, sink: ConsumerSink, options: ConsumeOptions) -> int:
+        """Result `Consumer`. Deliveries may come before the outcome. Errors: NotFound, ResourceLocked, AccessRefused."""
+
+    def cancel(self, consumer: Consumer) -> None:
+        """End a consumer; what it holds unsettled stays unsettled until it is settled or the channel closes."""
+
+    def get(self, queue: str, *, no_ack: bool = False) -> int:
+        """Result `Delivery`, or None if the queue is empty. Errors: NotFound, ResourceLocked, AccessRefused."""
+
+    def ack(self, delivery: Delivery) -> None:
+        """Settle a delivery: the consumer has it.
+
+        Raises:
+            NotFound: it is not held by this channel (settled already, requeued, another's).
+        """
+
+    def nack(self, delivery: Delivery, *, requeue: bool) -> None:
+        """Give a delivery back: to its old place, or (requeue False) reject it.
+
+        Raises:
+            NotFound: as for `ack`.
+        """
+
+    def put_state(self, namespace: str, key: str, value: bytes | None) -> None:
+        """Keep a small value, on disk with the next commit (the one that holds the next publish); None deletes it."""
+
+    def get_state(self, namespace: str, key: str) -> bytes | None:
+        """Return what was put."""
+
+    def scan_state(self, namespace: str) -> Iterator[tuple[str, bytes]]:
+        """Yield key and value of a namespace; the order means nothing."""
+
+    def barrier(self) -> int:
+        """Return a number whose outcome comes when everything submitted before is decided and on disk."""
+
+    async def outcome(self, number: int) -> Outcome:
+        """Wait for a number's outcome; only on a channel that was opened without an OutcomeSink.
+
+        Raises:
+            GatewayError: it was refused.
+        Cancellation: safe; the number is decided all the same.
+        """
+
+    async def send(self, exchange: str, routing_key: str, body: bytes, *, persistent: bool = True) -> Outcome:
+        """Publish and wait until it is committed: the simple form. Raises and cancellation as `outcome`."""
+
+    def close(self) -> None:
+        """Cancel the consumers, requeue what is unsettled, delete exclusive queues if this channel owns them."""
+
+
+Number: TypeAlias = int

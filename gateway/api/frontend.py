@@ -1,0 +1,170 @@
+"""What is a front-end to the host, and the host to a front-end?"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from gateway.api.channel import Channel, OutcomeSink
+from gateway.api.stream import Connection
+from gateway.model.message import Message, WireDecoder
+from gateway.model.properties import Properties
+
+if TYPE_CHECKING:
+    import trio
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a peer says of itself.
+
+    Args:
+        mechanism: ``anonymous``, ``password``, ``zap`` ...
+        user, password: None where not given.
+        front_end: name of the front-end.
+        peer: for logs.
+        loopback: the peer is on this machine.
+    """
+
+    mechanism: str = "anonymous"
+    user: str | None = None
+    password: bytes | None = None
+    front_end: str = ""
+    peer: str = ""
+    loopback: bool = False
+
+
+Authorize = Callable[[str, str, str], bool]
+"""``(action, resource, key) -> allowed``; action is configure, write or read; resource an exchange's or queue's name."""
+
+
+@dataclass(eq=False, slots=True)
+class Principal:
+    """Who has been let in; one object per user and virtual host, so that what is resolved for it can be cached in `cache`.
+
+    Args:
+        authorize: None: everything is allowed.
+        cache: for front-ends, by front-end name (routes by topic, for instance).
+    """
+
+    user: str
+    vhost: str = "/"
+    authorize: Authorize | None = None
+    cache: dict[str, Any] = field(default_factory=dict)
+
+
+class Flushable(Protocol):
+    """Something that collects during a turn and sends at its end."""
+
+    def flush(self) -> None:
+        """Send what was collected. Synchronous, must not block; called once per `touch`."""
+
+
+class Log(Protocol):
+    """A structured logger: an event and key-value pairs."""
+
+    def info(self, event: str, **values: Any) -> None:
+        """Something a user may want to know."""
+
+    def warning(self, event: str, **values: Any) -> None:
+        """Something a user should look at."""
+
+    def error(self, event: str, **values: Any) -> None:
+        """Something is broken."""
+
+
+class Gateway(Protocol):
+    """The host, as a front-end sees it."""
+
+    @property
+    def log(self) -> Log:
+        """The logger, bound to this front-end."""
+
+    @property
+    def node_id(self) -> str:
+        """A random name of this start of the broker."""
+
+    def now_ms(self) -> int:
+        """Wall time in ms since 1970, never going backwards."""
+
+    async def authenticate(self, credentials: Credentials) -> Principal:
+        """Let a peer in.
+
+        Raises:
+            AccessRefused: it is not let in; the text is for the log, not for the peer.
+        Cancellation: safe.
+        """
+
+    def open_channel(self, principal: Principal, sink: OutcomeSink | None = None, *, owner: object | None = None) -> Channel:
+        """Open a channel. `owner`: who owns exclusive queues, where several channels share one connection."""
+
+    def release(self, owner: object) -> None:
+        """Delete the exclusive queues of an owner that is not a channel."""
+
+    def touch(self, flushable: Flushable) -> None:
+        """Have `flushable.flush()` called once at the end of this turn."""
+
+    @property
+    def holding(self) -> bool:
+        """The journal or memory is behind: publishers should not be read from (see `until_released`)."""
+
+    async def until_released(self) -> None:
+        """Wait while `holding`. Cancellation: safe. Does not wait, and is no checkpoint, if not holding."""
+
+    async def serve_streams(
+        self,
+        listen: Sequence[str],
+        handler: Callable[[Connection], Awaitable[None]],
+        *,
+        setting: str,
+        task_status: trio.TaskStatus[list[str]],
+    ) -> None:
+        """Listen on ``tcp://host:port`` addresses (0: any free port) and run `handler` in a task of its own per connection.
+
+        Announces each listener when it is bound (``task_status.started`` gets the real addresses). An exception of a
+        handler is logged and ends that connection only. Returns when draining has ended.
+
+        Raises:
+            ListenError: an address can't be bound; names it, `setting`, and how to disable the front-end.
+            ConfigError: an address can't be understood.
+        Cancellation: closes listeners and connections.
+        """
+
+    def announce(self, line: str) -> None:
+        """Say that a listener is ready: ``ROUTER tcp://127.0.0.1:5570``; the host prints ``listening <front-end> <line>``."""
+
+    async def draining(self) -> None:
+        """Wait until the broker begins to stop: then stop taking in, and return from `serve` when all is sent.
+
+        Cancellation: safe.
+        """
+
+    def count(self, name: str, amount: int = 1, *, reason: str = "") -> None:
+        """Count something under this front-end (``dropped``, ``violations`` ...); never on the path of every message."""
+
+    def properties(self, message: Message) -> Properties:
+        """Return a message's properties in the common form, whoever sent it."""
+
+    def register_wire(self, tag: str, decoder: WireDecoder) -> None:
+        """Register the pure function that reads this front-end's `Message.wire`. Before the first message."""
+
+
+class FrontEnd(Protocol):
+    """One protocol, made by a plugin's `tidegate_frontends`."""
+
+    name: str
+    """Section of the configuration: ``frontend.<name>``."""
+
+    settings_model: type[Any]
+    """A pydantic model; unknown keys are errors. `enabled` is the host's own."""
+
+    async def serve(self, gateway: Gateway, settings: Any, *, task_status: trio.TaskStatus[None]) -> None:
+        """Bind, call ``task_status.started()``, serve until `gateway.draining()` returns and everything is sent.
+
+        Args:
+            settings: an instance of `settings_model`.
+        Raises:
+            ListenError, ConfigError: before `started`: ends the start of the broker.
+        Cancellation: closes everything at once.
+        """

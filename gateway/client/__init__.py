@@ -1,0 +1,1 @@
+"""How does a program speak TGP/1 to a gateway?"""

@@ -1,0 +1,1 @@
+"""How does what must last get onto the disk, and back?"""

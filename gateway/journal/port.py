@@ -1,0 +1,63 @@
+"""What does the runtime ask of a journal? `SqliteJournal` and `MemoryJournal` answer alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, TypeAlias
+
+from gateway.errors import JournalError
+from gateway.model.records import Batch, Page, Record
+
+Commit: TypeAlias = Any
+"""What `prepare` made and `write` takes; only the journal looks inside."""
+
+
+class Journal(Protocol):
+    """Stores batches, one at a time, whole or not at all.
+
+    Life: `open`, `load` (once, to its end), then `prepare` / `write` and `read_page`, then `close`.
+    All methods are called on the main thread; the callbacks come on any thread.
+    """
+
+    @property
+    def durability(self) -> str:
+        """One line for the start: what a confirmed message survives."""
+
+    def open(self) -> None:
+        """Take the data directory.
+
+        Raises:
+            JournalLocked: another broker has it; the text names its pid.
+            JournalUnwritable: it can't be written.
+            JournalError: it can't be opened (a broken file, an unknown format).
+        """
+
+    def load(self) -> Iterator[Record]:
+        """Yield what lasts: exchanges, queues, bindings, each queue's depth, retained values, state. No bodies of queued messages.
+
+        Cost: the number of definitions, retained values and (queue, segment) pairs; not of messages.
+        """
+
+    def prepare(self, batch: Batch) -> Commit | None:
+        """Encode a batch and give its references their segment and slot; None if nothing of it needs the disk.
+
+        From here on the batch is the journal's; the engine opens a new one. References are released from
+        their messages (``first``, ``more``), so that no cycle is left.
+        """
+
+    def write(self, commit: Commit, done: Callable[[JournalError | None], None]) -> None:
+        """Write one commit; `done(None)` after it is on disk, `done(error)` if it is not.
+
+        After an error the same commit may be written again. One commit at a time.
+        """
+
+    def read_page(self, queue_id: int, after_position: int, max_bytes: int, done: Callable[[Callable[[], Page]], None]) -> None:
+        """Read the unsettled references of a queue that are on disk, positions greater than `after_position`, in order.
+
+        `done` comes on any thread, with a function that the MAIN thread calls for the page (it raises JournalError if the
+        read failed). A page holds whole segments, at least one, until `max_bytes` of bodies are reached; an empty
+        page means that nothing more is on disk. What was settled, but not yet on disk so, is left out.
+        """
+
+    def close(self, *, clean: bool = True) -> None:
+        """Write the clean flag, close, release the lock. No commit may be under way."""

@@ -1,0 +1,37 @@
+"""How are keys written, in AMQP and in MQTT?
+
+Keys are AMQP's everywhere in the engine: words between dots, ``*`` is one word, ``#`` is zero or more
+words; the empty key has zero words. MQTT swaps two pairs of characters at its border, in both directions,
+which loses nothing because it is an exchange of characters: ``plant/3/v1.2`` is ``plant.3.v1/2``.
+"""
+
+from __future__ import annotations
+
+DEFAULT_VHOST = "/"
+DEFAULT_EXCHANGE = ""
+TOPIC_EXCHANGE = "amq.topic"
+
+MAX_KEY_BYTES = 65_535
+
+_SWAP = bytes.maketrans(b"/.+*", b"./*+")
+_SWAP_TEXT = str.maketrans("/.+*", "./*+")
+
+
+def swap_key(key: str) -> str:
+    """Translate a key or pattern between MQTT's and AMQP's spelling; its own inverse."""
+    return key.translate(_SWAP_TEXT)
+
+
+def swap_key_bytes(key: bytes) -> bytes:
+    """Translate UTF-8 bytes as `swap_key` does text."""
+    return key.translate(_SWAP)
+
+
+def words(key: str) -> list[str]:
+    """Split a key into its words; the empty key has none."""
+    return key.split(".") if key else []
+
+
+def is_mqtt_topic(topic: str) -> bool:
+    """Say whether MQTT can carry this topic name: no wildcards, no U+0000, not empty (MQTT 3.1.1 §4.7)."""
+    return bool(topic) and "+" not in topic and "#" not in topic and "\0" not in topic and len(topic.encode()) <= MAX_KEY_BYTES

@@ -1,0 +1,48 @@
+"""What does a message carry besides its body, in the common model?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+COMMON = "common"
+"""Wire tag of properties in the common form: a msgpack map of the fields of `Properties`."""
+
+
+class Properties(msgspec.Struct, frozen=True, omit_defaults=True):
+    """AMQP's basic properties under their own names (AMQP 0-9-1 §1.8, class basic).
+
+    ``expiration_ms`` is a duration; ``timestamp_s`` is seconds since 1970. Headers keep their order.
+    """
+
+    content_type: str | None = None
+    content_encoding: str | None = None
+    headers: dict[str, Any] | None = None
+    priority: int | None = None
+    correlation_id: bytes | str | None = None
+    reply_to: str | None = None
+    expiration_ms: int | None = None
+    message_id: str | None = None
+    timestamp_s: int | None = None
+    type: str | None = None
+    user_id: str | None = None
+    app_id: str | None = None
+
+
+NO_PROPERTIES = Properties()
+
+
+def encode_properties(properties: Properties) -> bytes:
+    """Return the msgpack map of what is set, names as keys."""
+    return msgspec.msgpack.encode(properties)
+
+
+def decode_properties(wire: bytes) -> Properties:
+    """Return the properties of a msgpack map.
+
+    Raises:
+        msgspec.ValidationError: a field has a type that it can't have.
+        msgspec.DecodeError: the bytes are not msgpack.
+    """
+    return msgspec.msgpack.decode(wire, type=Properties) if wire else NO_PROPERTIES

@@ -1,0 +1,201 @@
+"""What must last? The facts that the engine hands to the journal, and gets back at the next start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from gateway.model.declare import Binding, BindingOptions, ExchangeSpec, QueueSpec
+from gateway.model.message import Message
+
+
+class Reference:
+    """A message's place in one durable queue, as the journal sees it. The engine's entries are references.
+
+    ``segment`` and ``slot`` belong to the journal: None and -1 until the batch that holds the message is
+    handed over; then the journal's own handle. ``settled`` is set by the engine; a reference that is settled while
+    ``segment`` is None is left out of the batch.
+    """
+
+    __slots__ = ("message", "options", "position", "queue_id", "segment", "settled", "slot")
+
+    def __init__(self, message: Message, queue_id: int, position: int, options: BindingOptions | None) -> None:
+        self.message: Message = message
+        self.queue_id: int = queue_id
+        self.position: int = position
+        self.options: BindingOptions | None = options
+        self.segment: object | None = None
+        self.slot: int = -1
+        self.settled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeDeclared:
+    """A durable exchange exists."""
+
+    vhost: str
+    spec: ExchangeSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeDeleted:
+    """A durable exchange is gone. Its bindings are told one by one."""
+
+    vhost: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueueDeclared:
+    """A durable queue exists under an id that is never used again."""
+
+    vhost: str
+    queue_id: int
+    spec: QueueSpec
+
+
+@dataclass(frozen=True, slots=True)
+class QueueDeleted:
+    """A durable queue is gone, with all its references in this and all earlier batches."""
+
+    vhost: str
+    queue_id: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePurged:
+    """All references of this queue in EARLIER batches are gone.
+
+    What must survive (delivered and unsettled) the engine puts into this batch again, under its old position.
+    """
+
+    queue_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A durable binding exists; one of the same identity is replaced."""
+
+    vhost: str
+    binding: Binding
+
+
+@dataclass(frozen=True, slots=True)
+class Unbound:
+    """A durable binding is gone."""
+
+    vhost: str
+    binding: Binding
+
+
+@dataclass(frozen=True, slots=True)
+class Retained:
+    """The last value of a key of an exchange; an empty body clears it (then `message` is None)."""
+
+    vhost: str
+    exchange: str
+    key: str
+    message: Message | None
+
+
+@dataclass(frozen=True, slots=True)
+class StatePut:
+    """A small value that a front-end keeps (sequence marks, sessions, identifiers); None deletes it."""
+
+    namespace: str
+    key: str
+    value: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryCounted:
+    """A reference that is on disk was delivered this many times and came back."""
+
+    reference: Reference
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueueDepth:
+    """At start only: what a durable queue holds on disk.
+
+    Args:
+        live: references.
+        live_bytes: of bodies.
+        next_position: greater than every position that the queue ever gave and that is on disk.
+    """
+
+    queue_id: int
+    live: int
+    live_bytes: int
+    next_position: int
+
+
+Record: TypeAlias = (
+    ExchangeDeclared
+    | ExchangeDeleted
+    | QueueDeclared
+    | QueueDeleted
+    | QueuePurged
+    | Bound
+    | Unbound
+    | Retained
+    | StatePut
+    | DeliveryCounted
+    | QueueDepth
+)
+
+
+class Batch:
+    """The open batch: all that joins the next commit.
+
+    Args (attributes, filled by the engine):
+        messages: persistent messages that reached a durable queue, in order. Those whose ``live`` fell to 0
+            (every reference settled by an explicit acknowledgement) are left out of the commit.
+        settled: references with a segment, settled since.
+        deferred: references that were settled automatically while their segment was None: they are written with
+            this batch and settled in the next one (what is in a socket buffer isn't safe).
+        records: everything else, in order; for `Retained` and `StatePut` the last of a key holds.
+        body_bytes: of `messages`, for back-pressure.
+    """
+
+    __slots__ = ("body_bytes", "deferred", "messages", "records", "settled")
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self.settled: list[Reference] = []
+        self.deferred: list[Reference] = []
+        self.records: list[Record] = []
+        self.body_bytes: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.messages or self.settled or self.deferred or self.records)
+
+
+class PagedReference:
+    """A reference read back from disk; `count` is how often it is known to have been delivered."""
+
+    __slots__ = ("count", "message", "options", "position", "segment", "slot")
+
+    def __init__(
+        self, message: Message, position: int, options: BindingOptions | None, segment: object, slot: int, count: int
+    ) -> None:
+        self.message: Message = message
+        self.position: int = position
+        self.options: BindingOptions | None = options
+        self.segment: object = segment
+        self.slot: int = slot
+        self.count: int = count
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A run of a queue's references, in order of position.
+
+    ``lost`` counts references that a bad segment took with it (quarantined and reported).
+    """
+
+    queue_id: int
+    references: list[PagedReference]
+    lost: int = 0

@@ -1,0 +1,1 @@
+"""Which destinations does a message reach?"""

@@ -1,0 +1,1 @@
+"""Who runs the engine: turns, commits, pages, sockets?"""

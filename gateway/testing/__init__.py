@@ -1,0 +1,1 @@
+"""What helps authors of front-ends to test them?"""

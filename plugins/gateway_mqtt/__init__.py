@@ -1,0 +1,1 @@
+"""How do MQTT clients meet the common model?"""

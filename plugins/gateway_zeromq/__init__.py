@@ -1,0 +1,1 @@
+"""How do ZeroMQ peers meet the common model?"""
