@@ -159,6 +159,25 @@ class FrontEnd(Protocol):
     settings_model: type[Any]
     """A pydantic model; unknown keys are errors. `enabled` is the host's own."""
 
+    def addresses(self, settings: Any) -> Sequence[str]:
+        """Return every address that `serve` would bind with these settings, before it does.
+
+        The host looks here whether one is beyond loopback. Pure. ``tcp://host:port`` (and other schemes in front of
+        ``://host:port``), ``unix:`` and ``ipc:`` paths, ``inproc:`` names; ``*`` and an interface's name count as beyond.
+
+        Args:
+            settings: an instance of `settings_model`.
+        Raises:
+            ConfigError: an address can't be understood.
+        """
+
+    def hints(self, listeners: Sequence[str]) -> Sequence[str]:
+        """Return shell lines that a newcomer can paste to try this front-end; printed at start. May be empty.
+
+        Args:
+            listeners: the lines that it announced, in order: ``tcp://127.0.0.1:1883``, ``ROUTER tcp://127.0.0.1:5570``.
+        """
+
     async def serve(self, gateway: Gateway, settings: Any, *, task_status: trio.TaskStatus[None]) -> None:
         """Bind, call ``task_status.started()``, serve until `gateway.draining()` returns and everything is sent.
 
