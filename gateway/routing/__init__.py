@@ -1,1 +1,1 @@
-"""Which destinations does a message reach?"""
+"""Where does a message go? Exchange types, and the table that joins them into one virtual host."""

@@ -1,0 +1,272 @@
+"""Which exchanges and bindings does a virtual host have, and which queues does a message reach through them?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeAlias
+
+from gateway.errors import AccessRefused, NotFound, PreconditionFailed
+from gateway.model.declare import DEFAULT_OPTIONS, Binding, ExchangeSpec, arguments_text
+from gateway.model.names import DEFAULT_EXCHANGE, DEFAULT_VHOST, TOPIC_EXCHANGE
+from gateway.routing.direct import Direct
+from gateway.routing.exchange import ExchangeType, Found, HeaderSource, add, encoded_length
+from gateway.routing.fanout import Fanout
+from gateway.routing.headers import Headers
+from gateway.routing.topic import Topic
+
+MAX_NAME_BYTES = 255
+
+TYPES: Mapping[str, Callable[[], ExchangeType]] = {"direct": Direct, "fanout": Fanout, "topic": Topic, "headers": Headers}
+
+PREDECLARED = (
+    ExchangeSpec(DEFAULT_EXCHANGE, "direct"),
+    ExchangeSpec("amq.direct", "direct"),
+    ExchangeSpec("amq.fanout", "fanout"),
+    ExchangeSpec(TOPIC_EXCHANGE, "topic"),
+    ExchangeSpec("amq.headers", "headers"),
+)
+
+Identity: TypeAlias = tuple[str, bool, str, str, str]
+
+
+class Exchange:
+    """An exchange that exists; also the destination of bindings from other exchanges.
+
+    Args (attributes):
+        spec: as declared.
+        kind: its type, which holds the bindings in the form it needs.
+        bindings: those that begin here, by identity.
+        destinations: where they lead, by identity.
+    """
+
+    __slots__ = ("bindings", "destinations", "kind", "spec")
+
+    def __init__(self, spec: ExchangeSpec, kind: ExchangeType) -> None:
+        self.spec: ExchangeSpec = spec
+        self.kind: ExchangeType = kind
+        self.bindings: dict[Identity, Binding] = {}
+        self.destinations: dict[Identity, object] = {}
+
+
+class Table:
+    """The exchanges and bindings of one virtual host. Whatever raises has changed nothing.
+
+    Args:
+        queue_by_name: gives the queue of a name, or None; the default exchange routes by it.
+        vhost: for texts of errors.
+        types: what makes an exchange of each type.
+    """
+
+    __slots__ = ("_exchanges", "_inbound", "_queue_by_name", "_types", "vhost")
+
+    def __init__(
+        self,
+        queue_by_name: Callable[[str], object | None],
+        vhost: str = DEFAULT_VHOST,
+        types: Mapping[str, Callable[[], ExchangeType]] = TYPES,
+    ) -> None:
+        self.vhost: str = vhost
+        self._queue_by_name: Callable[[str], object | None] = queue_by_name
+        self._types: Mapping[str, Callable[[], ExchangeType]] = types
+        self._exchanges: dict[str, Exchange] = {spec.name: Exchange(spec, types[spec.type]()) for spec in PREDECLARED}
+        self._inbound: dict[tuple[str, bool], dict[Identity, Binding]] = {}
+
+    def __iter__(self) -> Iterator[Exchange]:
+        return iter(self._exchanges.values())
+
+    def get(self, name: str) -> Exchange | None:
+        """Return an exchange; None: it does not exist."""
+        return self._exchanges.get(name)
+
+    def require(self, name: str) -> Exchange:
+        """Return an exchange.
+
+        Raises:
+            NotFound: it does not exist.
+        """
+        exchange = self._exchanges.get(name)
+        if exchange is None:
+            raise NotFound(f"no exchange '{name}' in vhost '{self.vhost}'")
+        return exchange
+
+    def declare(self, spec: ExchangeSpec) -> bool:
+        """Make an exchange; False: it is there, and is the same.
+
+        Raises:
+            AccessRefused: the name is reserved (``amq.``), or is the default exchange's.
+            PreconditionFailed: it exists and differs; there is no such type; the name is too long.
+        """
+        _refuse_default(spec.name)
+        existing = self._exchanges.get(spec.name)
+        if existing is not None:
+            self._check_equivalent(existing.spec, spec)
+            return False
+        if spec.name.startswith("amq."):
+            raise AccessRefused(f"exchange name '{spec.name}' contains reserved prefix 'amq.*'")
+        if encoded_length(spec.name) > MAX_NAME_BYTES:
+            raise PreconditionFailed(f"the name of an exchange has at most {MAX_NAME_BYTES} bytes")
+        make = self._types.get(spec.type)
+        if make is None:
+            raise PreconditionFailed(f"invalid exchange type '{spec.type}'; there are: {', '.join(self._types)}")
+        self._exchanges[spec.name] = Exchange(spec, make())
+        return True
+
+    def delete(self, name: str) -> list[Binding]:
+        """Delete an exchange and all bindings from it and to it; return those.
+
+        Raises:
+            NotFound: it does not exist.
+            AccessRefused: it is predeclared.
+        """
+        _refuse_default(name)
+        exchange = self.require(name)
+        if name.startswith("amq."):
+            raise AccessRefused(f"deletion of system exchange '{name}' in vhost '{self.vhost}' not allowed")
+        removed = self.unbind_all(name, to_exchange=True)
+        for identity, binding in exchange.bindings.items():
+            self._forget_inbound(identity, binding)
+            removed.append(binding)
+        del self._exchanges[name]
+        return removed
+
+    def bind(self, binding: Binding, destination: object = None) -> bool:
+        """Add a binding; False: it was there, and has the new options now.
+
+        Args:
+            binding: what the peer asks for.
+            destination: the queue. For bindings to an exchange it is looked up here, and this is not used.
+
+        Raises:
+            NotFound: the source, or the exchange that is the destination, does not exist.
+            AccessRefused: from or to the default exchange.
+            PreconditionFailed: a pattern or arguments that can't be.
+        """
+        _refuse_default(binding.source)
+        source = self.require(binding.source)
+        if binding.to_exchange:
+            _refuse_default(binding.destination)
+            destination = self.require(binding.destination)
+        identity = binding.identity()
+        source.kind.bind(binding.key, destination, binding)
+        is_new = identity not in source.bindings
+        if not is_new and source.destinations[identity] is not destination:
+            source.kind.unbind(binding.key, source.destinations[identity], binding)
+        source.bindings[identity] = binding
+        source.destinations[identity] = destination
+        self._inbound.setdefault((binding.destination, binding.to_exchange), {})[identity] = binding
+        return is_new
+
+    def unbind(self, binding: Binding) -> bool:
+        """Remove the binding of this identity; False: it was not there.
+
+        Raises:
+            NotFound: the source does not exist.
+            AccessRefused: from the default exchange.
+        """
+        _refuse_default(binding.source)
+        source = self.require(binding.source)
+        identity = binding.identity()
+        present = source.bindings.get(identity)
+        if present is None:
+            return False
+        self._remove(source, identity, present)
+        self._forget_inbound(identity, present)
+        return True
+
+    def bindings_of(self, destination_name: str, to_exchange: bool = False) -> list[Binding]:
+        """Return what is bound to a queue (or exchange), in order of binding."""
+        return list(self._inbound.get((destination_name, to_exchange), {}).values())
+
+    def unbind_all(self, destination_name: str, to_exchange: bool = False) -> list[Binding]:
+        """Remove everything that is bound to a queue (or exchange) and return it. Cost: its bindings."""
+        inbound = self._inbound.pop((destination_name, to_exchange), {})
+        for identity, binding in inbound.items():
+            self._remove(self._exchanges[binding.source], identity, binding)
+        return list(inbound.values())
+
+    def is_spent(self, name: str) -> bool:
+        """Say, after a binding from it was removed, whether an exchange should go: it deletes itself with its last binding."""
+        exchange = self._exchanges.get(name)
+        return exchange is not None and exchange.spec.auto_delete and not exchange.bindings
+
+    def resolve(self, exchange_name: str, key: str, headers: HeaderSource) -> tuple[Found, bool]:
+        """Return the queues that a message reaches, and whether that holds for every message of this exchange and key.
+
+        It follows bindings between exchanges, each exchange once; an exchange of which no binding matches hands over to its
+        alternate, if that exists. What a queue's entry knows are the options of the bindings that lead to the queue, merged.
+        The answer is good until an exchange, a binding or (default exchange) a queue comes or goes.
+
+        Args:
+            exchange_name: where it was published; whether clients may publish there (`ExchangeSpec.internal`) is not asked.
+            key: the routing key.
+            headers: called if a headers exchange takes part; what it raises is passed on.
+
+        Raises:
+            NotFound: the exchange does not exist.
+        """
+        pending = [self.require(exchange_name)]
+        seen = set(pending)
+        queues: Found = {}
+        cacheable = True
+        for exchange in pending:  # grows as exchanges are reached
+            cacheable = cacheable and exchange.kind.cacheable
+            for destination, options in self._next(exchange, key, headers).items():
+                if not isinstance(destination, Exchange):
+                    add(destination, options, queues)
+                elif destination not in seen:
+                    seen.add(destination)
+                    pending.append(destination)
+        return queues, cacheable
+
+    def _next(self, exchange: Exchange, key: str, headers: HeaderSource) -> Found:
+        """Return the queues and exchanges that come right after an exchange."""
+        found: Found = {}
+        if exchange.spec.name == DEFAULT_EXCHANGE:
+            queue = self._queue_by_name(key)
+            if queue is not None:
+                found[queue] = DEFAULT_OPTIONS
+        else:
+            exchange.kind.route(key, headers, found)
+        if not found and exchange.spec.alternate is not None:
+            alternate = self._exchanges.get(exchange.spec.alternate)
+            if alternate is not None:
+                found[alternate] = DEFAULT_OPTIONS
+        return found
+
+    def _remove(self, source: Exchange, identity: Identity, binding: Binding) -> None:
+        source.kind.unbind(binding.key, source.destinations.pop(identity), binding)
+        del source.bindings[identity]
+
+    def _forget_inbound(self, identity: Identity, binding: Binding) -> None:
+        inbound = self._inbound[binding.destination, binding.to_exchange]
+        del inbound[identity]
+        if not inbound:
+            del self._inbound[binding.destination, binding.to_exchange]
+
+    def _check_equivalent(self, current: ExchangeSpec, received: ExchangeSpec) -> None:
+        """Refuse a second declaration that differs (AMQP 0-9-1 §1.7.2.1, rule equivalent)."""
+        for name in ("type", "durable", "auto_delete", "internal", "alternate"):
+            self._check_same(current.name, name, getattr(current, name), getattr(received, name))
+        self._check_same(current.name, "arguments", arguments_text(current.arguments), arguments_text(received.arguments))
+
+    def _check_same(self, exchange: str, name: str, current: object, received: object) -> None:
+        if current != received:
+            raise PreconditionFailed(
+                f"inequivalent arg '{name}' for exchange '{exchange}' in vhost '{self.vhost}': "
+                f"received {_shown(received)} but current is {_shown(current)}"
+            )
+
+
+def _refuse_default(name: str) -> None:
+    if name == DEFAULT_EXCHANGE:
+        raise AccessRefused("operation not permitted on the default exchange")
+
+
+def _shown(value: object) -> str:
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return f"'{str(value).lower()}'"
+        case _:
+            return f"'{value}'"
