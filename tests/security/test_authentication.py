@@ -1,0 +1,46 @@
+"""Who is let in?"""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.api import AccessRefused, Credentials
+from gateway.security import Authentication
+
+NOBODY = Credentials(peer="192.0.2.1:4000")
+GUEST_HERE = Credentials("password", "guest", b"guest", peer="127.0.0.1:4000", loopback=True)
+GUEST_ELSEWHERE = Credentials("password", "guest", b"guest", peer="192.0.2.1:4000")
+
+
+async def test_a_peer_without_credentials_is_let_in_by_the_setting():
+    principal = await Authentication(anonymous=True).authenticate(NOBODY)
+    assert principal.user == "anonymous"
+    assert principal.vhost == "/"
+    assert principal.authorize is None
+
+
+async def test_credentials_from_loopback_are_let_in_as_anonymous_while_there_are_no_users():
+    authentication = Authentication(anonymous=True)
+    assert await authentication.authenticate(GUEST_HERE) is await authentication.authenticate(NOBODY)
+
+
+async def test_credentials_from_another_machine_are_refused_as_nothing_can_check_them():
+    with pytest.raises(AccessRefused, match=r"user 'guest' at 192\.0\.2\.1:4000"):
+        await Authentication(anonymous=True).authenticate(GUEST_ELSEWHERE)
+
+
+async def test_a_password_without_a_user_counts_as_credentials():
+    with pytest.raises(AccessRefused):
+        await Authentication(anonymous=True).authenticate(Credentials(password=b"x"))
+
+
+@pytest.mark.parametrize("credentials", [NOBODY, GUEST_HERE, GUEST_ELSEWHERE])
+async def test_without_anonymous_access_nobody_is_let_in(credentials):
+    with pytest.raises(AccessRefused, match=r"security\.anonymous"):
+        await Authentication(anonymous=False).authenticate(credentials)
+
+
+async def test_the_password_is_never_in_the_text():
+    with pytest.raises(AccessRefused) as caught:
+        await Authentication(anonymous=False).authenticate(Credentials("password", "u", b"s3cret"))
+    assert "s3cret" not in caught.value.text
