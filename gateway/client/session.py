@@ -1,0 +1,291 @@
+"""What is said on the connection, what is still unanswered, and what is said again on the next one? No socket, no clock."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from enum import Enum
+from typing import Any
+
+from gateway.client.deliveries import Consumer, Deliverer, Delivery
+from gateway.client.errors import ClientError, ConsumerCancelled, Disconnected, RequestRefused
+from gateway.client.replies import Confirm, Reply, Returned, Waiter
+from gateway.client.wire import MANDATORY, VERSION, Command, decode, encode
+
+log = logging.getLogger("gateway.client")
+
+HELLO_FIRST = 401
+PASSING = frozenset({200, 320})
+"""Codes of a BYE after which the client comes back: the broker stops, or closed a connection by force."""
+
+
+_REFUSED_KEPT = 1000
+
+
+class State(Enum):
+    """Where a connection stands (docs/tgp.md, state table)."""
+
+    LOST = "no connection"
+    GREETING = "HELLO sent"
+    READY = "ready"
+    CLOSED = "closed"
+
+
+class Session:
+    """The client's half of TGP/1.
+
+    Args:
+        send: takes header and body; never blocks.
+        options: of HELLO.
+    """
+
+    def __init__(self, send: Callable[[bytes, bytes | None], None], options: dict[str, Any]) -> None:
+        self.state = State.LOST
+        self.failure: ClientError | None = None
+        self.ready: dict[str, Any] = {}
+        self.connections = 0
+        self.unconfirmed: OrderedDict[int, Confirm] = OrderedDict()
+        self.refused: deque[Reply] = deque(maxlen=_REFUSED_KEPT)
+        self.last_seq = 0
+        self._send = send
+        self._options = options
+        self._asked = 0
+        self._requests: dict[int, tuple[Reply, tuple[Any, ...]]] = {}
+        self._consumers: dict[str, Consumer] = {}
+        self._receivers: dict[int, Callable[[list[Any], bytes], None]] = {
+            Command.READY: self._on_ready,
+            Command.CONFIRM: self._on_confirm,
+            Command.RETURN: self._on_return,
+            Command.DELIVER: self._on_deliver,
+            Command.CANCEL: self._on_cancel,
+            Command.EMPTY: self._on_empty,
+            Command.GOT: self._on_got,
+            Command.OK: self._on_ok,
+            Command.ERROR: self._on_error,
+            Command.PING: self._on_ping,
+            Command.PONG: lambda _fields, _body: None,
+            Command.BYE: self._on_bye,
+        }
+
+    # -- connections
+
+    def greet(self) -> None:
+        """Begin on a new connection. What was delivered on the old one goes back to its queue, so it is forgotten here."""
+        self.connections += 1
+        for consumer in self._consumers.values():
+            consumer.buffer.clear()
+        self.state = State.GREETING
+        options = {**self._options, "session": self.ready["session"]} if "session" in self.ready else self._options
+        self._asked += 1
+        self._send(encode((Command.HELLO, self._asked, VERSION, options)), None)
+
+    def lost(self) -> None:
+        """Note that the connection is gone."""
+        if self.state is not State.CLOSED:
+            self.state = State.LOST
+
+    def close(self, failure: ClientError) -> None:
+        """End for good; every open reply is answered with `failure`."""
+        self.state = State.CLOSED
+        self.failure = failure
+        for reply in [*self.unconfirmed.values(), *(reply for reply, _ in self._requests.values())]:
+            reply.resolve(error=failure)
+        self.unconfirmed.clear()
+        self._requests.clear()
+
+    def _on_ready(self, fields: list[Any], _body: bytes) -> None:
+        _r, version, options = fields
+        if version != VERSION:
+            self.close(Disconnected(501, f"the gateway chose version {version} of the protocol, this client speaks {VERSION}"))
+            return
+        self.ready = options
+        self.state = State.READY
+        self._go_on(options.get("last_seq") or 0)
+
+    def _go_on(self, stored: int) -> None:
+        """Say again what the gateway has not: requests, consumers, messages above its sequence mark."""
+        while self.unconfirmed and next(iter(self.unconfirmed)) <= stored:
+            self._settle_oldest(0)
+        self.last_seq = max(self.last_seq, stored)
+        asked = {command[2] for _, command in self._requests.values() if command[0] is Command.CONSUME}
+        for r, (_, command) in self._requests.items():
+            self._send(encode((command[0], r, *command[1:])), None)
+        for consumer in self._consumers.values():
+            if consumer.tag not in asked:
+                self._ask_consume(consumer)
+        for confirm in self.unconfirmed.values():
+            self._send(encode(confirm.command), confirm.body)
+
+    # -- what the program says
+
+    def publish(self, waiter: Waiter, address: tuple[str, str], body: bytes, properties: Any, *, mandatory: bool) -> Confirm:
+        """Send a message; it is sent again on every new connection until it is confirmed."""
+        self.check_open()
+        self.last_seq += 1
+        command = (Command.PUBLISH, self.last_seq, *address, properties, MANDATORY if mandatory else 0)
+        confirm = Confirm(waiter, self.last_seq, command, body)
+        self.unconfirmed[self.last_seq] = confirm
+        if self.state is State.READY:
+            self._send(encode(command), body)
+        return confirm
+
+    def request(self, command: Command, *fields: Any) -> Reply:
+        """Ask; what is unanswered when the connection goes is asked again on the next one."""
+        self.check_open()
+        reply = Reply()
+        self._asked += 1
+        self._requests[self._asked] = (reply, (command, *fields))
+        if self.state is State.READY:
+            self._send(encode((command, self._asked, *fields)), None)
+        return reply
+
+    def check_open(self) -> None:
+        """Raise what ended the session, if it has ended."""
+        if self.failure is not None:
+            raise self.failure
+
+    def is_decided(self, seq: int) -> bool:
+        """Say whether all publishes up to this one are confirmed or refused."""
+        return not self.unconfirmed or next(iter(self.unconfirmed)) > seq
+
+    def forget(self, reply: Reply) -> None:
+        """Wait no longer for an answer, and don't ask again."""
+        for r in [r for r, (waiting, _) in self._requests.items() if waiting is reply]:
+            del self._requests[r]
+
+    def consume(self, owner: Deliverer, queue: str, credit: int, options: dict[str, Any]) -> tuple[Consumer, Reply]:
+        """Begin to take messages of a queue; begun again on every new connection."""
+        consumer = Consumer(owner, queue, f"c{self._asked + 1}", credit, options)
+        self._consumers[consumer.tag] = consumer
+        return consumer, self._ask_consume(consumer)
+
+    def _ask_consume(self, consumer: Consumer) -> Reply:
+        return self.request(Command.CONSUME, consumer.queue, consumer.tag, consumer.credit, consumer.options)
+
+    def cancel(self, consumer: Consumer) -> Reply | None:
+        """End a consumer and give back what it has not looked at; None: it was ended before."""
+        if self._consumers.pop(consumer.tag, None) is None:
+            return None
+        consumer.error = consumer.error or ConsumerCancelled(0, f"consumer {consumer.tag} was cancelled by its own program")
+        reply = self.request(Command.CANCEL, consumer.tag)
+        while consumer.buffer:
+            self.settle(consumer.buffer.pop(), False, True, ack=False)
+        return reply
+
+    def settle(self, delivery: Delivery, *fields: Any, ack: bool) -> bool:
+        """Send ACK or NACK, unless the delivery came on an earlier connection."""
+        if delivery.connection != self.connections or self.state is not State.READY:
+            return False
+        self._send(encode((Command.ACK if ack else Command.NACK, delivery.tag, delivery.number, *fields)), None)
+        return True
+
+    def grant(self, consumer: Consumer, delta: int) -> None:
+        """Allow `delta` more deliveries."""
+        if self.state is State.READY:
+            self._send(encode((Command.CREDIT, consumer.tag, delta)), None)
+
+    def ping(self) -> None:
+        """Ask whether anybody is there."""
+        self._send(encode((Command.PING,)), None)
+
+    def bye(self) -> None:
+        """Say goodbye."""
+        if self.state is State.READY:
+            self._send(encode((Command.BYE, 200, "done")), None)
+
+    # -- what the gateway says
+
+    def receive(self, header: bytes, body: bytes | None) -> None:
+        """Take one message.
+
+        Raises:
+            ClientError: 501, it is none of TGP/1.
+        """
+        command, *fields = decode(header)
+        receiver = self._receivers.get(command)
+        if receiver is None:
+            raise ClientError(501, f"the gateway sent command {command}, which TGP/1 does not give it")
+        try:
+            receiver(fields, body or b"")
+        except (ValueError, TypeError, LookupError) as error:
+            raise ClientError(501, f"the gateway sent {Command(command).name} with wrong fields: {error}") from None
+
+    def _on_confirm(self, fields: list[Any], _body: bytes) -> None:
+        seq, multiple, status = fields
+        if not multiple:
+            confirm = self.unconfirmed.pop(seq, None)
+            if confirm is not None:
+                self._decide(confirm, status)
+            return
+        while self.unconfirmed and next(iter(self.unconfirmed)) <= seq:
+            self._settle_oldest(status)
+
+    def _settle_oldest(self, status: int) -> None:
+        self._decide(self.unconfirmed.popitem(last=False)[1], status)
+
+    def _decide(self, confirm: Confirm, status: int) -> None:
+        confirm.settle(status)
+        if confirm.error is not None:
+            self.refused.append(confirm)
+
+    def _on_return(self, fields: list[Any], body: bytes) -> None:
+        seq, code, exchange, routing_key = fields
+        if seq in self.unconfirmed:
+            self.unconfirmed[seq].returned = Returned(code, exchange, routing_key, body)
+
+    def _on_deliver(self, fields: list[Any], body: bytes) -> None:
+        delivery = Delivery(self, self.connections, fields[0], fields[1:], body)
+        consumer = self._consumers.get(fields[0])
+        if consumer is None:
+            delivery.nack()
+        else:
+            consumer.buffer.append(delivery)
+
+    def _on_cancel(self, fields: list[Any], _body: bytes) -> None:
+        self._end_consumer(fields[1], ConsumerCancelled(404, "the gateway cancelled the consumer: its queue is gone"))
+
+    def _end_consumer(self, tag: str, error: ClientError) -> None:
+        consumer = self._consumers.pop(tag, None)
+        if consumer is not None:
+            consumer.error = error
+
+    def _answer(self, r: int, result: Any = None, error: ClientError | None = None) -> bool:
+        waiting = self._requests.pop(r, None)
+        if waiting is None:
+            return False
+        reply, command = waiting
+        if error is not None and command[0] is Command.CONSUME:
+            self._end_consumer(command[2], ConsumerCancelled(error.code, error.text))
+        reply.resolve(result, error)
+        return True
+
+    def _on_empty(self, fields: list[Any], _body: bytes) -> None:
+        self._answer(fields[0])
+
+    def _on_got(self, fields: list[Any], body: bytes) -> None:
+        delivery = Delivery(self, self.connections, "", fields[1:], body)
+        if not self._answer(fields[0], delivery):
+            delivery.nack()
+
+    def _on_ok(self, fields: list[Any], _body: bytes) -> None:
+        self._answer(fields[0], fields[1] if len(fields) > 1 else None)
+
+    def _on_error(self, fields: list[Any], _body: bytes) -> None:
+        r, code, text, *_ = fields
+        if code == HELLO_FIRST:
+            self.lost()
+        elif self.state is State.GREETING:
+            self.close(Disconnected(code, text))
+        elif r is None or not self._answer(r, error=RequestRefused(code, text)):
+            log.warning("the gateway refused a command: %s %s", code, text)
+
+    def _on_ping(self, fields: list[Any], _body: bytes) -> None:
+        self._send(encode((Command.PONG, *fields)), None)
+
+    def _on_bye(self, fields: list[Any], _body: bytes) -> None:
+        code, text = fields
+        if code in PASSING:
+            self.lost()
+        else:
+            self.close(Disconnected(code, text))

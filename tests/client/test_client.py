@@ -1,0 +1,263 @@
+"""Does the client keep its half of TGP/1, on a whole connection?"""
+
+import pytest
+
+from gateway.client import (
+    Client,
+    ClientError,
+    ConsumerCancelled,
+    Disconnected,
+    PublishRefused,
+    RequestRefused,
+    TimedOut,
+    Unroutable,
+    connect,
+)
+from tests.client.fake_router import BYE, HELLO, NACK, PING, PONG, encode
+
+
+def of(router, command):
+    return [fields for number, *fields in router.heard if number == command]
+
+
+def test_hello_is_the_first_command_and_names_the_client(router):
+    with connect(router.address, client="billing", heartbeat_ms=1234):
+        pass
+    assert router.heard[0] == [HELLO, 1, 1, {"client": "billing", "caps": [], "heartbeat_ms": 1234}]
+
+
+def test_nobody_there_is_told_after_the_timeout(router):
+    router.kill()
+    with pytest.raises(TimedOut, match="the gateway at"):
+        Client(router.address, timeout=0.1)
+
+
+def test_a_published_message_is_confirmed_and_taken_with_its_properties(router):
+    with connect(router.address) as client:
+        client.declare_queue("jobs")
+        client.bind("jobs", "amq.topic", "plant.3")
+        client.publish("amq.topic", "plant.3", b"\x00body", {"content_type": "text/plain", "headers": {"a": 1}}, wait=True)
+        delivery = client.get("jobs")
+    assert delivery is not None
+    assert (delivery.body, delivery.exchange, delivery.routing_key) == (b"\x00body", "amq.topic", "plant.3")
+    assert delivery.properties == {"content_type": "text/plain", "headers": {"a": 1}}
+    assert delivery.redelivered is False
+
+
+def test_publish_does_not_wait_and_the_confirm_does(router):
+    router.hold_confirms = True
+    with connect(router.address) as client:
+        client.declare_queue("jobs")
+        confirms = [client.publish("", "jobs", b"%d" % n) for n in range(3)]
+        with pytest.raises(TimedOut):
+            confirms[0].wait(timeout=0.05)
+        assert client.unconfirmed == 3
+        router.do(type(router).release_confirms)
+        confirms[2].wait()
+        assert [confirm.done for confirm in confirms] == [True, True, True], "one cumulative CONFIRM settles all before it"
+        assert client.unconfirmed == 0
+
+
+def test_publish_waits_when_too_many_are_unconfirmed(router):
+    router.hold_confirms = True
+    with connect(router.address, timeout=0.1, max_unconfirmed=5) as client:
+        client.declare_queue("jobs")
+        for _ in range(5):
+            client.publish("", "jobs", b"x")
+        with pytest.raises(TimedOut, match="room"):
+            client.publish("", "jobs", b"x")
+        router.do(type(router).release_confirms)
+        client.flush()
+
+
+def test_a_refused_message_raises_where_it_is_waited_for(router):
+    with connect(router.address) as client:
+        client.declare_queue("full")
+        router.full.add("full")
+        with pytest.raises(PublishRefused) as refusal:
+            client.publish("", "full", b"x", wait=True)
+        assert refusal.value.code == 506
+        client.flush()
+
+
+def test_flush_tells_of_a_refusal_that_nobody_waited_for_once(router):
+    with connect(router.address) as client:
+        for name in ("full", "empty"):
+            client.declare_queue(name)
+        router.full.add("full")
+        confirms = [client.publish("", name, b"x") for name in ("empty", "full", "empty")]
+        with pytest.raises(PublishRefused, match="message 2"):
+            client.flush()
+        client.flush()
+        assert [confirm.error is None for confirm in confirms] == [True, False, True]
+
+
+def test_a_mandatory_message_that_reaches_no_queue_comes_back(router):
+    with connect(router.address) as client:
+        confirm = client.publish("amq.topic", "no.where", b"lost", mandatory=True)
+        with pytest.raises(Unroutable) as refusal:
+            confirm.wait()
+    assert refusal.value.code == 312
+    assert confirm.returned is not None
+    assert (confirm.returned.routing_key, confirm.returned.body) == ("no.where", b"lost")
+
+
+def test_a_message_that_is_not_mandatory_may_reach_no_queue(router):
+    with connect(router.address) as client:
+        client.publish("amq.topic", "no.where", b"lost", wait=True)
+
+
+def test_never_more_than_the_credit_is_handed_over(router):
+    with connect(router.address) as client:
+        client.declare_queue("jobs")
+        for n in range(5):
+            client.publish("", "jobs", b"%d" % n, wait=True)
+        consumer = client.consume("jobs", credit=2)
+        held = [consumer.receive(1), consumer.receive(1)]
+        assert consumer.receive(0.05) is None
+        assert held[0].ack()
+        assert consumer.receive(1).body == b"2"
+
+
+def test_iteration_takes_all_in_order_and_ends_when_nothing_comes(router):
+    with connect(router.address) as client:
+        client.declare_queue("jobs")
+        for n in range(50):
+            client.publish("", "jobs", b"%d" % n)
+        client.flush()
+        bodies = []
+        with client.consume("jobs", credit=7, idle_timeout=0.1) as consumer:
+            for delivery in consumer:
+                bodies.append(int(delivery.body))
+                delivery.ack()
+        assert bodies == list(range(50))
+        assert client.get("jobs") is None
+
+
+def test_a_nacked_message_comes_again_marked_and_one_not_requeued_does_not(router):
+    with connect(router.address) as client:
+        client.declare_queue("jobs")
+        client.publish("", "jobs", b"x", wait=True)
+        consumer = client.consume("jobs", credit=1)
+        consumer.receive(1).nack()
+        again = consumer.receive(1)
+        assert again.redelivered is True
+        again.nack(requeue=False)
+        assert consumer.receive(0.05) is None
+
+
+def test_what_a_cancelled_consumer_had_not_looked_at_goes_back(router):
+    with connect(router.address) as client:
+        client.declare_queue("jobs")
+        for n in range(3):
+            client.publish("", "jobs", b"%d" % n, wait=True)
+        with client.consume("jobs", credit=3) as consumer:
+            consumer.receive(1).ack()
+        assert [client.get("jobs").body, client.get("jobs").body] == [b"1", b"2"]
+        with pytest.raises(ConsumerCancelled, match="own program"):
+            consumer.receive(0.1)
+
+
+def test_a_consumer_whose_queue_is_deleted_says_so(router):
+    with connect(router.address) as client:
+        client.declare_queue("jobs")
+        consumer = client.consume("jobs")
+        client.delete_queue("jobs")
+        with pytest.raises(ConsumerCancelled, match="queue is gone"):
+            consumer.receive(1)
+
+
+def test_requests_are_refused_with_code_and_text(router):
+    with connect(router.address) as client:
+        for ask in (lambda: client.consume("none"), lambda: client.get("none"), lambda: client.bind("none", "amq.topic", "#")):
+            with pytest.raises(RequestRefused, match="no queue 'none'") as refusal:
+                ask()
+            assert refusal.value.code == 404
+        client.declare_queue("some")
+
+
+def test_declarations_answer_what_the_gateway_says(router):
+    with connect(router.address) as client:
+        assert client.declare_queue("jobs", durable=True) == {"name": "jobs", "messages": 0, "consumers": 0}
+        assert client.declare_queue()["name"].startswith("amq.gen-")
+        client.declare_exchange("news", "fanout")
+        client.bind("jobs", "news", "a")
+        client.publish("news", "a", b"x", wait=True)
+        assert client.purge("jobs") == 1
+        client.unbind("jobs", "news", "a")
+        client.delete_queue("jobs", if_empty=True)
+        client.delete_exchange("news")
+
+
+def test_a_ping_is_answered_while_the_client_waits(router):
+    with connect(router.address) as client:
+        router.do(lambda fake: fake.say(next(iter(fake.peers)), PING, "token"))
+        client.poll(0.1)
+    assert of(router, PONG) == [["token"]]
+
+
+def test_a_silent_gateway_is_pinged_and_lives_by_its_answers(quick_router):
+    with connect(quick_router.address) as client:
+        client.poll(0.4)
+        assert len(of(quick_router, PING)) >= 2
+        assert len(of(quick_router, HELLO)) == 1
+
+
+def test_after_close_everything_says_so(router):
+    client = connect(router.address)
+    client.declare_queue("jobs")
+    client.close()
+    for use in (lambda: client.publish("", "jobs", b"x"), lambda: client.get("jobs"), client.flush):
+        with pytest.raises(Disconnected, match="closed"):
+            use()
+    client.close()
+
+
+def test_goodbye_is_said(router):
+    connect(router.address).close()
+    with connect(router.address):  # its HELLO comes after that
+        assert of(router, BYE) == [[200, "done"]]
+
+
+def test_a_goodbye_for_good_ends_the_client_with_code_and_text(router):
+    client = connect(router.address)
+    router.do(lambda fake: fake.say(next(iter(fake.peers)), BYE, 501, "that was no PUBLISH"))
+    with pytest.raises(Disconnected, match="that was no PUBLISH") as goodbye:
+        client.poll(1)
+    assert goodbye.value.code == 501
+    client.close()
+
+
+@pytest.mark.parametrize("header", [b"\xc1", b"\x90", encode([99]), encode([4, 1]), encode(["x"]), encode([8, "c1", 1]), b"{}"])
+def test_nonsense_from_the_gateway_is_an_error_and_not_a_hang(router, header):
+    client = connect(router.address)
+    router.do(lambda fake: fake.socket.send_multipart([next(iter(fake.peers)), header]))
+    with pytest.raises(ClientError) as error:
+        client.poll(1)
+    assert error.value.code == 501
+    client.close()
+
+
+def test_a_late_answer_to_a_get_that_was_given_up_goes_back_to_the_queue(router):
+    with connect(router.address, timeout=0.1) as client:
+        client.declare_queue("jobs")
+        client.publish("", "jobs", b"x", wait=True)
+        router.deaf = True
+        with pytest.raises(TimedOut):
+            client.get("jobs")
+        router.deaf = False
+        client._session.receive(encode([19, 5, 77, False, "", "jobs", None]), b"late")
+        client.poll(0.05)
+        assert of(router, NACK)[-1][:2] == ["", 77]
+
+
+def test_exceptions_leave_the_block_without_waiting_for_confirms(router):
+    router.hold_confirms = True
+
+    def fail():
+        with connect(router.address) as client:
+            client.publish("", "jobs", b"x")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
