@@ -74,11 +74,11 @@ class Table:
     def __iter__(self) -> Iterator[Exchange]:
         return iter(self._exchanges.values())
 
-    def get(self, name: str) -> Exchange | None:
+    def find(self, name: str) -> Exchange | None:
         """Return an exchange; None: it does not exist."""
         return self._exchanges.get(name)
 
-    def require(self, name: str) -> Exchange:
+    def get(self, name: str) -> Exchange:
         """Return an exchange.
 
         Raises:
@@ -119,7 +119,7 @@ class Table:
             AccessRefused: it is predeclared.
         """
         _refuse_default(name)
-        exchange = self.require(name)
+        exchange = self.get(name)
         if name.startswith("amq."):
             raise AccessRefused(f"deletion of system exchange '{name}' in vhost '{self.vhost}' not allowed")
         removed = self.unbind_all(name, to_exchange=True)
@@ -142,10 +142,10 @@ class Table:
             PreconditionFailed: a pattern or arguments that can't be.
         """
         _refuse_default(binding.source)
-        source = self.require(binding.source)
+        source = self.get(binding.source)
         if binding.to_exchange:
             _refuse_default(binding.destination)
-            destination = self.require(binding.destination)
+            destination = self.get(binding.destination)
         identity = binding.identity()
         source.kind.bind(binding.key, destination, binding)
         is_new = identity not in source.bindings
@@ -164,7 +164,7 @@ class Table:
             AccessRefused: from the default exchange.
         """
         _refuse_default(binding.source)
-        source = self.require(binding.source)
+        source = self.get(binding.source)
         identity = binding.identity()
         present = source.bindings.get(identity)
         if present is None:
@@ -204,7 +204,7 @@ class Table:
         Raises:
             NotFound: the exchange does not exist.
         """
-        pending = [self.require(exchange_name)]
+        pending = [self.get(exchange_name)]
         seen = set(pending)
         queues: Found = {}
         cacheable = True
