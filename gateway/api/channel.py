@@ -190,6 +190,9 @@ class Channel(Protocol):
     def queue_exists(self, name: str) -> bool:
         """Say whether there is such a queue now."""
 
+    def queue_info(self, name: str) -> QueueInfo | None:
+        """Return what a queue holds now; None: there is none."""
+
     def consume(self, queue: str, sink: ConsumerSink, options: ConsumeOptions) -> int:
         """Result `Consumer`. Deliveries may come before the outcome. Errors: NotFound, ResourceLocked, AccessRefused."""
 
@@ -211,6 +214,13 @@ class Channel(Protocol):
 
         Raises:
             NotFound: as for `ack`.
+        """
+
+    def settle_handed_over(self, delivery: Delivery) -> None:
+        """Settle a delivery that went where no acknowledgement comes from (libzmq, a socket).
+
+        Automatic settlement: a message that is not on disk yet is written first, so its publisher is never confirmed
+        early and nothing is elided. Raises as `ack`.
         """
 
     def put_state(self, namespace: str, key: str, value: bytes | None) -> None:
