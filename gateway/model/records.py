@@ -158,9 +158,11 @@ class Batch:
             this batch and settled in the next one (what is in a socket buffer isn't safe).
         records: everything else, in order; for `Retained` and `StatePut` the last of a key holds.
         body_bytes: of `messages`, for back-pressure.
+        unsettled: how many of `messages` have an unsettled reference.
+        undelivered: how many references were not handed to a consumer that settles by hand.
     """
 
-    __slots__ = ("body_bytes", "deferred", "messages", "records", "settled")
+    __slots__ = ("body_bytes", "deferred", "messages", "records", "settled", "undelivered", "unsettled")
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
@@ -168,6 +170,8 @@ class Batch:
         self.deferred: list[Reference] = []
         self.records: list[Record] = []
         self.body_bytes: int = 0
+        self.unsettled: int = 0
+        self.undelivered: int = 0
 
     def __bool__(self) -> bool:
         return bool(self.messages or self.settled or self.deferred or self.records)

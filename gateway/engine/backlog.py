@@ -1,0 +1,97 @@
+"""What of a long queue is not in memory, and in which order does it come back?"""
+
+from __future__ import annotations
+
+from collections import deque
+from heapq import merge
+from typing import TYPE_CHECKING
+
+from gateway.engine.delivery import TRANSIENT, Entry
+from gateway.model.records import PagedReference
+
+if TYPE_CHECKING:
+    from gateway.engine.queue import Queue
+
+
+def _position(entry: Entry) -> int:
+    return entry.position
+
+
+class Backlog:
+    """All entries of a queue beyond its head window, in four parts.
+
+    ``on_disk``: how many are only there. ``writing``: handed over, not confirmed yet. ``fresh``: in the open batch.
+    ``transient``: those that are never journaled and so stay in memory. Positions of the first three follow one
+    another; transient ones lie between.
+    ``window_end``: the highest position that was ever in the head window.
+    """
+
+    __slots__ = ("fresh", "on_disk", "queue", "requested", "transient", "window_end", "writing")
+
+    def __init__(self, queue: Queue, window_end: int) -> None:
+        self.queue: Queue = queue
+        self.window_end: int = window_end
+        self.on_disk: int = 0
+        self.writing: list[Entry] = []
+        self.fresh: list[Entry] = []
+        self.transient: deque[Entry] = deque()
+        self.requested: bool = False
+        queue.engine.backlogs.add(queue)
+
+    def __len__(self) -> int:
+        return self.on_disk + len(self.writing) + len(self.fresh) + len(self.transient)
+
+    def append(self, entry: Entry) -> None:
+        """Take the newest entry."""
+        if entry.slot == TRANSIENT:
+            self.transient.append(entry)
+        else:
+            self.fresh.append(entry)
+
+    def handed_over(self) -> None:
+        """The open batch went to the journal."""
+        if self.fresh:
+            self.writing += self.fresh
+            self.fresh = []
+
+    def committed(self) -> None:
+        """What was handed over is on disk: forget it."""
+        self.on_disk += len(self.writing)
+        self.writing = []
+
+    def in_memory(self) -> list[Entry]:
+        """Return the entries that still have their messages."""
+        return self.writing + self.fresh + list(self.transient)
+
+    def rest(self) -> list[Entry]:
+        """Return what follows when nothing is left on disk."""
+        return list(merge(self.writing + self.fresh, self.transient, key=_position))
+
+    def take_page(self, references: list[PagedReference], lost: int) -> list[Entry]:
+        """Turn a page into entries, with the transient ones between them.
+
+        A page may hold what is in `writing`, if its commit landed and was not told yet: that stays where it is.
+        """
+        limit = self.writing[0].position if self.writing else self.fresh[0].position if self.fresh else 0
+        entries = [
+            self._entry(reference)
+            for reference in references
+            if reference.position > self.window_end and (not limit or reference.position < limit)
+        ]
+        self.on_disk = max(self.on_disk - len(entries) - lost, 0)
+        if not entries:
+            if not lost:
+                self.on_disk = 0
+            return []
+        self.window_end = entries[-1].position
+        between: list[Entry] = []
+        while self.transient and self.transient[0].position < self.window_end:
+            between.append(self.transient.popleft())
+        return list(merge(entries, between, key=_position)) if between else entries
+
+    def _entry(self, reference: PagedReference) -> Entry:
+        entry = Entry(reference.message, self.queue, reference.position, reference.options, reference.slot)
+        entry.segment = reference.segment
+        entry.count = reference.count
+        entry.redelivered = reference.count > 0 or reference.position < self.queue.recovered_before
+        return entry

@@ -1,0 +1,67 @@
+"""Who takes messages from a queue, and how many more may it take?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway.api.channel import ConsumeOptions, ConsumerSink
+from gateway.errors import GatewayError
+
+if TYPE_CHECKING:
+    from gateway.engine.delivery import Entry
+    from gateway.engine.queue import Queue
+
+UNLIMITED = 1 << 62
+
+
+class Consumer:
+    """A consumer on one queue.
+
+    ``held``: what it was handed and has not settled. ``credit``: how many more it may be handed.
+    ``no_ack`` consumers hold nothing.
+    """
+
+    __slots__ = ("active", "credit_left", "exclusive", "held", "manual_credit", "no_ack", "owner", "paused", "queue", "sink")
+
+    def __init__(self, queue: Queue, sink: ConsumerSink | None, options: ConsumeOptions, held: set[Entry], owner: object) -> None:
+        self.queue: Queue = queue
+        self.sink: ConsumerSink | None = sink
+        self.held: set[Entry] = held
+        self.owner: object = owner
+        self.no_ack: bool = options.no_ack
+        self.exclusive: bool = options.exclusive
+        self.manual_credit: bool = options.manual_credit
+        limited = options.prefetch > 0 or options.manual_credit
+        self.credit_left: int = options.prefetch if limited else UNLIMITED
+        self.paused: bool = False
+        self.active: bool = True
+
+    @property
+    def able(self) -> bool:
+        """Say whether it can be handed a message now."""
+        return self.active and not self.paused and self.credit_left > 0 and self.sink is not None
+
+    def credit(self, delta: int) -> None:
+        """Allow `delta` more messages; what is ready is delivered at once."""
+        had_none = self.credit_left <= 0
+        self.credit_left = min(self.credit_left + delta, UNLIMITED)
+        if had_none and self.able:
+            self.queue.consumer_able(self)
+
+    def pause(self) -> None:
+        """Deliver nothing until `resume`."""
+        if not self.paused:
+            self.paused = True
+            self.queue.consumer_unable(self)
+
+    def resume(self) -> None:
+        """Undo `pause`; what is ready is delivered at once."""
+        if self.paused:
+            self.paused = False
+            if self.able:
+                self.queue.consumer_able(self)
+
+    def fail(self, error: GatewayError) -> None:
+        """Tell the sink that the consumer is gone."""
+        if self.sink is not None:
+            self.sink.cancelled(error)

@@ -1,0 +1,277 @@
+"""What may be declared, deleted, bound and purged, and what goes with it?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from gateway.api.channel import QueueInfo
+from gateway.engine.delivery import UNWRITTEN, Entry
+from gateway.engine.queue import Queue
+from gateway.engine.vhost import VirtualHost
+from gateway.errors import AccessRefused, GatewayError, NotFound, PreconditionFailed, ResourceLocked
+from gateway.model.declare import Binding, ExchangeSpec, QueueSpec, arguments_text
+from gateway.model.message import Message
+from gateway.model.records import (
+    Bound,
+    ExchangeDeclared,
+    ExchangeDeleted,
+    QueueDeclared,
+    QueueDeleted,
+    QueueDepth,
+    QueuePurged,
+    Record,
+    Unbound,
+)
+
+if TYPE_CHECKING:
+    from gateway.engine.engine import Engine
+
+MAX_NAME_BYTES = 255
+
+
+class Definitions:
+    """What is declared in an engine. Durable queues have ids above 0, others 0."""
+
+    def __init__(self, engine: Engine, node_id: str) -> None:
+        self.engine: Engine = engine
+        self.node_id: str = node_id
+        self.next_queue_id: int = 1
+        self.names_made: int = 0
+        self.owned: dict[object, list[Queue]] = {}
+
+    def _record(self, record: Record) -> None:
+        self.engine.batch.records.append(record)
+
+    # -- exchanges ----------------------------------------------------------
+
+    def declare_exchange(self, vhost: str, spec: ExchangeSpec, *, passive: bool = False) -> None:
+        """Make an exchange, or check that the one there is the same. Errors as `Channel.declare_exchange`."""
+        table = self.engine.vhost(vhost).table
+        if passive:
+            table.get(spec.name)
+        elif table.declare(spec):
+            self.engine.generation += 1
+            if spec.durable:
+                self._record(ExchangeDeclared(vhost, spec))
+
+    def delete_exchange(self, vhost: str, name: str, *, if_unused: bool = False) -> None:
+        """Delete an exchange and its bindings. Errors as `Channel.delete_exchange`."""
+        table = self.engine.vhost(vhost).table
+        exchange = table.get(name)
+        if if_unused and exchange.bindings:
+            raise PreconditionFailed(f"exchange {name!r} in vhost {vhost!r} in use")
+        removed = table.delete(name)
+        self.engine.generation += 1
+        for binding in removed:
+            self._unbound(vhost, binding, durable=exchange.spec.durable)
+        if exchange.spec.durable:
+            self._record(ExchangeDeleted(vhost, name))
+
+    # -- queues -------------------------------------------------------------
+
+    def usable_queue(self, vhost: str, name: str, owner: object | None) -> Queue:
+        """Return a queue that `owner` may use.
+
+        Raises:
+            NotFound: there is none. ResourceLocked: it is another's exclusive queue.
+        """
+        queue = self.engine.vhost(vhost).queues.get(name)
+        if queue is None:
+            raise NotFound(f"no queue {name!r} in vhost {vhost!r}")
+        if queue.owner is not None and queue.owner is not owner:
+            raise ResourceLocked(f"cannot obtain exclusive access to locked queue {name!r} in vhost {vhost!r}")
+        return queue
+
+    def declare_queue(self, vhost: str, spec: QueueSpec, owner: object, *, passive: bool = False) -> QueueInfo:
+        """Make a queue, or check that the one there is the same. Errors as `Channel.declare_queue`."""
+        host = self.engine.vhost(vhost)
+        if passive or spec.name in host.queues:
+            queue = self.usable_queue(vhost, spec.name, owner)
+            if not passive:
+                _check_equivalent(queue.spec, spec)
+        else:
+            queue = self._make_queue(host, self._named(spec), owner)
+        return QueueInfo(queue.name, queue.ready_count, len(queue.consumers))
+
+    def _named(self, spec: QueueSpec) -> QueueSpec:
+        if spec.name:
+            if len(spec.name.encode()) > MAX_NAME_BYTES:
+                raise PreconditionFailed(f"the name of a queue has at most {MAX_NAME_BYTES} bytes")
+            if spec.name.startswith("amq."):
+                raise AccessRefused(f"queue name {spec.name!r}: names that begin with 'amq.' are reserved")
+            return spec
+        self.names_made += 1
+        return replace(spec, name=f"amq.gen-{self.node_id}-{self.names_made}")
+
+    def _make_queue(self, host: VirtualHost, spec: QueueSpec, owner: object) -> Queue:
+        queue_id = 0
+        if spec.durable and not spec.exclusive:
+            queue_id = self.next_queue_id
+            self.next_queue_id += 1
+            self._record(QueueDeclared(host.name, queue_id, spec))
+        return self._add_queue(host, spec, queue_id, owner if spec.exclusive else None)
+
+    def _add_queue(self, host: VirtualHost, spec: QueueSpec, queue_id: int, owner: object | None) -> Queue:
+        queue = Queue(self.engine, host.name, spec, queue_id, owner)
+        host.queues[spec.name] = queue
+        if owner is not None:
+            self.owned.setdefault(owner, []).append(queue)
+        if queue_id:
+            self.engine.queues_by_id[queue_id] = queue
+        self.engine.generation += 1
+        return queue
+
+    def delete_queue(self, vhost: str, name: str, owner: object, *, if_unused: bool = False, if_empty: bool = False) -> int:
+        """Delete a queue; return how many ready messages went with it. Errors as `Channel.delete_queue`."""
+        queue = self.usable_queue(vhost, name, owner)
+        if if_unused and queue.consumers:
+            raise PreconditionFailed(f"queue {name!r} in vhost {vhost!r} in use")
+        if if_empty and queue.ready_count:
+            raise PreconditionFailed(f"queue {name!r} in vhost {vhost!r} not empty")
+        return self.remove_queue(queue)
+
+    def remove_queue(self, queue: Queue) -> int:
+        """Delete a queue with its bindings, consumers and messages; return how many were ready."""
+        host = self.engine.vhost(queue.vhost)
+        removed, entries = queue.purge()
+        queue.deleted = True
+        del host.queues[queue.name]
+        self.engine.generation += 1
+        for binding in host.table.unbind_all(queue.name, to_exchange=False):
+            self._unbound(queue.vhost, binding, durable=queue.durable)
+            self._auto_delete(queue.vhost, binding.source)
+        for entry in entries:
+            self._forget(entry)
+        for entry in self._held(queue):
+            self._forget(entry)
+        if queue.durable:
+            del self.engine.queues_by_id[queue.id]
+            self._record(QueueDeleted(queue.vhost, queue.id, queue.name))
+        queue.cancel_consumers()
+        return removed
+
+    def release(self, owner: object) -> None:
+        """Delete the exclusive queues of an owner that goes."""
+        for queue in self.owned.pop(owner, ()):
+            if not queue.deleted:
+                self.remove_queue(queue)
+
+    def purge_queue(self, vhost: str, name: str, owner: object) -> int:
+        """Remove what is ready; return how many. What is delivered and unsettled stays. Errors as `Channel.purge_queue`."""
+        queue = self.usable_queue(vhost, name, owner)
+        removed, entries = queue.purge()
+        for entry in entries:
+            self._forget(entry)
+        survivors = sorted(self._held(queue), key=lambda entry: entry.position)
+        queue.count = len(survivors)
+        queue.body_bytes = sum(len(entry.message.body) for entry in survivors)
+        if queue.durable and removed:
+            for entry in survivors:
+                self._rewrite(entry)
+            self._record(QueuePurged(queue.id))
+        return removed
+
+    def _held(self, queue: Queue) -> list[Entry]:
+        """Return what channels hold of a queue."""
+        return [entry for held in self.engine.holdings.values() for entry in held if entry.queue is queue and not entry.settled]
+
+    def _rewrite(self, entry: Entry) -> None:
+        """Let an entry that is on disk join the open batch, under its old position: its former place there goes."""
+        if entry.segment is None:
+            return
+        old = entry.message
+        message = Message(old.address, old.body, True, old.wire_tag, old.wire, old.priority, old.expires_at_ms, old.publisher)
+        message.first = entry
+        message.live = 1
+        entry.message = message
+        entry.segment = None
+        entry.slot = UNWRITTEN
+        batch = self.engine.batch
+        batch.messages.append(message)
+        batch.unsettled += 1
+        batch.undelivered += 1
+
+    def _forget(self, entry: Entry) -> None:
+        """Settle an entry whose references on disk go by a record of their own."""
+        if entry.settled:
+            return
+        entry.settled = True
+        message = entry.message
+        if entry.segment is None and entry.slot == UNWRITTEN:
+            message.live -= 1
+            if message.live == 0:
+                message.first = None
+                message.more = None
+                self.engine.batch.unsettled -= 1
+
+    # -- bindings -----------------------------------------------------------
+
+    def bind(self, vhost: str, binding: Binding, owner: object) -> None:
+        """Bind a queue or an exchange to an exchange; binding again replaces the options. Errors as `Channel.bind`."""
+        table = self.engine.vhost(vhost).table
+        source = table.get(binding.source)
+        destination, durable = self._destination(vhost, binding, owner)
+        if source.bindings.get(binding.identity()) == binding:
+            return
+        table.bind(binding, destination)
+        self.engine.generation += 1
+        if durable and source.spec.durable:
+            self._record(Bound(vhost, binding))
+
+    def unbind(self, vhost: str, binding: Binding, owner: object) -> None:
+        """Undo `bind`. Errors as `Channel.unbind`."""
+        table = self.engine.vhost(vhost).table
+        table.get(binding.source)
+        durable = self._destination(vhost, binding, owner)[1]
+        if table.unbind(binding):
+            self.engine.generation += 1
+            self._unbound(vhost, binding, durable=durable)
+            self._auto_delete(vhost, binding.source)
+
+    def _destination(self, vhost: str, binding: Binding, owner: object) -> tuple[object, bool]:
+        if binding.to_exchange:
+            exchange = self.engine.vhost(vhost).table.get(binding.destination)
+            return exchange, exchange.spec.durable
+        queue = self.usable_queue(vhost, binding.destination, owner)
+        return queue, queue.durable
+
+    def _unbound(self, vhost: str, binding: Binding, *, durable: bool) -> None:
+        if durable:
+            self._record(Unbound(vhost, binding))
+
+    def _auto_delete(self, vhost: str, exchange: str) -> None:
+        if self.engine.vhost(vhost).table.is_spent(exchange):
+            self.delete_exchange(vhost, exchange)
+
+    # -- recovery -----------------------------------------------------------
+
+    def replay(self, record: Record) -> None:
+        """Take a definition that the journal kept."""
+        match record:
+            case ExchangeDeclared(vhost=vhost, spec=exchange):
+                self.engine.vhost(vhost).table.declare(exchange)
+            case QueueDeclared(vhost=vhost, queue_id=queue_id, spec=spec):
+                self.next_queue_id = max(self.next_queue_id, queue_id + 1)
+                self._add_queue(self.engine.vhost(vhost), spec, queue_id, None)
+            case Bound(vhost=vhost, binding=binding):
+                self.engine.vhost(vhost).table.bind(binding, self._destination(vhost, binding, None)[0])
+            case QueueDepth(queue_id=queue_id, live=live, live_bytes=live_bytes, next_position=next_position):
+                self.engine.queues_by_id[queue_id].recover(live, live_bytes, next_position)
+            case _:
+                raise GatewayError(f"a journal can't yield {record!r}")
+
+
+def _check_equivalent(there: QueueSpec, asked: QueueSpec) -> None:
+    """Refuse a second declaration that differs (AMQP 0-9-1 §1.7.2.1, rule equivalent)."""
+    for attribute in ("durable", "exclusive", "auto_delete", "keep_transient"):
+        have, want = getattr(there, attribute), getattr(asked, attribute)
+        if have != want:
+            raise PreconditionFailed(f"inequivalent arg {attribute!r} for queue {there.name!r}: received {want}, current is {have}")
+    if arguments_text(there.arguments) != arguments_text(asked.arguments) or (
+        (there.max_length, there.max_length_bytes, there.overflow) != (asked.max_length, asked.max_length_bytes, asked.overflow)
+    ):
+        raise PreconditionFailed(
+            f"inequivalent arguments for queue {there.name!r}: received {arguments_text(asked.arguments)}, "
+            f"current is {arguments_text(there.arguments)}"
+        )

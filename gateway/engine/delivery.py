@@ -1,0 +1,41 @@
+"""What is one message's place in one queue?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway.model.declare import BindingOptions
+from gateway.model.message import Message
+from gateway.model.records import Reference
+
+if TYPE_CHECKING:
+    from gateway.engine.consumer import Consumer
+    from gateway.engine.queue import Queue
+
+UNWRITTEN = -1
+"""Slot of an entry that is to be journaled and has no segment yet."""
+TRANSIENT = -2
+"""Slot of an entry that never touches the journal."""
+
+
+class Entry(Reference):
+    """A message's place in one queue; handed out as the opaque delivery tag.
+
+    ``consumer`` is None while the entry is ready; ``count`` is how often it was delivered.
+    """
+
+    __slots__ = ("consumer", "count", "queue", "redelivered")
+
+    def __init__(self, message: Message, queue: Queue, position: int, options: BindingOptions | None, slot: int) -> None:
+        # Not super().__init__: one call less for every entry.
+        self.message: Message = message
+        self.queue_id: int = queue.id
+        self.position: int = position
+        self.options: BindingOptions | None = options
+        self.segment: object | None = None
+        self.slot: int = slot
+        self.settled: bool = False
+        self.queue: Queue = queue
+        self.consumer: Consumer | None = None
+        self.count: int = 0
+        self.redelivered: bool = False

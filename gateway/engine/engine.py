@@ -1,0 +1,387 @@
+"""What happens when a message comes in, goes out, is settled? The only object that changes the broker's state."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from gateway.api.channel import ConsumeOptions, ConsumerSink
+from gateway.engine.consumer import Consumer
+from gateway.engine.definitions import Definitions
+from gateway.engine.delivery import UNWRITTEN, Entry
+from gateway.engine.events import EngineEvents
+from gateway.engine.queue import Queue
+from gateway.engine.route import STALE, RouteHandle
+from gateway.engine.vhost import VirtualHost
+from gateway.errors import AccessRefused, GatewayError, MessageRefused, NotFound, Overloaded, ResourceLocked
+from gateway.model.message import Message
+from gateway.model.properties import Properties
+from gateway.model.records import Batch, Page, Record, Retained, StatePut
+
+DEFAULT_WINDOW_BYTES = 8 * 1024 * 1024
+
+
+class Unroutable:
+    """Answer of `Engine.publish` for a message that reached no queue."""
+
+
+class Later:
+    """Answer of `Engine.get` when the messages are on disk: it comes by `EngineEvents.got`."""
+
+
+UNROUTABLE = Unroutable()
+LATER = Later()
+
+
+class Engine:
+    """The queue engine: synchronous, never awaits, checks everything before it changes anything.
+
+    What must last joins `batch`; the committer takes it with `take_batch` and tells when it is on disk.
+    ``generation`` rises with every change that routes depend on. ``holdings``: per channel, what it holds unsettled.
+
+    Args:
+        events: who is told what is no answer to a call.
+        properties: decodes a message's properties (for headers exchanges).
+        node_id: a name of this start, for names that the engine chooses.
+        window_budget: bytes of memory that a durable queue's head may take before the rest stays on disk.
+    """
+
+    def __init__(
+        self,
+        events: EngineEvents,
+        properties: Callable[[Message], Properties],
+        *,
+        node_id: str = "0",
+        window_budget: int = DEFAULT_WINDOW_BYTES,
+    ) -> None:
+        self.events: EngineEvents = events
+        self.properties: Callable[[Message], Properties] = properties
+        self.window_budget: int = window_budget
+        self.batch: Batch = Batch()
+        self.generation: int = 0
+        self.vhosts: dict[str, VirtualHost] = {}
+        self.queues_by_id: dict[int, Queue] = {}
+        self.holdings: dict[object, set[Entry]] = {}
+        self.backlogs: set[Queue] = set()
+        self.state: dict[str, dict[str, bytes]] = {}
+        self.refusal: GatewayError | None = None
+        self.definitions: Definitions = Definitions(self, node_id)
+
+    def vhost(self, name: str) -> VirtualHost:
+        """Return a virtual host; it exists as soon as it is named."""
+        vhost = self.vhosts.get(name)
+        if vhost is None:
+            vhost = self.vhosts[name] = VirtualHost(name)
+        return vhost
+
+    # -- publishing ---------------------------------------------------------
+
+    def publish(self, route: RouteHandle, message: Message) -> GatewayError | Unroutable | None:
+        """Put a message into every queue that its route reaches; None: they have it.
+
+        Returns:
+            UNROUTABLE: there is none. A GatewayError: refused, no queue has it.
+        """
+        if route.generation != self.generation:
+            self._resolve(route, message)
+        if not message.persistent:
+            return self._publish_transient(route, message)
+        if route.rejecting:
+            refusal = _full(route.rejecting, message)
+            if refusal is not None:
+                return refusal
+        if route.durable:
+            if self.refusal is not None:
+                return self.refusal
+            batch = self.batch
+            batch.messages.append(message)
+            batch.unsettled += 1
+            batch.body_bytes += len(message.body)
+        for queue, options in route.stored:
+            queue.enqueue(message, options)
+        if route.low_taps or route.low_queued or route.low_idle:
+            self._publish_low(route, message)
+        if route.matched:
+            return None
+        return self._nowhere(route)
+
+    def _publish_transient(self, route: RouteHandle, message: Message) -> GatewayError | Unroutable | None:
+        if route.rejecting_transient:
+            refusal = _full(route.rejecting_transient, message)
+            if refusal is not None:
+                return refusal
+        for deliver, options in route.taps:
+            deliver(message, options)
+        for queue, options in route.queued:
+            queue.enqueue_transient(message, options)
+        if route.idle:
+            self.events.dropped(route.address.routing_key, "offline", route.idle)
+        if route.matched:
+            return None
+        return self._nowhere(route)
+
+    def _publish_low(self, route: RouteHandle, message: Message) -> None:
+        """Hand a persistent message on to bindings that granted QoS 0."""
+        for deliver, options in route.low_taps:
+            deliver(message, options)
+        for queue, options in route.low_queued:
+            queue.enqueue_transient(message, options)
+        if route.low_idle:
+            self.events.dropped(route.address.routing_key, "offline", route.low_idle)
+
+    def _nowhere(self, route: RouteHandle) -> GatewayError | Unroutable:
+        if route.refusal is not None:
+            return route.refusal
+        self.events.unroutable(route.address)
+        return UNROUTABLE
+
+    def _resolve(self, route: RouteHandle, message: Message) -> None:
+        """Find the queues of a route anew; one that depends on headers is found anew for every message."""
+        route.clear()
+        route.refusal = None
+        address = route.address
+        table = route.vhost.table
+
+        def headers() -> Mapping[str, Any]:
+            return self.properties(message).headers or {}
+
+        try:
+            if table.get(address.exchange).spec.internal:
+                raise AccessRefused(f"exchange {address.exchange!r} is internal")
+            found, cacheable = table.resolve(address.exchange, address.routing_key, headers)
+        except GatewayError as error:
+            route.refusal = error
+            route.generation = self.generation
+            return
+        for queue, options in found.items():
+            assert isinstance(queue, Queue)
+            route.add(queue, options)
+        route.generation = self.generation if cacheable else STALE
+
+    # -- settling -----------------------------------------------------------
+
+    def ack(self, entry: Entry) -> None:
+        """Settle a delivery on a consumer's word; what is wholly settled in the open batch is never written.
+
+        Raises:
+            NotFound: its consumer does not hold it.
+        """
+        consumer = entry.consumer
+        if consumer is None or entry not in consumer.held:
+            raise NotFound("unknown delivery tag")
+        consumer.held.discard(entry)
+        self.settle(entry)
+        if not consumer.manual_credit:
+            left = consumer.credit_left = consumer.credit_left + 1
+            if left == 1 and consumer.able:
+                consumer.queue.consumer_able(consumer)
+
+    def settle(self, entry: Entry) -> None:
+        """Take an entry out of its queue for good."""
+        if entry.settled:
+            return
+        entry.settled = True
+        message = entry.message
+        queue = entry.queue
+        queue.count -= 1
+        queue.body_bytes -= len(message.body)
+        if entry.segment is not None:
+            self.batch.settled.append(entry)
+        elif entry.slot == UNWRITTEN:
+            message.live -= 1
+            if message.live == 0:
+                message.first = None
+                message.more = None
+                self.batch.unsettled -= 1
+
+    def settle_automatically(self, entry: Entry) -> None:
+        """Take out an entry that nobody acknowledged: it is written first if it has to be (no elision)."""
+        if entry.segment is None and entry.slot == UNWRITTEN:
+            self.batch.deferred.append(entry)
+            entry.queue.gone(entry)
+        else:
+            self.settle(entry)
+
+    def handed_over(self, entry: Entry) -> None:
+        """Settle a delivery automatically: it went where no acknowledgement comes from. Raises as `ack`."""
+        consumer = entry.consumer
+        if consumer is None or entry not in consumer.held:
+            raise NotFound("unknown delivery tag")
+        consumer.held.discard(entry)
+        self.settle_automatically(entry)
+        if not consumer.manual_credit:
+            consumer.credit(1)
+
+    def nack(self, entry: Entry, *, requeue: bool) -> None:
+        """Put a delivery back to its old place, or reject it. Raises as `ack`."""
+        consumer = entry.consumer
+        if consumer is None or entry not in consumer.held:
+            raise NotFound("unknown delivery tag")
+        consumer.held.discard(entry)
+        queue = entry.queue
+        if requeue and not queue.deleted:
+            queue.requeue(entry)
+        else:
+            if not queue.deleted:
+                self.events.dropped(queue.name, "rejected", 1)
+            self.settle(entry)
+        if not consumer.manual_credit:
+            consumer.credit(1)
+        queue.pump()
+
+    def _requeue_all(self, held: set[Entry]) -> None:
+        """Put back everything that a closing channel holds, in order."""
+        entries = sorted(held, key=lambda entry: entry.position, reverse=True)
+        held.clear()
+        queues: dict[Queue, None] = {}
+        for entry in entries:
+            if entry.queue.deleted:
+                self.settle(entry)
+            else:
+                entry.queue.requeue(entry)
+                queues[entry.queue] = None
+        for queue in queues:
+            queue.pump()
+
+    # -- consuming ----------------------------------------------------------
+
+    def consume(
+        self, vhost: str, name: str, sink: ConsumerSink, options: ConsumeOptions, held: set[Entry], owner: object
+    ) -> Consumer:
+        """Add a consumer. `held` collects what it has not settled; `owner` is who may use exclusive queues.
+
+        Raises:
+            NotFound: no such queue. ResourceLocked: another owner's, or somebody consumes exclusively.
+        """
+        queue = self.definitions.usable_queue(vhost, name, owner)
+        if queue.consumers and (options.exclusive or queue.consumers[0].exclusive):
+            raise ResourceLocked(f"queue {name!r} is consumed exclusively")
+        consumer = Consumer(queue, sink, options, held, owner)
+        if not queue.spec.keep_transient:
+            self.generation += 1
+        queue.add_consumer(consumer)
+        return consumer
+
+    def cancel(self, consumer: Consumer) -> None:
+        """End a consumer; an auto-delete queue goes with its last one."""
+        if not consumer.active:
+            return
+        queue = consumer.queue
+        queue.remove_consumer(consumer)
+        if not queue.spec.keep_transient:
+            self.generation += 1
+        if queue.spec.auto_delete and not queue.consumers and not queue.deleted:
+            self.definitions.remove_queue(queue)
+
+    def consumer_failed(self, consumer: Consumer, error: Exception) -> None:
+        """End a consumer whose sink raised; what it holds is put back when its channel closes."""
+        self.events.consumer_failed(consumer.queue.name, error)
+        consumer.queue.remove_consumer(consumer)
+
+    def get(self, queue: Queue, consumer: Consumer, channel: object, number: int) -> Entry | Later | None:
+        """Take one message for `consumer`; None: the queue is empty; LATER: `EngineEvents.got` brings it to `channel`."""
+        entry = queue.take(consumer)
+        if entry is not None or queue.backlog is None or not len(queue.backlog):
+            return entry
+        queue.waiting.append((channel, number, consumer))
+        queue.want_page()
+        return LATER
+
+    def forget_waiting(self, channel: object) -> None:
+        """Answer no `get` of this channel any more."""
+        for queue in [queue for vhost in self.vhosts.values() for queue in vhost.queues.values() if queue.waiting]:
+            queue.waiting = deque(waiter for waiter in queue.waiting if waiter[0] is not channel)
+
+    def close_channel(self, channel: object) -> None:
+        """Put back all that a channel holds."""
+        held = self.holdings.pop(channel, None)
+        if held:
+            self._requeue_all(held)
+
+    # -- last values and state ---------------------------------------------
+
+    def retain(self, route: RouteHandle, message: Message) -> GatewayError | None:
+        """Make a message the last value of its key; an empty body clears it. Return the refusal, if it is refused."""
+        if self.refusal is not None:
+            return self.refusal
+        address = route.address
+        tree = route.vhost.last_values(address.exchange)
+        if message.body:
+            tree.put(address.routing_key, message)
+        elif not tree.remove(address.routing_key):
+            return None
+        kept = message if message.body else None
+        self.batch.records.append(Retained(address.vhost, address.exchange, address.routing_key, kept))
+        return None
+
+    def retained(self, vhost: str, exchange: str, pattern: str, *, mqtt: bool = False) -> Iterator[Message]:
+        """Yield the last values whose keys match."""
+        tree = self.vhost(vhost).retained.get(exchange)
+        return iter(()) if tree is None else tree.match(pattern, mqtt)
+
+    def put_state(self, namespace: str, key: str, value: bytes | None) -> None:
+        """Keep a front-end's small value."""
+        values = self.state.setdefault(namespace, {})
+        if value is None:
+            values.pop(key, None)
+        else:
+            values[key] = value
+        self.batch.records.append(StatePut(namespace, key, value))
+
+    # -- the journal's side -------------------------------------------------
+
+    def take_batch(self) -> Batch:
+        """Return the open batch, which is the journal's from now on, and open a new one."""
+        batch = self.batch
+        self.batch = Batch()
+        return batch
+
+    def batch_prepared(self) -> None:
+        """The batch that was taken has its segments."""
+        for queue in self.backlogs:
+            if queue.backlog is not None:
+                queue.backlog.handed_over()
+
+    def committed(self) -> None:
+        """The batch that was taken is on disk."""
+        for queue in list(self.backlogs):
+            if queue.backlog is None:
+                self.backlogs.discard(queue)
+            else:
+                queue.backlog.committed()
+                queue.want_page()
+
+    def page_loaded(self, page: Page, after_position: int) -> None:
+        """Take a page that `EngineEvents.page_wanted` asked for."""
+        queue = self.queues_by_id.get(page.queue_id)
+        if queue is not None and not queue.deleted:
+            queue.page_loaded(after_position, page.references, page.lost)
+
+    def replay(self, record: Record) -> None:
+        """Take a fact that the journal kept. Only at start, before anything else."""
+        match record:
+            case Retained(vhost=vhost, exchange=exchange, key=key, message=message):
+                if message is not None:
+                    self.vhost(vhost).last_values(exchange).put(key, message)
+            case StatePut(namespace=namespace, key=key, value=value):
+                if value is not None:
+                    self.state.setdefault(namespace, {})[key] = value
+            case _:
+                self.definitions.replay(record)
+
+    def refuse_durable(self, reason: str) -> None:
+        """Refuse what must last until `accept_durable`: the journal can't take it."""
+        self.refusal = Overloaded(reason)
+
+    def accept_durable(self) -> None:
+        """Undo `refuse_durable`."""
+        self.refusal = None
+
+
+def _full(queues: list[Queue], message: Message) -> MessageRefused | None:
+    """All or nothing: one full queue refuses the message for all."""
+    for queue in queues:
+        if queue.is_full_for(len(message.body)):
+            return MessageRefused(f"queue {queue.name!r} is full")
+    return None

@@ -1,0 +1,27 @@
+"""What does the engine tell the runtime, beside what it returns?"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from gateway.engine.delivery import Entry
+from gateway.model.message import Address
+
+
+class EngineEvents(Protocol):
+    """Implemented by the runtime. Called in the middle of a change: must not call the engine back."""
+
+    def page_wanted(self, queue_id: int, after_position: int, max_bytes: int) -> None:
+        """Read a page of a queue and call `Engine.page_loaded` with it, later."""
+
+    def got(self, channel: object, number: int, entry: Entry | None) -> None:
+        """A `get` that had to wait for a page is answered."""
+
+    def dropped(self, queue: str, reason: str, amount: int) -> None:
+        """A queue dropped messages as its settings allow."""
+
+    def unroutable(self, address: Address) -> None:
+        """A message reached no queue."""
+
+    def consumer_failed(self, queue: str, error: Exception) -> None:
+        """A front-end's sink raised; its consumer was cancelled."""

@@ -1,0 +1,91 @@
+"""Where does a message on one address go, resolved once?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from gateway.errors import GatewayError
+from gateway.model.declare import DEFAULT_OPTIONS, BindingOptions
+from gateway.model.message import Address, Message
+
+if TYPE_CHECKING:
+    from gateway.engine.queue import Queue
+    from gateway.engine.vhost import VirtualHost
+
+Target = tuple["Queue", BindingOptions | None]
+Tap = tuple[Callable[[Message, BindingOptions | None], None], BindingOptions | None]
+
+STALE = -1
+
+
+class RouteHandle:
+    """An address with the queues that it reaches, as of `generation`.
+
+    Persistent messages go to `stored` (or, where the binding grants QoS 0, to `low_taps` and `low_queued`);
+    others to `taps` (straight to the consumer's sink) and `queued`. ``rejecting`` are those of `stored` that refuse when full.
+    ``idle``: matching queues that keep nothing transient and have nobody to hand it to.
+    """
+
+    __slots__ = (
+        "address",
+        "durable",
+        "generation",
+        "idle",
+        "low_idle",
+        "low_queued",
+        "low_taps",
+        "matched",
+        "queued",
+        "refusal",
+        "rejecting",
+        "rejecting_transient",
+        "stored",
+        "taps",
+        "vhost",
+    )
+
+    def __init__(self, vhost: VirtualHost, address: Address) -> None:
+        self.vhost: VirtualHost = vhost
+        self.address: Address = address
+        self.generation: int = STALE
+        self.refusal: GatewayError | None = None
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget where it led."""
+        self.matched: bool = False
+        self.durable: bool = False
+        self.idle: int = 0
+        self.low_idle: int = 0
+        self.stored: list[Target] = []
+        self.queued: list[Target] = []
+        self.low_queued: list[Target] = []
+        self.taps: list[Tap] = []
+        self.low_taps: list[Tap] = []
+        self.rejecting: list[Queue] = []
+        self.rejecting_transient: list[Queue] = []
+
+    def add(self, queue: Queue, options: BindingOptions) -> None:
+        """Add a queue that was found."""
+        given = None if options == DEFAULT_OPTIONS else options
+        self.matched = True
+        low = options.qos == 0
+        if not low:
+            self.stored.append((queue, given))
+            self.durable = self.durable or queue.durable
+            if queue.rejects:
+                self.rejecting.append(queue)
+        if queue.spec.keep_transient:
+            self.queued.append((queue, given))
+            if low:
+                self.low_queued.append((queue, given))
+            if queue.rejects:
+                self.rejecting_transient.append(queue)
+            return
+        taps: list[Tap] = [(c.sink.deliver_transient, given) for c in queue.consumers[:1] if c.sink is not None]
+        self.taps += taps
+        self.idle += not taps
+        if low:
+            self.low_taps += taps
+            self.low_idle += not taps

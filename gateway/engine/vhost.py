@@ -1,0 +1,42 @@
+"""What is in one virtual host?"""
+
+from __future__ import annotations
+
+from gateway.engine.queue import Queue
+from gateway.engine.route import RouteHandle
+from gateway.model.message import Address, Message
+from gateway.routing.keytree import KeyTree
+from gateway.routing.table import Table
+
+MAX_ROUTES = 100_000
+"""Cached routes; beyond that the cache is emptied (handles in use go on working)."""
+
+
+class VirtualHost:
+    """Exchanges, queues, retained values and cached routes under one name."""
+
+    __slots__ = ("name", "queues", "retained", "routes", "table")
+
+    def __init__(self, name: str) -> None:
+        self.name: str = name
+        self.queues: dict[str, Queue] = {}
+        self.table: Table = Table(self.queues.get, name)
+        self.routes: dict[tuple[str, str], RouteHandle] = {}
+        self.retained: dict[str, KeyTree[Message]] = {}
+
+    def route(self, exchange: str, key: str) -> RouteHandle:
+        """Return the one handle for an address."""
+        handle = self.routes.get((exchange, key))
+        if handle is None:
+            if len(self.routes) >= MAX_ROUTES:
+                self.routes.clear()
+            handle = RouteHandle(self, Address(self.name, exchange, key))
+            self.routes[exchange, key] = handle
+        return handle
+
+    def last_values(self, exchange: str) -> KeyTree[Message]:
+        """Return the last values of an exchange, to be changed."""
+        tree = self.retained.get(exchange)
+        if tree is None:
+            tree = self.retained[exchange] = KeyTree()
+        return tree

@@ -1,0 +1,349 @@
+"""How does a front-end's call reach the engine, and how does its number get its outcome?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from gateway.api.channel import ConsumeOptions, ConsumerSink, Outcome, OutcomeSink, QueueInfo
+from gateway.api.frontend import Authorize, Principal
+from gateway.engine.consumer import Consumer
+from gateway.engine.delivery import Entry
+from gateway.engine.engine import LATER, UNROUTABLE, Engine
+from gateway.engine.route import RouteHandle
+from gateway.errors import AccessRefused, GatewayError
+from gateway.model.declare import Binding, ExchangeSpec, QueueSpec
+from gateway.model.message import Message
+
+if TYPE_CHECKING:
+    from gateway.engine.engine import Unroutable
+
+NO_EXCEPTIONS: Sequence[Outcome] = ()
+
+
+class BrokerChannel:
+    """A channel of the gateway's own engine (`gateway.api.Channel` says what each method does)."""
+
+    __slots__ = (
+        "_authorize",
+        "_closed",
+        "_consumers",
+        "_decided_through",
+        "_engine",
+        "_exceptions",
+        "_forget",
+        "_getters",
+        "_held",
+        "_held_back",
+        "_late",
+        "_late_done",
+        "_number",
+        "_parked",
+        "_publish",
+        "_refusal",
+        "_results",
+        "_sink",
+        "_vhost",
+        "_waiting",
+        "owner",
+        "pending",
+    )
+
+    def __init__(
+        self,
+        engine: Engine,
+        principal: Principal,
+        sink: OutcomeSink | None,
+        owner: object | None,
+        wait: Callable[[BrokerChannel], None],
+        forget: Callable[[BrokerChannel], None],
+    ) -> None:
+        self._engine = engine
+        self._publish = engine.publish
+        self._authorize: Authorize | None = principal.authorize
+        self._vhost = principal.vhost
+        self._sink = sink
+        self._waiting = wait
+        self._forget = forget
+        self.owner: object = owner if owner is not None else self
+        self._held: set[Entry] = set()
+        engine.holdings[self] = self._held
+        self._consumers: list[Consumer] = []
+        self._getters: dict[tuple[str, bool], Consumer] = {}
+        self._number = 0
+        self.pending = False
+        self._exceptions: list[Outcome] = []
+        self._refusal: GatewayError | None = None
+        self._late: set[int] = set()
+        self._late_done: list[Outcome] = []
+        self._held_back: tuple[int, list[Outcome]] | None = None
+        self._decided_through = 0
+        self._results: dict[int, Outcome] = {}
+        self._parked: dict[int, trio.Event] = {}
+        self._closed = False
+
+    # -- publishing ---------------------------------------------------------
+
+    def route(self, exchange: str, routing_key: str) -> RouteHandle:
+        """See `gateway.api.Channel.route`."""
+        self._check("write", exchange, routing_key)
+        return self._engine.vhost(self._vhost).route(exchange, routing_key)
+
+    def publish(self, route: RouteHandle, message: Message) -> int:
+        """See `gateway.api.Channel.publish`."""
+        problem = self._publish(route, message)
+        number = self._number = self._number + 1
+        if problem is not None or self._refusal is not None:
+            self._exceptional(number, problem)
+        if not self.pending:
+            self.pending = True
+            self._waiting(self)
+        return number
+
+    def post(self, route: RouteHandle, message: Message) -> None:
+        """See `gateway.api.Channel.post`."""
+        self._publish(route, message)
+        self._refusal = None
+
+    def _exceptional(self, number: int, problem: GatewayError | Unroutable | None) -> None:
+        problem, self._refusal = self._refusal or problem, None
+        if problem is UNROUTABLE:
+            self._exceptions.append(Outcome(number, unroutable=True))
+        elif isinstance(problem, GatewayError):
+            self._exceptions.append(Outcome(number, error=problem))
+
+    def retain(self, route: RouteHandle, message: Message) -> None:
+        """See `gateway.api.Channel.retain`."""
+        self._refusal = self._engine.retain(route, message)
+
+    def retained(self, exchange: str, pattern: str, *, mqtt: bool = False) -> Iterator[Message]:
+        """See `gateway.api.Channel.retained`."""
+        return self._engine.retained(self._vhost, exchange, pattern, mqtt=mqtt)
+
+    # -- definitions --------------------------------------------------------
+
+    def declare_exchange(self, spec: ExchangeSpec, *, passive: bool = False) -> int:
+        """See `gateway.api.Channel.declare_exchange`."""
+        declare = self._engine.definitions.declare_exchange
+        return self._submit("configure", spec.name, partial(declare, self._vhost, spec, passive=passive))
+
+    def delete_exchange(self, name: str, *, if_unused: bool = False) -> int:
+        """See `gateway.api.Channel.delete_exchange`."""
+        delete = self._engine.definitions.delete_exchange
+        return self._submit("configure", name, partial(delete, self._vhost, name, if_unused=if_unused))
+
+    def declare_queue(self, spec: QueueSpec, *, passive: bool = False) -> int:
+        """See `gateway.api.Channel.declare_queue`."""
+        declare = self._engine.definitions.declare_queue
+        return self._submit("configure", spec.name, partial(declare, self._vhost, spec, self.owner, passive=passive))
+
+    def delete_queue(self, name: str, *, if_unused: bool = False, if_empty: bool = False) -> int:
+        """See `gateway.api.Channel.delete_queue`."""
+        delete = self._engine.definitions.delete_queue
+        call = partial(delete, self._vhost, name, self.owner, if_unused=if_unused, if_empty=if_empty)
+        return self._submit("configure", name, call)
+
+    def purge_queue(self, name: str) -> int:
+        """See `gateway.api.Channel.purge_queue`."""
+        return self._submit("read", name, partial(self._engine.definitions.purge_queue, self._vhost, name, self.owner))
+
+    def bind(self, binding: Binding) -> int:
+        """See `gateway.api.Channel.bind`."""
+        call = partial(self._engine.definitions.bind, self._vhost, binding, self.owner)
+        return self._submit("read", binding.source, partial(self._bound, binding, call))
+
+    def unbind(self, binding: Binding) -> int:
+        """See `gateway.api.Channel.unbind`."""
+        call = partial(self._engine.definitions.unbind, self._vhost, binding, self.owner)
+        return self._submit("read", binding.source, partial(self._bound, binding, call))
+
+    def _bound(self, binding: Binding, call: Callable[[], None]) -> None:
+        self._check("write", binding.destination, binding.key)
+        call()
+
+    def bindings(self, destination: str, *, to_exchange: bool = False) -> list[Binding]:
+        """See `gateway.api.Channel.bindings`."""
+        return self._engine.vhost(self._vhost).table.bindings_of(destination, to_exchange=to_exchange)
+
+    def queue_exists(self, name: str) -> bool:
+        """See `gateway.api.Channel.queue_exists`."""
+        return name in self._engine.vhost(self._vhost).queues
+
+    def queue_info(self, name: str) -> QueueInfo | None:
+        """See `gateway.api.Channel.queue_info`."""
+        queue = self._engine.vhost(self._vhost).queues.get(name)
+        return None if queue is None else QueueInfo(name, queue.ready_count, len(queue.consumers))
+
+    def _check(self, action: str, resource: str, key: str) -> None:
+        if self._authorize is not None and not self._authorize(action, resource, key):
+            raise AccessRefused(f"no permission to {action} {resource!r}")
+
+    def _submit(self, action: str, resource: str, call: Callable[[], Any]) -> int:
+        """Do something whose answer is an outcome."""
+        number = self._next()
+        try:
+            self._check(action, resource, "")
+            self._exceptions.append(Outcome(number, result=call()))
+        except GatewayError as error:
+            self._exceptions.append(Outcome(number, error=error))
+        return number
+
+    def _next(self) -> int:
+        self._number += 1
+        if not self.pending:
+            self.pending = True
+            self._waiting(self)
+        return self._number
+
+    # -- consuming ----------------------------------------------------------
+
+    def consume(self, queue: str, sink: ConsumerSink, options: ConsumeOptions) -> int:
+        """See `gateway.api.Channel.consume`."""
+        return self._submit("read", queue, partial(self._consume, queue, sink, options))
+
+    def _consume(self, queue: str, sink: ConsumerSink, options: ConsumeOptions) -> Consumer:
+        consumer = self._engine.consume(self._vhost, queue, sink, options, self._held, self.owner)
+        self._consumers.append(consumer)
+        return consumer
+
+    def cancel(self, consumer: Consumer) -> None:
+        """See `gateway.api.Channel.cancel`."""
+        if consumer in self._consumers:
+            self._consumers.remove(consumer)
+        self._engine.cancel(consumer)
+
+    def get(self, queue: str, *, no_ack: bool = False) -> int:
+        """See `gateway.api.Channel.get`."""
+        number = self._next()
+        try:
+            self._check("read", queue, "")
+            found = self._engine.definitions.usable_queue(self._vhost, queue, self.owner)
+            getter = Consumer(found, None, ConsumeOptions(no_ack=no_ack), self._held, self.owner)
+            entry = self._engine.get(found, getter, self, number)
+        except GatewayError as error:
+            self._exceptions.append(Outcome(number, error=error))
+            return number
+        if entry is LATER:
+            self._late.add(number)
+        else:
+            self._exceptions.append(Outcome(number, result=entry))
+        return number
+
+    def got(self, number: int, entry: Entry | None) -> None:
+        """Take the late answer to a `get`."""
+        self._late.discard(number)
+        self._late_done.append(Outcome(number, result=entry))
+        if self._held_back is not None and not self._late:
+            (through, exceptions), self._held_back = self._held_back, None
+            self._tell(through, self._with_late(through, exceptions))
+
+    def _with_late(self, through: int, exceptions: Sequence[Outcome]) -> Sequence[Outcome]:
+        """Put late answers into their places."""
+        mine = [outcome for outcome in self._late_done if outcome.number <= through]
+        self._late_done = [outcome for outcome in self._late_done if outcome.number > through]
+        return sorted([*exceptions, *mine], key=_number)
+
+    def ack(self, delivery: Entry) -> None:
+        """See `gateway.api.Channel.ack`."""
+        self._engine.ack(delivery)
+
+    def nack(self, delivery: Entry, *, requeue: bool) -> None:
+        """See `gateway.api.Channel.nack`."""
+        self._engine.nack(delivery, requeue=requeue)
+
+    def settle_handed_over(self, delivery: Entry) -> None:
+        """See `gateway.api.Channel.settle_handed_over`."""
+        self._engine.handed_over(delivery)
+
+    # -- state --------------------------------------------------------------
+
+    def put_state(self, namespace: str, key: str, value: bytes | None) -> None:
+        """See `gateway.api.Channel.put_state`."""
+        self._engine.put_state(namespace, key, value)
+
+    def get_state(self, namespace: str, key: str) -> bytes | None:
+        """See `gateway.api.Channel.get_state`."""
+        return self._engine.state.get(namespace, {}).get(key)
+
+    def scan_state(self, namespace: str) -> Iterator[tuple[str, bytes]]:
+        """See `gateway.api.Channel.scan_state`."""
+        return iter(list(self._engine.state.get(namespace, {}).items()))
+
+    # -- outcomes -----------------------------------------------------------
+
+    def barrier(self) -> int:
+        """See `gateway.api.Channel.barrier`."""
+        number = self._next()
+        self._exceptions.append(Outcome(number))
+        return number
+
+    def take_decided(self) -> tuple[int, Sequence[Outcome]]:
+        """Return what the batch that is handed over decides: the last number, and what is to be said about some."""
+        self.pending = False
+        exceptions = self._exceptions
+        if not exceptions:
+            return self._number, NO_EXCEPTIONS
+        self._exceptions = []
+        return self._number, exceptions
+
+    def decided(self, through: int, exceptions: Sequence[Outcome]) -> None:
+        """Pass outcomes on, unless an earlier number still waits for a page."""
+        if self._closed:
+            return
+        if self._late:
+            before = self._held_back[1] if self._held_back is not None else []
+            self._held_back = (through, [*before, *exceptions])
+            return
+        self._tell(through, self._with_late(through, exceptions) if self._late_done else exceptions)
+
+    def _tell(self, through: int, exceptions: Sequence[Outcome]) -> None:
+        self._decided_through = through
+        if self._sink is not None:
+            self._sink.on_outcomes(through, exceptions)
+            return
+        for outcome in exceptions:
+            self._results[outcome.number] = outcome
+        for number in [number for number in self._parked if number <= through]:
+            self._parked.pop(number).set()
+
+    async def outcome(self, number: int) -> Outcome:
+        """See `gateway.api.Channel.outcome`."""
+        if self._sink is not None:
+            raise RuntimeError("this channel's outcomes go to its sink")
+        if number > self._decided_through:
+            event = self._parked.setdefault(number, trio.Event())
+            await event.wait()
+        else:
+            await trio.lowlevel.checkpoint()
+        outcome = self._results.pop(number, None) or Outcome(number)
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome
+
+    async def send(self, exchange: str, routing_key: str, body: bytes, *, persistent: bool = True) -> Outcome:
+        """See `gateway.api.Channel.send`."""
+        route = self.route(exchange, routing_key)
+        return await self.outcome(self.publish(route, Message(route.address, body, persistent)))
+
+    def close(self) -> None:
+        """See `gateway.api.Channel.close`."""
+        if self._closed:
+            return
+        self._closed = True
+        for consumer in list(self._consumers):
+            self.cancel(consumer)
+        if self._late:
+            self._engine.forget_waiting(self)
+        self._engine.close_channel(self)
+        if self.owner is self:
+            self._engine.definitions.release(self)
+        self._forget(self)
+        for event in self._parked.values():
+            event.set()
+
+
+def _number(outcome: Outcome) -> int:
+    return outcome.number

@@ -1,0 +1,176 @@
+"""When is the open batch handed to the journal, and who learns the outcome?"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from gateway.api.channel import Outcome
+from gateway.api.frontend import Log
+from gateway.engine.engine import Engine
+from gateway.errors import JournalError
+from gateway.journal.port import Journal
+
+if TYPE_CHECKING:
+    from gateway.runtime.channel import BrokerChannel
+
+SETTLED_EVERY_S = 0.02
+"""Acknowledgements alone need no answer: they are written this often."""
+LINGER_BODY_BYTES = 64 * 1024
+"""With more than this in the batch waiting for acknowledgements costs more than it saves."""
+RETRY_FIRST_S = 0.01
+RETRY_MOST_S = 1.0
+
+Release = tuple["BrokerChannel", int, Sequence[Outcome]]
+
+
+class Committer:
+    """Hands over one batch at a time and releases outcomes in order.
+
+    ``waiting``: channels with numbers in the open batch. ``commit_since``: `perf_counter` of the write under way, or 0.0.
+
+    Args:
+        linger_s: how long a batch may wait for the acknowledgements of online consumers, which spare the disk.
+        refuse_after_s: how long a failing journal is waited for before durable publishes are refused.
+    """
+
+    def __init__(self, engine: Engine, journal: Journal, log: Log, *, linger_s: float, refuse_after_s: float) -> None:
+        self._engine = engine
+        self._journal = journal
+        self._log = log
+        self._linger_s = linger_s
+        self._refuse_after_s = refuse_after_s
+        self._token = trio.lowlevel.current_trio_token()
+        self._releases: list[Release] = []
+        self._opened = 0.0
+        self._last_write = 0.0
+        self._failing_since = 0.0
+        self._pace_until = math.inf
+        self._paced = trio.Event()
+        self._idle = trio.Event()
+        self.waiting: list[BrokerChannel] = []
+        self.commit_since = 0.0
+        self.draining = False
+
+    def end_of_turn(self) -> bool:
+        """Hand over the open batch if it is time; True: outcomes were released, so there may be more to send."""
+        if self.commit_since:
+            return False
+        batch = self._engine.batch
+        if not self.waiting and not batch:
+            self._idle.set()
+            return False
+        now = time.perf_counter()
+        if self.waiting or batch.messages or batch.records:
+            if self._lingers(now):
+                return False
+        elif now - self._last_write < SETTLED_EVERY_S and not self.draining:
+            self._pace(SETTLED_EVERY_S)
+            return False
+        self._opened = 0.0
+        return self._hand_over(now)
+
+    def _lingers(self, now: float) -> bool:
+        batch = self._engine.batch
+        if (
+            not self._linger_s
+            or not batch.unsettled
+            or batch.undelivered
+            or batch.records
+            or batch.body_bytes > LINGER_BODY_BYTES
+            or self.draining
+        ):
+            return False
+        if not self._opened:
+            self._opened = now
+            self._pace(self._linger_s)
+            return True
+        return now - self._opened < self._linger_s
+
+    def _hand_over(self, now: float) -> bool:
+        engine = self._engine
+        waiting, self.waiting = self.waiting, []
+        self._releases += [(channel, *channel.take_decided()) for channel in waiting]
+        batch = engine.batch
+        if not batch.unsettled and not batch.records and not batch.deferred:
+            batch.messages.clear()
+            batch.body_bytes = batch.undelivered = 0
+            if batch.settled and (now - self._last_write < SETTLED_EVERY_S and not self.draining):
+                self._pace(SETTLED_EVERY_S)
+                return self._release()
+        commit = self._journal.prepare(engine.take_batch())
+        engine.batch_prepared()
+        if commit is None:
+            engine.committed()
+            return self._release()
+        self.commit_since = self._last_write = now
+        self._write(commit)
+        return False
+
+    def _write(self, commit: Any) -> None:
+        def done(error: JournalError | None) -> None:
+            self._token.run_sync_soon(self._written, commit, error)
+
+        self._journal.write(commit, done)
+
+    def _written(self, commit: Any, error: JournalError | None) -> None:
+        if error is not None:
+            self._failed(commit, error)
+            return
+        if self._failing_since:
+            self._log.info("journal works again", after_s=round(time.perf_counter() - self._failing_since, 3))
+            self._failing_since = 0.0
+            self._engine.accept_durable()
+        self.commit_since = 0.0
+        self._engine.committed()
+        self._release()
+
+    def _failed(self, commit: Any, error: JournalError) -> None:
+        """Confirm nothing, keep the commit, write it again later."""
+        now = time.perf_counter()
+        if not self._failing_since:
+            self._failing_since = now
+            self._log.error("journal can't be written: nothing is confirmed until it can", error=str(error))
+        failing_s = now - self._failing_since
+        if failing_s >= self._refuse_after_s and self._engine.refusal is None:
+            self._log.error("durable messages are refused", failing_s=round(failing_s, 3))
+            self._engine.refuse_durable(f"the journal can't be written: {error}")
+        trio.lowlevel.spawn_system_task(self._retry, commit, min(max(failing_s, RETRY_FIRST_S), RETRY_MOST_S))
+
+    async def _retry(self, commit: Any, delay_s: float) -> None:
+        await trio.sleep(delay_s)
+        self._write(commit)
+
+    def _release(self) -> bool:
+        releases, self._releases = self._releases, []
+        for channel, through, exceptions in releases:
+            channel.decided(through, exceptions)
+        return bool(releases)
+
+    # -- time ---------------------------------------------------------------
+
+    def _pace(self, delay_s: float) -> None:
+        """Have a turn end after so long, whatever else happens."""
+        until = time.perf_counter() + delay_s
+        if until < self._pace_until:
+            self._pace_until = until
+            self._token.run_sync_soon(self._paced.set, idempotent=True)
+
+    async def run_pacer(self) -> None:
+        """Wake the loop when something was to wait only so long. Cancellation: safe."""
+        while True:
+            await self._paced.wait()
+            self._paced = trio.Event()
+            await trio.sleep(max(self._pace_until - time.perf_counter(), 0.0))
+            self._pace_until = math.inf
+
+    async def wait_idle(self) -> None:
+        """Wait until everything is on disk and every outcome told. Cancellation: safe."""
+        self.draining = True
+        self._idle = trio.Event()
+        await trio.lowlevel.checkpoint()
+        await self._idle.wait()

@@ -1,0 +1,93 @@
+"""What happens at the end of each turn of the loop?
+
+A turn is everything that runs between two waits for I/O. At its end the open batch is handed over, if the journal is idle, and
+what front-ends collected is sent, once per connection.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+import trio
+
+from gateway.api.frontend import Flushable
+
+ROUNDS = 8
+"""A flush may cause more to flush; after so many rounds in one turn others get theirs."""
+NAP_EVERY_S = 0.0005
+NAP_S = 1e-6
+REAL_WAIT_S = 40e-6
+"""A wait for I/O that took longer has let the journal's thread run."""
+
+
+class Turns(trio.abc.Instrument):
+    """Runs `at_end` and flushes what was touched before each wait for I/O.
+
+    While a commit is under way and the loop is never idle, it sleeps for a moment every half millisecond: a thread beside a busy
+    loop that makes system calls would otherwise wait for the interpreter's lock, for up to a hundred times as long.
+
+    Args:
+        at_end: called first; returns True if it wants another round.
+        commit_since: `perf_counter` of the commit under way; 0.0: none.
+        fail: told of an exception; the broker ends (its state can't be trusted).
+    """
+
+    def __init__(
+        self, at_end: Callable[[], bool], commit_since: Callable[[], float], fail: Callable[[BaseException], None]
+    ) -> None:
+        self._at_end = at_end
+        self._commit_since = commit_since
+        self._fail = fail
+        self._token = trio.lowlevel.current_trio_token()
+        self._dirty: list[Flushable] = []
+        self._waited_from = 0.0
+        self._rested = 0.0
+        self._naps = len(os.sched_getaffinity(0)) > 1 if hasattr(os, "sched_getaffinity") else True
+        self.touch: Callable[[Flushable], None] = self._dirty.append
+
+    def wake(self) -> None:
+        """See to it that another turn comes, now."""
+        self._token.run_sync_soon(_nothing, idempotent=True)
+
+    def soon(self, call: Callable[[], object]) -> None:
+        """Call something at the beginning of the next turn; safe at the end of one, where tasks can't be woken directly."""
+        self._token.run_sync_soon(call)
+
+    def before_io_wait(self, timeout: float) -> None:
+        """End the turn."""
+        try:
+            self._end()
+        except BaseException as error:
+            self._fail(error)
+        self._waited_from = time.perf_counter() if self._naps and self._commit_since() else 0.0
+
+    def after_io_wait(self, timeout: float) -> None:
+        """Let the journal's thread run if nothing else did."""
+        waited_from = self._waited_from
+        if not waited_from:
+            return
+        now = time.perf_counter()
+        if now - waited_from > REAL_WAIT_S:
+            self._rested = now
+        elif now - max(self._rested, self._commit_since()) > NAP_EVERY_S:
+            time.sleep(NAP_S)
+            self._rested = time.perf_counter()
+
+    def _end(self) -> None:
+        dirty = self._dirty
+        for _ in range(ROUNDS):
+            again = self._at_end()
+            if dirty:
+                batch = dirty[:]
+                dirty.clear()
+                for flushable in batch:
+                    flushable.flush()
+            elif not again:
+                return
+        self.wake()
+
+
+def _nothing() -> None:
+    """Only the waking counts."""
