@@ -20,6 +20,7 @@ from gateway.model.message import Message
 
 if TYPE_CHECKING:
     from gateway.engine.engine import Unroutable
+    from gateway.runtime.committer import Committer
 
 NO_EXCEPTIONS: Sequence[Outcome] = ()
 
@@ -30,11 +31,11 @@ class BrokerChannel:
     __slots__ = (
         "_authorize",
         "_closed",
+        "_committer",
         "_consumers",
         "_decided_through",
         "_engine",
         "_exceptions",
-        "_forget",
         "_getters",
         "_held",
         "_held_back",
@@ -47,7 +48,6 @@ class BrokerChannel:
         "_results",
         "_sink",
         "_vhost",
-        "_waiting",
         "owner",
         "pending",
     )
@@ -58,16 +58,14 @@ class BrokerChannel:
         principal: Principal,
         sink: OutcomeSink | None,
         owner: object | None,
-        wait: Callable[[BrokerChannel], None],
-        forget: Callable[[BrokerChannel], None],
+        committer: Committer,
     ) -> None:
         self._engine = engine
         self._publish = engine.publish
         self._authorize: Authorize | None = principal.authorize
         self._vhost = principal.vhost
         self._sink = sink
-        self._waiting = wait
-        self._forget = forget
+        self._committer = committer
         self.owner: object = owner if owner is not None else self
         self._held: set[Entry] = set()
         engine.holdings[self] = self._held
@@ -100,7 +98,7 @@ class BrokerChannel:
             self._exceptional(number, problem)
         if not self.pending:
             self.pending = True
-            self._waiting(self)
+            self._committer.waiting.append(self)
         return number
 
     def post(self, route: RouteHandle, message: Message) -> None:
@@ -195,7 +193,7 @@ class BrokerChannel:
         self._number += 1
         if not self.pending:
             self.pending = True
-            self._waiting(self)
+            self._committer.waiting.append(self)
         return self._number
 
     # -- consuming ----------------------------------------------------------
@@ -340,7 +338,6 @@ class BrokerChannel:
         self._engine.close_channel(self)
         if self.owner is self:
             self._engine.definitions.release(self)
-        self._forget(self)
         for event in self._parked.values():
             event.set()
 

@@ -1,4 +1,4 @@
-"""What time is it for messages, while sockets and time-outs go by the clock of trio?"""
+"""What time is it for messages, while sockets go by the clock of trio?"""
 
 from __future__ import annotations
 

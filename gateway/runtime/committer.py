@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -36,14 +36,25 @@ class Committer:
     Args:
         linger_s: how long a batch may wait for the acknowledgements of online consumers, which spare the disk.
         refuse_after_s: how long a failing journal is waited for before durable publishes are refused.
+        batch_taken: called when the open batch is empty again.
     """
 
-    def __init__(self, engine: Engine, journal: Journal, log: Log, *, linger_s: float, refuse_after_s: float) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        journal: Journal,
+        log: Log,
+        *,
+        linger_s: float,
+        refuse_after_s: float,
+        batch_taken: Callable[[], None],
+    ) -> None:
         self._engine = engine
         self._journal = journal
         self._log = log
         self._linger_s = linger_s
         self._refuse_after_s = refuse_after_s
+        self._batch_taken = batch_taken
         self._token = trio.lowlevel.current_trio_token()
         self._releases: list[Release] = []
         self._opened = 0.0
@@ -51,7 +62,7 @@ class Committer:
         self._failing_since = 0.0
         self._pace_until = math.inf
         self._paced = trio.Event()
-        self._idle = trio.Event()
+        self._idle: trio.Event | None = None
         self.waiting: list[BrokerChannel] = []
         self.commit_since = 0.0
         self.draining = False
@@ -62,7 +73,8 @@ class Committer:
             return False
         batch = self._engine.batch
         if not self.waiting and not batch:
-            self._idle.set()
+            if self._idle is not None:
+                self._token.run_sync_soon(self._idle.set, idempotent=True)
             return False
         now = time.perf_counter()
         if self.waiting or batch.messages or batch.records:
@@ -99,10 +111,12 @@ class Committer:
         if not batch.unsettled and not batch.records and not batch.deferred:
             batch.messages.clear()
             batch.body_bytes = batch.undelivered = 0
+            self._batch_taken()
             if batch.settled and (now - self._last_write < SETTLED_EVERY_S and not self.draining):
                 self._pace(SETTLED_EVERY_S)
                 return self._release()
         commit = self._journal.prepare(engine.take_batch())
+        self._batch_taken()
         engine.batch_prepared()
         if commit is None:
             engine.committed()
@@ -172,5 +186,9 @@ class Committer:
         """Wait until everything is on disk and every outcome told. Cancellation: safe."""
         self.draining = True
         self._idle = trio.Event()
-        await trio.lowlevel.checkpoint()
+        self._token.run_sync_soon(_nothing, idempotent=True)
         await self._idle.wait()
+
+
+def _nothing() -> None:
+    """Only the waking counts."""

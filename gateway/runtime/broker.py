@@ -1,0 +1,248 @@
+"""What is a running broker made of?"""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, cast
+
+import trio
+import trio.lowlevel
+
+from gateway.api.channel import Channel, OutcomeSink
+from gateway.api.frontend import Credentials, Flushable, Gateway, Log, Principal
+from gateway.api.stream import Connection
+from gateway.config import Limits
+from gateway.engine.delivery import Entry
+from gateway.engine.engine import Engine
+from gateway.journal.port import Journal
+from gateway.model.message import Address, Decoders, Message, WireDecoder
+from gateway.model.properties import Properties
+from gateway.runtime.channel import BrokerChannel
+from gateway.runtime.clock import Clock, WallClock
+from gateway.runtime.committer import Committer
+from gateway.runtime.dispatcher import Turns
+from gateway.runtime.flow import Flow
+from gateway.runtime.listener import Handler, Listeners
+from gateway.runtime.pager import Pager
+
+Authenticate = Callable[[Credentials], Awaitable[Principal]]
+MAX_LOGGED_KEYS = 1_000
+
+
+class Broker:
+    """Engine, journal and loop together. Life: `run` in a nursery, `gateway` per front-end, `start_draining`, `stop`.
+
+    Args:
+        journal: where batches go; opened by `run`.
+        limits: what may wait where, and for how long.
+        authenticate: lets peers in, or raises AccessRefused.
+        log: the broker's own logger.
+    """
+
+    def __init__(
+        self, journal: Journal, *, limits: Limits, authenticate: Authenticate, log: Log, clock: Clock | None = None
+    ) -> None:
+        self.journal = journal
+        self.limits = limits
+        self.authenticate = authenticate
+        self.log = log
+        self.clock = clock or WallClock()
+        self.node_id = secrets.token_hex(4)
+        self.decoders = Decoders()
+        self.counters: Counter[str] = Counter()
+        self.draining = trio.Event()
+        self.listeners: list[Listeners] = []
+        self._logged_keys: set[str] = set()
+        self._failure: BaseException | None = None
+        self._ended = trio.Event()
+        self._stopped = trio.Event()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Open the journal, recover, then work until `stop`.
+
+        Raises:
+            JournalLocked, JournalUnwritable, JournalError: the journal can't be opened.
+            BaseException: what made the engine fail; its state can't be trusted, so the broker ends as after a power cut.
+        Cancellation: ends at once, with nothing lost that was confirmed.
+        """
+        self.journal.open()
+        clean = False
+        try:
+            self._assemble()
+            for record in self.journal.load():
+                self.engine.replay(record)
+            trio.lowlevel.add_instrument(self.turns)
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self.committer.run_pacer)
+                    task_status.started()
+                    await self._ended.wait()
+                    nursery.cancel_scope.cancel()
+            finally:
+                trio.lowlevel.remove_instrument(self.turns)
+            if self._failure is not None:
+                raise self._failure
+            clean = True
+        finally:
+            self.journal.close(clean=clean)
+            self._stopped.set()
+
+    def _assemble(self) -> None:
+        self.pager = Pager(self.journal, self.log)
+        self.engine = Engine(self, self.decoders.properties, node_id=self.node_id, window_budget=self.limits.queue_memory_bytes)
+        self.pager.engine = self.engine
+        self.flow = Flow(self.engine, self.limits)
+        self.committer = Committer(
+            self.engine,
+            self.journal,
+            self.log,
+            linger_s=self.limits.linger_us / 1e6,
+            refuse_after_s=self.limits.refuse_after_ms / 1e3,
+            batch_taken=self.flow.batch_taken,
+        )
+        self.turns = Turns(self.committer.end_of_turn, lambda: self.committer.commit_since, self._fail)
+
+    def _fail(self, error: BaseException) -> None:
+        if self._failure is None:
+            self._failure = error
+            self.turns.soon(self._ended.set)
+
+    # -- life ---------------------------------------------------------------
+
+    def gateway(self, front_end: str, announce: Callable[[str], None], log: Log) -> Gateway:
+        """Return the broker as one front-end sees it."""
+        listeners = Listeners(front_end, self.turns, self.flow, self.limits, log, self.counters)
+        self.listeners.append(listeners)
+        return FrontEndGateway(self, front_end, announce, log, listeners)
+
+    def start_draining(self) -> None:
+        """Stop accepting and receiving; when all that was received is on disk and answered, connections end."""
+        self.draining.set()
+        trio.lowlevel.spawn_system_task(self._drain)
+
+    async def _drain(self) -> None:
+        await trio.lowlevel.checkpoint()
+        with trio.move_on_after(self.limits.drain_timeout_s):
+            await self.committer.wait_idle()
+        for listeners in self.listeners:
+            listeners.end_all()
+
+    async def stop(self) -> None:
+        """Commit everything, close the journal clean. When all front-ends have returned. Cancellation: stops uncleanly."""
+        await self.committer.wait_idle()
+        self._ended.set()
+        await self._stopped.wait()
+
+    # -- the engine's events ------------------------------------------------
+
+    def page_wanted(self, queue_id: int, after_position: int, max_bytes: int) -> None:
+        """See `EngineEvents`."""
+        self.pager.want(queue_id, after_position, max_bytes)
+
+    def got(self, channel: object, number: int, entry: Entry | None) -> None:
+        """See `EngineEvents`."""
+        assert isinstance(channel, BrokerChannel)
+        channel.got(number, entry)
+
+    def dropped(self, queue: str, reason: str, amount: int) -> None:
+        """See `EngineEvents`."""
+        self.counters[f"dropped.{reason}"] += amount
+        self._log_once(f"dropped {reason} {queue}", "messages dropped", queue=queue, reason=reason)
+
+    def unroutable(self, address: Address) -> None:
+        """See `EngineEvents`."""
+        self.counters["unroutable"] += 1
+        self._log_once(
+            f"unroutable {address.exchange} {address.routing_key}",
+            "a message reached no queue",
+            exchange=address.exchange,
+            routing_key=address.routing_key,
+        )
+
+    def consumer_failed(self, queue: str, error: Exception) -> None:
+        """See `EngineEvents`."""
+        self.counters["consumers_failed"] += 1
+        self.log.error("a front-end failed to take a message", queue=queue, error=repr(error), exc_info=error)
+
+    def _log_once(self, key: str, event: str, **values: Any) -> None:
+        if key not in self._logged_keys and len(self._logged_keys) < MAX_LOGGED_KEYS:
+            self._logged_keys.add(key)
+            self.log.warning(event, **values)
+
+
+class FrontEndGateway:
+    """The broker as one front-end sees it (`gateway.api.Gateway` says what each method does)."""
+
+    def __init__(self, broker: Broker, name: str, announce: Callable[[str], None], log: Log, listeners: Listeners) -> None:
+        self._broker = broker
+        self._name = name
+        self._announce = announce
+        self._listeners = listeners
+        self._log = log
+        self.touch: Callable[[Flushable], None] = broker.turns.touch
+        self.now_ms = broker.clock.now_ms
+        self.properties: Callable[[Message], Properties] = broker.decoders.properties
+
+    @property
+    def log(self) -> Log:
+        """See `gateway.api.Gateway.log`."""
+        return self._log
+
+    @property
+    def node_id(self) -> str:
+        """See `gateway.api.Gateway.node_id`."""
+        return self._broker.node_id
+
+    async def authenticate(self, credentials: Credentials) -> Principal:
+        """See `gateway.api.Gateway.authenticate`."""
+        return await self._broker.authenticate(credentials)
+
+    def open_channel(self, principal: Principal, sink: OutcomeSink | None = None, *, owner: object | None = None) -> Channel:
+        """See `gateway.api.Gateway.open_channel`."""
+        engine = self._broker.engine
+        # Deliveries and consumers are opaque to front-ends; here they are the engine's own.
+        return cast("Channel", BrokerChannel(engine, principal, sink, owner, self._broker.committer))
+
+    def release(self, owner: object) -> None:
+        """See `gateway.api.Gateway.release`."""
+        self._broker.engine.definitions.release(owner)
+
+    @property
+    def holding(self) -> bool:
+        """See `gateway.api.Gateway.holding`."""
+        return self._broker.flow.holding
+
+    async def until_released(self) -> None:
+        """See `gateway.api.Gateway.until_released`."""
+        if self._broker.flow.holding:
+            await self._broker.flow.until_released()
+
+    async def serve_streams(
+        self,
+        listen: Sequence[str],
+        handler: Callable[[Connection], Awaitable[None]],
+        *,
+        setting: str,
+        task_status: trio.TaskStatus[list[str]],
+    ) -> None:
+        """See `gateway.api.Gateway.serve_streams`."""
+        served: Handler = handler
+        await self._listeners.serve(listen, served, setting, self._announce, self._broker.draining, task_status)
+
+    def announce(self, line: str) -> None:
+        """See `gateway.api.Gateway.announce`."""
+        self._announce(line)
+
+    async def draining(self) -> None:
+        """See `gateway.api.Gateway.draining`."""
+        await self._broker.draining.wait()
+
+    def count(self, name: str, amount: int = 1, *, reason: str = "") -> None:
+        """See `gateway.api.Gateway.count`."""
+        self._broker.counters[f"{self._name}.{name}.{reason}" if reason else f"{self._name}.{name}"] += amount
+
+    def register_wire(self, tag: str, decoder: WireDecoder) -> None:
+        """See `gateway.api.Gateway.register_wire`."""
+        self._broker.decoders.register(tag, decoder)
