@@ -1,6 +1,6 @@
 """Who is let in, and as whom?"""
 
-from gateway.security.authentication import Authentication
+from gateway.security.authentication import Authentication, anonymous_access
 from gateway.security.reach import is_local
 
-__all__ = ["Authentication", "is_local"]
+__all__ = ["Authentication", "anonymous_access", "is_local"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from gateway.api import DEFAULT_VHOST, AccessRefused, Credentials, Principal
+from collections.abc import Sequence
+
+from gateway.api import DEFAULT_VHOST, AccessRefused, ConfigError, Credentials, Principal
 
 ANONYMOUS = "anonymous"
 
@@ -42,3 +44,23 @@ def _claims_something(credentials: Credentials) -> bool:
 def _who(credentials: Credentials) -> str:
     user = "a peer without credentials" if credentials.user is None else f"user {credentials.user!r}"
     return f"{user} at {credentials.peer}" if credentials.peer else user
+
+
+def anonymous_access(setting: bool | None, beyond: Sequence[tuple[str, str]]) -> bool:
+    """Return whether peers without credentials are let in.
+
+    Args:
+        setting: ``security.anonymous``; None: not given, which is allowed while every listener is local.
+        beyond: front-end and address of every listener that other machines can reach.
+
+    Raises:
+        ConfigError: the setting must be given; says which listeners ask for it, and what to write.
+    """
+    if setting is not None or not beyond:
+        return setting is not False
+    where = ", ".join(f"frontend.{front_end} on {address}" for front_end, address in beyond)
+    raise ConfigError(
+        f"security.anonymous is not set, and other machines could reach {where}. "
+        "Write `anonymous = true` in section [security] (or --set security.anonymous=true) to let everybody in without a password, "
+        "`anonymous = false` to let nobody in, or listen on 127.0.0.1 only"
+    )

@@ -1,0 +1,214 @@
+"""How do configuration, journal, broker and front-ends become one running program?"""
+
+from __future__ import annotations
+
+import gc
+import importlib.metadata
+import io
+import os
+import resource
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from enum import IntEnum
+from typing import TextIO
+
+import trio
+
+from gateway.api import ConfigError, ListenError
+from gateway.config import Config
+from gateway.errors import GatewayError, JournalLocked, JournalUnwritable
+from gateway.host import Host, RootLog, State
+from gateway.journal.port import Journal
+from gateway.log import make_log
+from gateway.runtime.broker import Broker
+from gateway.security import Authentication, anonymous_access, is_local
+from gateway.version import version_line
+
+Say = Callable[[str], None]
+
+_FILES_BESIDE_CONNECTIONS = 1_000
+_COLLECTION_THRESHOLDS = (50_000, 20, 100)
+
+
+class Exit(IntEnum):
+    """Exit codes; those above 2 are sysexits.h's nearest."""
+
+    CLEAN = 0
+    FAILED = 1
+    CONFIG = 2
+    PORT_TAKEN = 69
+    UNWRITABLE = 73
+    LOCKED = 75
+
+
+_CODES: tuple[tuple[type[GatewayError], Exit], ...] = (
+    (ConfigError, Exit.CONFIG),
+    (ListenError, Exit.PORT_TAKEN),
+    (JournalUnwritable, Exit.UNWRITABLE),
+    (JournalLocked, Exit.LOCKED),
+)
+
+
+def exit_code(error: GatewayError) -> Exit:
+    """Return the exit code for an error that ended the start."""
+    return next((code for kind, code in _CODES if isinstance(error, kind)), Exit.FAILED)
+
+
+def prepare(config: Config, host: Host) -> bool:
+    """Load and configure the front-ends; return whether anonymous peers are let in.
+
+    Raises:
+        ConfigError: a section is nobody's, a setting is wrong, or nobody said who may use a listener beyond loopback.
+    """
+    host.discover()
+    host.configure(config)
+    return anonymous_access(config.security.anonymous, host.beyond(is_local))
+
+
+def run(config: Config) -> Exit:
+    """Run a broker until a signal ends it. Errors of the start go to standard error, in words."""
+    log: RootLog = make_log(config.log)
+    host = Host(log)
+    ended = Exit.CLEAN
+    try:
+        anonymous = prepare(config, host)
+        _raise_file_limit(config.limits.max_connections, log)
+        trio.run(_until_signalled, config, host, anonymous, log)
+    except* GatewayError as group:
+        failure = _leaf(group)
+        print(f"tidegate: {failure}", file=sys.stderr)  # noqa: T201 - what the command line says
+        ended = exit_code(failure)
+    return ended
+
+
+async def serve(
+    config: Config, host: Host, *, anonymous: bool, log: RootLog, say: Say, stop: Callable[[], Awaitable[None]]
+) -> None:
+    """Run a broker and its front-ends until `stop` returns; then drain and commit.
+
+    Args:
+        host: configured.
+        say: gets the lines for standard output.
+        stop: waited for from the first moment on.
+
+    Raises:
+        GatewayError: the start failed; what had been started is stopped, the journal closed clean.
+    Cancellation: ends at once, as a crash would; nothing confirmed is lost.
+    """
+    journal = make_journal(config)
+    authenticate = Authentication(anonymous=anonymous).authenticate
+    broker = Broker(journal, limits=config.runtime_limits(), authenticate=authenticate, log=log)
+    failure: GatewayError | None = None
+    async with trio.open_nursery() as nursery:
+        await nursery.start(broker.run)
+        try:
+            async with trio.open_nursery() as life:
+                life.start_soon(_cancel_when, stop, life.cancel_scope)
+                await host.start(nursery, broker, say)
+                _tell(config, host, journal, say)
+                _tune_collector()
+                _warn(config, host, anonymous, log)
+                say("ready")
+                await trio.sleep_forever()
+        except* GatewayError as group:
+            failure = _leaf(group)
+        log.info("stopping: what was taken in is committed")
+        broker.start_draining()
+        await host.drain(config.limits.drain_timeout_s)
+        await broker.stop()
+    if failure is not None:
+        raise failure
+
+
+def make_journal(config: Config) -> Journal:
+    """Return the journal that a configuration names; not open yet."""
+    if config.journal.kind == "memory":
+        from gateway.journal.memory import MemoryJournal
+
+        return MemoryJournal()
+    from gateway.journal.sqlite import SqliteJournal
+
+    return SqliteJournal(config.broker.data_dir.absolute(), wal_autocheckpoint=config.journal.wal_autocheckpoint)
+
+
+async def _cancel_when(stop: Callable[[], Awaitable[None]], scope: trio.CancelScope) -> None:
+    await stop()
+    scope.cancel()
+
+
+async def _until_signalled(config: Config, host: Host, anonymous: bool, log: RootLog) -> None:
+    stopping = trio.Event()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_watch_signals, stopping)
+        await serve(config, host, anonymous=anonymous, log=log, say=say_on(sys.stdout), stop=stopping.wait)
+        nursery.cancel_scope.cancel()
+
+
+async def _watch_signals(stopping: trio.Event, *, task_status: trio.TaskStatus[None]) -> None:
+    """Set `stopping` at the first signal; the second one then ends the process at once, whatever it is doing."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        await anext(signals)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    stopping.set()
+
+
+def say_on(stream: TextIO) -> Say:
+    """Return what writes lines to a stream, each at once; when nobody reads them any more, the rest is dropped."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
+
+    def say(line: str) -> None:
+        try:
+            print(line, file=stream, flush=True)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+    return say
+
+
+def _tell(config: Config, host: Host, journal: Journal, say: Say) -> None:
+    in_memory = config.journal.kind == "memory"
+    say(version_line())
+    say(f"data directory {'none: the journal is in memory' if in_memory else config.broker.data_dir.absolute()}")
+    say(f"durability {journal.durability}")
+    for hint in host.hints():
+        say(hint)
+
+
+def _warn(config: Config, host: Host, anonymous: bool, log: RootLog) -> None:
+    if config.journal.kind == "memory":
+        log.warning("the journal is in memory: nothing outlives this process", setting="journal.kind")
+    if not anonymous:
+        log.warning("nobody is let in: there are no users yet", setting="security.anonymous")
+    if not any(service.state is State.READY for service in host.services.values()):
+        log.warning("no front-end is running: nobody can connect")
+    others = sorted(set(importlib.metadata.packages_distributions().get("gateway", [])) - {"tidegate"})
+    if others:
+        log.warning("another distribution also installs a package called gateway, and may have overwritten files", others=others)
+
+
+def _tune_collector() -> None:
+    # What stands at the start stays; and a long backlog is no garbage: collect rarely.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECTION_THRESHOLDS)
+
+
+def _raise_file_limit(connections: int, log: RootLog) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _FILES_BESIDE_CONNECTIONS
+    possible = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft == resource.RLIM_INFINITY or soft >= possible:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (possible, hard))
+    except (OSError, ValueError) as error:
+        log.warning("the limit of open files stays low: it bounds the number of connections", limit=soft, error=str(error))
+
+
+def _leaf(error: BaseExceptionGroup[GatewayError]) -> GatewayError:
+    first = error.exceptions[0]
+    return _leaf(first) if isinstance(first, BaseExceptionGroup) else first

@@ -1,0 +1,65 @@
+"""How do the verbs of plugins come to stand beside the core's own?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+
+class Verbs(TyperGroup):
+    """The verbs of ``tidegate``. The core's own are found at once; plugins are only loaded for a verb that is not one of them."""
+
+    _are_plugins_loaded = False
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a verb, or None."""
+        if cmd_name not in self.commands:
+            self._load_demo() if cmd_name == "demo" else self._load_plugins()
+        return super().get_command(ctx, cmd_name)
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of all verbs."""
+        self._load_demo()
+        self._load_plugins()
+        return super().list_commands(ctx)
+
+    def _load_demo(self) -> None:
+        from gateway.cli.demo import demo
+
+        application = typer.Typer()
+        application.command("demo")(demo)
+        self._take(application)
+
+    def _load_plugins(self) -> None:
+        if self._are_plugins_loaded:
+            return
+        self._are_plugins_loaded = True
+        from gateway.host import Host
+
+        host = Host(_Complaints())
+        host.discover()
+        for application in host.commands():
+            self._take(application)
+
+    def _take(self, application: typer.Typer) -> None:
+        for name, command in typer.main.get_group(application).commands.items():
+            self.commands.setdefault(name, command)
+
+
+class _Complaints:
+    """A log for the few lines that a verb may cause: plain, on standard error."""
+
+    def bind(self, **values: Any) -> _Complaints:
+        return self
+
+    def info(self, event: str, **values: Any) -> None:
+        pass
+
+    def warning(self, event: str, **values: Any) -> None:
+        self.error(event, **values)
+
+    def error(self, event: str, **values: Any) -> None:
+        details = ", ".join(f"{key}: {value}" for key, value in values.items())
+        typer.echo(f"tidegate: {event} ({details})", err=True)
