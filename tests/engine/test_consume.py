@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import pytest
+
+from gateway.errors import NotFound, ResourceLocked
+from gateway.model.declare import QueueSpec
+from gateway.model.records import DeliveryCounted
+from tests.engine.support import Bench, Sink
+
+
+@pytest.fixture
+def bench():
+    bench = Bench()
+    bench.queue()
+    return bench
+
+
+def test_prefetch_is_never_exceeded_and_an_ack_gives_credit_back(bench):
+    for body in (b"1", b"2", b"3"):
+        bench.publish(body)
+    _, sink = bench.consume(prefetch=2)
+    assert sink.bodies == [b"1", b"2"]
+    bench.engine.ack(sink.deliveries[0])
+    assert sink.bodies == [b"1", b"2", b"3"]
+
+
+def test_consumers_take_turns(bench):
+    _, one = bench.consume(prefetch=10)
+    _, two = bench.consume(prefetch=10)
+    for number in range(6):
+        bench.publish(b"%d" % number)
+    assert one.bodies == [b"0", b"2", b"4"]
+    assert two.bodies == [b"1", b"3", b"5"]
+
+
+def test_a_consumer_without_credit_leaves_its_turns_to_others(bench):
+    _, one = bench.consume(prefetch=1)
+    _, two = bench.consume(prefetch=10)
+    for number in range(4):
+        bench.publish(b"%d" % number)
+    assert one.bodies == [b"0"]
+    assert two.bodies == [b"1", b"2", b"3"]
+
+
+def test_requeue_puts_a_message_back_to_its_old_place_with_the_redelivered_flag(bench):
+    for body in (b"1", b"2", b"3"):
+        bench.publish(body)
+    consumer, sink = bench.consume(prefetch=2)
+    consumer.pause()
+    bench.engine.nack(sink.deliveries[0], requeue=True)
+    bench.engine.nack(sink.deliveries[1], requeue=True)
+    _, other = bench.consume(prefetch=10)
+    assert other.bodies == [b"1", b"2", b"3"]
+    assert [d.redelivered for d in other.deliveries] == [True, True, False]
+    assert [d.count for d in other.deliveries] == [2, 2, 1]
+
+
+def test_a_closing_channel_puts_back_everything_in_order(bench):
+    for number in range(5):
+        bench.publish(b"%d" % number)
+    consumer, sink = bench.consume(prefetch=4)
+    bench.engine.ack(sink.deliveries[1])
+    bench.close(sink, consumer)
+    _, other = bench.consume(prefetch=10)
+    assert other.bodies == [b"0", b"2", b"3", b"4"]
+
+
+def test_a_delivery_settles_once(bench):
+    bench.publish(b"1")
+    _, sink = bench.consume()
+    bench.engine.ack(sink.deliveries[0])
+    for settle in (bench.engine.ack, bench.engine.handed_over, lambda d: bench.engine.nack(d, requeue=True)):
+        with pytest.raises(NotFound):
+            settle(sink.deliveries[0])
+    assert bench.engine.vhost("/").queues["q"].count == 0
+
+
+def test_a_rejected_message_is_gone_and_counted(bench):
+    bench.publish(b"1")
+    _, sink = bench.consume(prefetch=1)
+    bench.engine.nack(sink.deliveries[0], requeue=False)
+    assert bench.events.drops == [("q", "rejected", 1)]
+    assert bench.engine.vhost("/").queues["q"].count == 0
+
+
+def test_a_paused_consumer_gets_nothing_until_it_is_resumed(bench):
+    consumer, sink = bench.consume(prefetch=5)
+    consumer.pause()
+    bench.publish(b"1")
+    assert sink.bodies == []
+    consumer.resume()
+    assert sink.bodies == [b"1"]
+
+
+def test_credit_by_hand_is_not_given_back_by_an_ack(bench):
+    consumer, sink = bench.consume(manual_credit=True)
+    for number in range(3):
+        bench.publish(b"%d" % number)
+    assert sink.bodies == []
+    consumer.credit(1)
+    bench.engine.ack(sink.deliveries[0])
+    assert sink.bodies == [b"0"]
+    consumer.credit(5)
+    assert sink.bodies == [b"0", b"1", b"2"]
+
+
+def test_no_ack_deliveries_are_settled_and_not_limited(bench):
+    _, sink = bench.consume(no_ack=True, prefetch=1)
+    for number in range(3):
+        bench.publish(b"%d" % number)
+    assert sink.bodies == [b"0", b"1", b"2"]
+    assert bench.engine.vhost("/").queues["q"].count == 0
+
+
+def test_an_exclusive_consumer_keeps_others_away(bench):
+    bench.consume(exclusive=True)
+    with pytest.raises(ResourceLocked):
+        bench.consume()
+
+
+def test_an_exclusive_queue_is_for_its_owner_only_and_goes_with_it(bench):
+    owner = Sink()
+    bench.engine.definitions.declare_queue("/", QueueSpec("mine", exclusive=True), owner)
+    with pytest.raises(ResourceLocked):
+        bench.consume("mine")
+    bench.engine.definitions.release(owner)
+    with pytest.raises(NotFound):
+        bench.consume("mine")
+
+
+def test_an_auto_delete_queue_goes_with_its_last_consumer(bench):
+    bench.queue("brief", auto_delete=True)
+    first, _ = bench.consume("brief")
+    second, _ = bench.consume("brief")
+    bench.engine.cancel(first)
+    assert "brief" in bench.engine.vhost("/").queues
+    bench.engine.cancel(second)
+    assert "brief" not in bench.engine.vhost("/").queues
+
+
+def test_consumers_are_told_when_their_queue_is_deleted_and_late_acks_do_no_harm(bench):
+    bench.publish(b"1")
+    _, sink = bench.consume(prefetch=1)
+    bench.commit()
+    bench.engine.definitions.delete_queue("/", "q", None)
+    assert [type(c) for c in sink.cancellations] == [NotFound]
+    bench.engine.ack(sink.deliveries[0])
+    assert not bench.engine.batch.settled
+
+
+def test_a_sink_that_raises_is_cancelled_and_its_message_comes_back(bench):
+    class Broken(Sink):
+        def deliver(self, delivery):
+            raise ValueError("bug")
+
+    broken = Broken()
+    consumer, _ = bench.consume(sink=broken, prefetch=5)
+    assert bench.publish(b"1") is None
+    assert [name for name, _ in bench.events.failures] == ["q"]
+    bench.close(broken, consumer)
+    _, sink = bench.consume()
+    assert sink.bodies == [b"1"]
+
+
+def test_a_requeue_of_what_is_on_disk_records_the_delivery_count(bench):
+    bench.publish(b"1")
+    consumer, sink = bench.consume(prefetch=1)
+    bench.commit()
+    consumer.pause()
+    bench.engine.nack(sink.deliveries[0], requeue=True)
+    assert bench.engine.batch.records == [DeliveryCounted(sink.deliveries[0], 1)]
