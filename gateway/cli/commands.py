@@ -93,9 +93,10 @@ def check_config(
 def _prospect(service: Service) -> str:
     from gateway.host import State
 
+    said = service.state.value
     if service.state is State.CONFIGURED:
-        return "would listen on " + (", ".join(service.addresses) or "nothing")
-    return service.state.value + (f": {service.error}" if service.error else "")
+        return f"would listen on {', '.join(service.addresses) or 'nothing'}"
+    return f"{said}: {service.error}" if service.error else said
 
 
 def _check_machine() -> None:
