@@ -1,0 +1,252 @@
+"""An outcome is told when it is true, and in order."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from gateway.api.channel import ConsumeOptions
+from gateway.api.frontend import Principal
+from gateway.errors import AccessRefused, JournalError, NotFound, Overloaded
+from gateway.model.declare import Binding, QueueSpec
+from gateway.model.message import Message
+from tests.engine.support import Sink
+from tests.runtime.support import HandJournal, Log, Outcomes, running, turns
+
+
+def gateway_of(broker):
+    return broker.gateway("test", lambda line: None, Log())
+
+
+def open_channel(broker, sink=None, principal=None):
+    return gateway_of(broker).open_channel(principal or Principal("anonymous"), sink)
+
+
+async def declared(broker, channel, journal, *specs):
+    for spec in specs:
+        channel.declare_queue(spec)
+    await turns()
+    while journal.writes:
+        journal.finish()
+        await turns()
+
+
+async def test_a_confirm_comes_after_the_disk_has_the_message_and_never_before(autojump_clock):
+    journal = HandJournal()
+    async with running(journal) as broker:
+        outcomes = Outcomes()
+        channel = open_channel(broker, outcomes)
+        await declared(broker, channel, journal, QueueSpec("q"))
+        route = channel.route("", "q")
+        number = channel.publish(route, Message(route.address, b"1", True))
+        await turns(20)
+        assert outcomes.through < number
+        assert journal.stored == []
+        journal.finish()
+        await turns()
+        assert journal.stored == [b"1"]
+        assert outcomes.through == number
+        assert number not in outcomes.exceptions
+
+
+async def test_what_comes_during_a_commit_is_the_next_batch(autojump_clock):
+    journal = HandJournal()
+    async with running(journal) as broker:
+        outcomes = Outcomes()
+        channel = open_channel(broker, outcomes)
+        await declared(broker, channel, journal, QueueSpec("q"))
+        route = channel.route("", "q")
+        numbers = []
+        for body in (b"1", b"2", b"3"):
+            numbers.append(channel.publish(route, Message(route.address, body, True)))
+            await turns()
+        assert len(journal.writes) == 1
+        journal.finish()
+        await turns()
+        assert outcomes.through == numbers[0]
+        journal.finish()
+        await turns()
+        assert journal.stored == [b"1", b"2", b"3"]
+        assert outcomes.through == numbers[2]
+
+
+async def test_a_failed_commit_confirms_nothing_and_is_written_again(autojump_clock):
+    journal = HandJournal()
+    async with running(journal) as broker:
+        outcomes = Outcomes()
+        channel = open_channel(broker, outcomes)
+        await declared(broker, channel, journal, QueueSpec("q"))
+        route = channel.route("", "q")
+        number = channel.publish(route, Message(route.address, b"1", True))
+        await turns()
+        for _ in range(5):
+            journal.finish(JournalError("disk full"))
+            await turns()
+            assert outcomes.through < number
+            await trio.sleep(2)
+        journal.finish()
+        await turns()
+        assert outcomes.through == number
+        assert journal.stored == [b"1"]
+
+
+async def test_a_journal_that_fails_for_long_refuses_durable_messages_until_it_works(monkeypatch):
+    journal = HandJournal()
+    async with running(journal, refuse_after_ms=0) as broker:
+        outcomes = Outcomes()
+        channel = open_channel(broker, outcomes)
+        await declared(broker, channel, journal, QueueSpec("q"))
+        route = channel.route("", "q")
+        first = channel.publish(route, Message(route.address, b"1", True))
+        await turns()
+        journal.finish(JournalError("disk full"))
+        await turns()
+        refused = channel.publish(route, Message(route.address, b"2", True))
+        with trio.fail_after(5):
+            while not journal.writes:
+                await turns()
+        journal.finish()
+        await turns()
+        assert outcomes.through == refused
+        assert isinstance(outcomes.exceptions[refused].error, Overloaded)
+        assert first not in outcomes.exceptions
+        accepted = channel.publish(route, Message(route.address, b"3", True))
+        await turns()
+        journal.finish()
+        await turns()
+        assert outcomes.through == accepted
+        assert journal.stored == [b"1", b"3"]
+
+
+async def test_what_needs_no_disk_is_answered_at_once(autojump_clock):
+    journal = HandJournal()
+    async with running(journal) as broker:
+        outcomes = Outcomes()
+        channel = open_channel(broker, outcomes)
+        number = channel.declare_queue(QueueSpec("brief", durable=False))
+        await turns()
+        assert outcomes.exceptions[number].result.name == "brief"
+        route = channel.route("", "brief")
+        number = channel.publish(route, Message(route.address, b"1", True))
+        nowhere = channel.publish(channel.route("", "nowhere"), Message(route.address, b"1", True))
+        await turns()
+        assert outcomes.through == nowhere
+        assert outcomes.exceptions[nowhere].unroutable
+        assert journal.writes == []
+        assert number not in outcomes.exceptions
+
+
+async def test_a_message_acked_in_time_is_confirmed_without_the_disk(autojump_clock):
+    journal = HandJournal()
+    async with running(journal) as broker:
+        outcomes = Outcomes()
+        channel = open_channel(broker, outcomes)
+        await declared(broker, channel, journal, QueueSpec("q"))
+        sink = Sink()
+        channel.consume("q", sink, ConsumeOptions(prefetch=10))
+        route = channel.route("", "q")
+        number = channel.publish(route, Message(route.address, b"1", True))
+        channel.ack(sink.deliveries[0])
+        await turns()
+        assert outcomes.through == number
+        assert journal.writes == []
+
+
+async def test_handing_over_does_not_confirm_before_the_disk_has_it(autojump_clock):
+    journal = HandJournal()
+    async with running(journal) as broker:
+        outcomes = Outcomes()
+        channel = open_channel(broker, outcomes)
+        await declared(broker, channel, journal, QueueSpec("q"))
+        sink = Sink()
+        channel.consume("q", sink, ConsumeOptions(prefetch=10))
+        route = channel.route("", "q")
+        number = channel.publish(route, Message(route.address, b"1", True))
+        channel.settle_handed_over(sink.deliveries[0])
+        await turns(20)
+        assert outcomes.through < number
+        journal.finish()
+        await turns()
+        assert journal.stored == [b"1"]
+        assert outcomes.through == number
+
+
+async def test_errors_and_results_come_in_order_of_their_numbers(autojump_clock):
+    journal = HandJournal(automatic=True)
+    async with running(journal) as broker:
+        outcomes = Outcomes()
+        channel = open_channel(broker, outcomes)
+        first = channel.declare_queue(QueueSpec("q"))
+        second = channel.bind(Binding("missing", "q"))
+        third = channel.get("q")
+        await turns()
+        assert [numbers for _, numbers in outcomes.calls] == [[first, second, third]]
+        assert isinstance(outcomes.exceptions[second].error, NotFound)
+        assert outcomes.exceptions[third].result is None
+
+
+async def test_state_is_kept_with_the_same_commit_as_the_publish_that_follows(autojump_clock):
+    journal = HandJournal()
+    async with running(journal) as broker:
+        outcomes = Outcomes()
+        channel = open_channel(broker, outcomes)
+        await declared(broker, channel, journal, QueueSpec("q"))
+        route = channel.route("", "q")
+        channel.put_state("marks", "client", b"7")
+        number = channel.publish(route, Message(route.address, b"1", True))
+        await turns()
+        (bodies, records, _), _ = journal.writes[0]
+        assert bodies == [b"1"]
+        assert [record.value for record in records] == [b"7"]
+        assert outcomes.through < number
+        journal.finish()
+
+
+async def test_send_waits_for_the_commit_and_raises_a_refusal(autojump_clock):
+    journal = HandJournal(automatic=True)
+    async with running(journal) as broker:
+        channel = open_channel(broker)
+        await channel.outcome(channel.declare_queue(QueueSpec("q")))
+        outcome = await channel.send("", "q", b"1")
+        assert journal.stored == [b"1"]
+        assert not outcome.unroutable
+        assert (await channel.send("", "nowhere", b"1")).unroutable
+        with pytest.raises(NotFound):
+            await channel.send("missing", "q", b"1")
+
+
+async def test_a_principal_without_permission_is_refused(autojump_clock):
+    journal = HandJournal(automatic=True)
+    principal = Principal("reader", authorize=lambda action, resource, key: action == "read")
+    async with running(journal) as broker:
+        channel = open_channel(broker, principal=principal)
+        with pytest.raises(AccessRefused):
+            channel.route("amq.topic", "k")
+        with pytest.raises(AccessRefused):
+            await channel.outcome(channel.declare_queue(QueueSpec("q")))
+
+
+async def test_stop_commits_what_was_submitted_and_closes_clean(autojump_clock):
+    journal = HandJournal(automatic=True)
+    async with running(journal) as broker:
+        outcomes = Outcomes()
+        channel = open_channel(broker, outcomes)
+        channel.declare_queue(QueueSpec("q"))
+        route = channel.route("", "q")
+        number = channel.publish(route, Message(route.address, b"1", True))
+        await broker.stop()
+        assert outcomes.through == number
+        assert journal.stored == [b"1"]
+        assert journal.closed is True
+
+
+async def test_a_failure_of_the_engine_ends_the_broker_uncleanly(autojump_clock):
+    journal = HandJournal()
+    with pytest.raises(BaseExceptionGroup) as caught:  # noqa: PT012
+        async with running(journal) as broker:
+            broker.engine.take_batch = None
+            channel = open_channel(broker)
+            channel.declare_queue(QueueSpec("q"))
+            await trio.sleep(10)
+    assert caught.group_contains(TypeError)
+    assert journal.closed is False
