@@ -69,7 +69,7 @@ class LimitSettings(Section):
     max_connections: int = Field(
         default=100_000,
         ge=1,
-        description="Connections per listener; more are closed at once.",
+        description="Connections per front-end; more are closed at once.",
         json_schema_extra={"unit": "connections"},
     )
     max_body_bytes: int = Field(

@@ -38,7 +38,7 @@ class Verbs(TyperGroup):
         self._are_plugins_loaded = True
         from gateway.host import Host
 
-        host = Host(_Complaints())
+        host = Host(Complaints())
         host.discover()
         for application in host.commands():
             self._take(application)
@@ -48,18 +48,21 @@ class Verbs(TyperGroup):
             self.commands.setdefault(name, command)
 
 
-class _Complaints:
+class Complaints:
     """A log for the few lines that a verb may cause: plain, on standard error."""
 
-    def bind(self, **values: Any) -> _Complaints:
+    def bind(self, **values: Any) -> Complaints:
+        """Return a log that says no more than this one."""
         return self
 
     def info(self, event: str, **values: Any) -> None:
-        pass
+        """Say nothing."""
 
     def warning(self, event: str, **values: Any) -> None:
+        """Say it as an error."""
         self.error(event, **values)
 
     def error(self, event: str, **values: Any) -> None:
+        """Say it."""
         details = ", ".join(f"{key}: {value}" for key, value in values.items())
         typer.echo(f"tidegate: {event} ({details})", err=True)
