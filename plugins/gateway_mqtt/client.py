@@ -1,0 +1,249 @@
+"""How does a small MQTT client talk to a broker? For the commands, over the same codec as the front-end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import assert_never
+
+import trio
+
+from gateway_mqtt.codec import decode, encode
+from gateway_mqtt.packets import (
+    ACCEPTED,
+    DISCONNECT,
+    MAX_IDENTIFIER,
+    PINGREQ,
+    PUBACK,
+    Ack,
+    ConnAck,
+    Connect,
+    MalformedPacket,
+    Packet,
+    Publish,
+    Signal,
+    SubAck,
+    Subscribe,
+    Unsubscribe,
+)
+from gateway_mqtt.splitter import Splitter
+
+RECEIVE_BYTES = 65_536
+WINDOW = 100
+"""Publishes of QoS 1 that wait for their PUBACK at a time."""
+MESSAGES_AHEAD = 1_000
+
+
+class Refused(Exception):
+    """The broker answered the CONNECT with a no; ``code`` is the CONNACK return code."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(_REFUSALS.get(code, f"return code {code}"))
+        self.code = code
+
+
+class Lost(Exception):
+    """The connection ended before everything was done."""
+
+
+_REFUSALS = {
+    1: "protocol level not supported",
+    2: "client identifier not acceptable",
+    3: "broker unavailable",
+    4: "bad user name or password",
+    5: "not authorized",
+}
+
+
+class Client:
+    """One connection as a client; made by `open_client`."""
+
+    def __init__(self, stream: trio.abc.Stream, connect: Connect) -> None:
+        self._stream = stream
+        self._connect = connect
+        self._splitter = Splitter()
+        self._lock = trio.Lock()
+        self._unacked: set[int] = set()
+        self._settled = trio.Condition()
+        self._subacks: dict[int, trio.MemorySendChannel[bytes]] = {}
+        self._last_id = 0
+        self.lost = ""
+        """Why the connection has ended; empty: it has not."""
+        self._incoming, self.messages = trio.open_memory_channel[Publish](MESSAGES_AHEAD)
+        """What was received; it ends with the connection. Acknowledge each with `acknowledge`."""
+        self.session_present = False
+
+    async def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> None:
+        """Send a message; with QoS 1 as soon as fewer than `WINDOW` are unconfirmed. See `confirmed`.
+
+        Raises:
+            Lost: the connection has ended. ValueError: the topic or the payload is too long.
+        Cancellation: the message may be sent or not.
+        """
+        packet_id = 0
+        if qos:
+            async with self._settled:
+                while len(self._unacked) >= WINDOW and not self.lost:
+                    await self._settled.wait()
+            packet_id = self._identifier()
+            self._unacked.add(packet_id)
+        await self._send(Publish(topic, payload, qos, retain, False, packet_id))
+
+    async def confirmed(self) -> None:
+        """Wait until everything that was published with QoS 1 is confirmed.
+
+        Raises:
+            Lost: the connection ended before.
+        Cancellation: safe.
+        """
+        async with self._settled:
+            while self._unacked and not self.lost:
+                await self._settled.wait()
+        if self._unacked:
+            raise Lost(f"{self.lost}; {len(self._unacked)} messages are not confirmed")
+
+    async def subscribe(self, filters: tuple[tuple[str, int], ...]) -> bytes:
+        """Subscribe; return the codes of the SUBACK, one per filter.
+
+        Raises:
+            Lost: the connection has ended.
+        Cancellation: the subscriptions may be made or not.
+        """
+        packet_id = self._identifier()
+        answer, answered = trio.open_memory_channel[bytes](1)
+        self._subacks[packet_id] = answer
+        await self._send(Subscribe(packet_id, filters))
+        try:
+            return await answered.receive()
+        except trio.EndOfChannel:
+            raise Lost(self.lost) from None
+
+    async def acknowledge(self, message: Publish) -> None:
+        """Tell the broker that a message has been dealt with (nothing to tell for QoS 0). Raises Lost. Cancellation: safe."""
+        if message.qos:
+            await self._send(Ack(PUBACK, message.packet_id))
+
+    async def disconnect(self) -> None:
+        """Say goodbye: the broker forgets the will."""
+        if not self.lost:
+            await self._send(Signal(DISCONNECT))
+            await self._stream.aclose()
+
+    def _identifier(self) -> int:
+        self._last_id = self._last_id % MAX_IDENTIFIER + 1
+        while self._last_id in self._unacked or self._last_id in self._subacks:
+            self._last_id = self._last_id % MAX_IDENTIFIER + 1
+        return self._last_id
+
+    async def _send(self, packet: Packet) -> None:
+        data = encode(packet)
+        try:
+            async with self._lock:
+                await self._stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise Lost(self.lost or "connection lost") from None
+
+    # -- the connection's tasks ---------------------------------------------
+
+    async def handshake(self) -> None:
+        """Send the CONNECT and wait for its answer.
+
+        Raises:
+            Refused: it is a no. Lost: there is none. MalformedPacket: it is none.
+        """
+        await self._send(self._connect)
+        packet = await self._next()
+        if packet is None:
+            raise Lost("closed by the broker without an answer to the CONNECT")
+        if not isinstance(packet, ConnAck):
+            raise MalformedPacket("the broker's first packet is no CONNACK", "MQTT 3.1.1 [MQTT-3.2.0-1]")
+        if packet.code != ACCEPTED:
+            raise Refused(packet.code)
+        self.session_present = packet.session_present
+
+    async def _next(self) -> Packet | None:
+        """Return the next packet; None: the connection has ended."""
+        while True:
+            frame = self._splitter.next()
+            if frame is not None:
+                return decode(*frame)
+            try:
+                data = await self._stream.receive_some(RECEIVE_BYTES)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return None
+            if not data:
+                return None
+            self._splitter.feed(bytes(data))
+
+    async def receive_all(self) -> None:
+        """Receive until the connection ends."""
+        reason = "closed by the broker"
+        try:
+            while (packet := await self._next()) is not None:
+                await self._receive(packet)
+        except MalformedPacket as error:
+            reason = f"the broker sent what is not MQTT: {error.reason}"
+        finally:
+            self.lost = reason
+            self._incoming.close()
+            for answer in self._subacks.values():
+                answer.close()
+        async with self._settled:
+            self._settled.notify_all()
+
+    async def _receive(self, packet: Packet) -> None:
+        match packet:
+            case Publish():
+                await self._incoming.send(packet)
+            case Ack(packet_id=packet_id):
+                if packet_id in self._unacked:
+                    self._unacked.discard(packet_id)
+                    async with self._settled:
+                        self._settled.notify_all()
+            case SubAck(packet_id=packet_id, codes=codes):
+                answer = self._subacks.pop(packet_id, None)
+                if answer is not None:
+                    answer.send_nowait(codes)
+            case Signal():
+                pass
+            case Connect() | ConnAck() | Subscribe() | Unsubscribe():
+                raise MalformedPacket(f"{type(packet).__name__} after the CONNACK", "MQTT 3.1.1 §2.2.1")
+            case _:
+                assert_never(packet)
+
+    async def ping_all(self) -> None:
+        """Keep the connection alive."""
+        while True:
+            await trio.sleep(max(self._connect.keep_alive_s / 2, 0.5))
+            await self._send(Signal(PINGREQ))
+
+
+@asynccontextmanager
+async def open_client(host: str, port: int, connect: Connect) -> AsyncIterator[Client]:
+    """Connect as a client; leaving says goodbye, unless an error or a cancellation makes one leave.
+
+    Raises:
+        OSError: nobody listens there. Refused, Lost, MalformedPacket: as `Client.handshake`.
+    """
+    stream = await trio.open_tcp_stream(host, port)
+    async with stream:
+        client = Client(stream, connect)
+        await client.handshake()
+        failure: Exception | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.receive_all)
+            if connect.keep_alive_s:
+                nursery.start_soon(_quietly, client)
+            try:
+                yield client
+                await client.disconnect()
+            except Exception as error:  # raised again outside of the nursery, which would wrap it into a group
+                failure = error
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+
+async def _quietly(client: Client) -> None:
+    with suppress(Lost):  # `receive_all` sees it too
+        await client.ping_all()

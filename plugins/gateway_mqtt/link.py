@@ -1,0 +1,288 @@
+"""What ties one MQTT client to its session, its subscriptions and its channel?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from gateway.api import (
+    Channel,
+    CloseReason,
+    Connection,
+    ConsumeOptions,
+    Delivery,
+    Gateway,
+    GatewayError,
+    Message,
+    Outcome,
+    Principal,
+    ProtocolViolation,
+    Route,
+)
+from gateway_mqtt import translate
+from gateway_mqtt.codec import encode
+from gateway_mqtt.inbound import Inbound
+from gateway_mqtt.outbound import Outbound
+from gateway_mqtt.packets import (
+    ACCEPTED,
+    FAILURE,
+    PINGRESP,
+    UNSUBACK,
+    Ack,
+    ConnAck,
+    Connect,
+    MalformedPacket,
+    Packet,
+    Signal,
+    SubAck,
+    Subscribe,
+    Unsubscribe,
+)
+from gateway_mqtt.protocol import Connected
+from gateway_mqtt.session import Session, Sessions
+from gateway_mqtt.settings import MqttSettings
+from gateway_mqtt.translate import Encoder, Routes
+
+PONG = encode(Signal(PINGRESP))
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """What all MQTT connections share."""
+
+    gateway: Gateway
+    settings: MqttSettings
+    encoder: Encoder = field(default_factory=Encoder)
+    sessions: Sessions[Link] = field(default_factory=Sessions)
+
+
+@dataclass(slots=True)
+class _Request:
+    """A SUBSCRIBE that is not answered yet."""
+
+    packet: Subscribe
+    codes: list[int]
+    refused: dict[str, int] = field(default_factory=dict)
+    left: int = 0
+
+    def refuse(self, reason: str, filters: int = 1) -> None:
+        """Note why filters get `FAILURE`."""
+        self.refused[reason] = self.refused.get(reason, 0) + filters
+
+
+class Link:
+    """One client from its CONNECT on. What it asks for besides messages ends up here (a `ControlSink`).
+
+    Args:
+        client_id: the one that it gave, or was assigned.
+        decided: called once when `accepted` is known, or when it has ended before that.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        connection: Connection,
+        principal: Principal,
+        connect: Connect,
+        client_id: str,
+        decided: Callable[[], None],
+    ) -> None:
+        settings = broker.settings
+        self.client_id = client_id
+        self.accepted = False
+        self._ended = False
+        self._broker = broker
+        self._gateway = broker.gateway
+        self._connection = connection
+        self._connect = connect
+        self._decided = decided
+        self._queue = translate.session_queue_name(client_id)
+        self._session: Session[Delivery] = Session(principal.vhost, client_id, clean=connect.clean)
+        self._outbound = Outbound(self._gateway, connection, broker.encoder, self._session, settings.max_inflight)
+        self._inbound = Inbound(self._gateway, connection, broker.encoder, client_id, self._outbound.reply)
+        self._channel: Channel = self._gateway.open_channel(principal, self._inbound)
+        self._inbound.attach(self._channel, Routes(self._channel, principal, settings.max_topic_levels))
+        self._outbound.attach(self._channel)
+        self._protocol = Connected(self._inbound, self._outbound, self, settings.max_packet_bytes)
+        self._will: tuple[Route, Message] | None = None
+
+    # -- the beginning ------------------------------------------------------
+
+    def open(self) -> None:
+        """Enter the session, ending whoever holds it now; `decided` tells when the CONNECT is answered.
+
+        Raises:
+            AccessRefused: the will may not be published where it wants.
+            MalformedPacket: the will's topic has too many levels.
+        """
+        self._will = translate.will_message(self._connect, self._channel, self._broker.settings.max_topic_levels)
+        holder = self._broker.sessions.holder(self._session.key)
+        if holder is not None:
+            holder.take_over()
+        exists = self._channel.queue_exists(self._queue)
+        present = exists and not self._session.clean
+        if exists and not present:
+            self._inbound.expect(self._channel.delete_queue(self._queue), self._prepared)  # [MQTT-3.1.2-6]
+        if not present:
+            spec = translate.session_queue(
+                self.client_id, clean=self._session.clean, max_messages=self._broker.settings.session_max_messages
+            )
+            self._inbound.expect(self._channel.declare_queue(spec), self._prepared)
+        else:
+            self._session.filters.update(translate.subscribed(self._channel, self._queue))
+        self._broker.sessions.enter(self._session, self, present=present)
+        options = ConsumeOptions(prefetch=self._broker.settings.max_inflight, exclusive=True)
+        self._inbound.expect(self._channel.consume(self._queue, self._outbound, options), partial(self._consuming, present))
+
+    def _prepared(self, outcome: Outcome) -> None:
+        if outcome.error is not None:
+            self._refuse(outcome.error)
+
+    def _consuming(self, present: bool, outcome: Outcome) -> None:
+        if self._ended:
+            return
+        if outcome.error is not None:
+            self._refuse(outcome.error)
+            return
+        self.accepted = True
+        self._send(ConnAck(present, ACCEPTED))  # [MQTT-3.2.0-1] [MQTT-3.2.2-1] [MQTT-3.2.2-2] [MQTT-3.2.2-3]
+        self._outbound.open(outcome.result)
+        self._decided()
+
+    def _refuse(self, error: GatewayError) -> None:
+        """Answer the CONNECT with a no, and close [MQTT-3.2.2-5]."""
+        if self._ended:
+            return
+        self._gateway.log.warning("a session can't be opened", client=self.client_id, peer=self._connection.peer, reason=error.text)
+        self._send(ConnAck(session_present=False, code=translate.connack_code(error, self._connect)))  # [MQTT-3.2.2-4]
+        self._connection.close(CloseReason.LOCAL)
+        self.end()
+
+    # -- bytes --------------------------------------------------------------
+
+    def feed(self, data: bytes) -> None:
+        """Take what was received after the CONNECT.
+
+        Raises:
+            ProtocolViolation: the client broke the standard, or wants what it may not have.
+        """
+        if self._ended:
+            return
+        try:
+            self._protocol.feed(data)
+        except MalformedPacket as error:
+            raise ProtocolViolation(error.reason, error.spec) from None
+
+    def _send(self, packet: Packet) -> None:
+        self._outbound.reply(encode(packet))
+
+    # -- what the client asks for -------------------------------------------
+
+    def subscribe(self, packet: Subscribe) -> None:
+        """Bind each filter; the SUBACK comes when all are on disk or refused [MQTT-3.8.4-1]."""
+        request = _Request(packet, [FAILURE] * len(packet.filters))
+        filters = self._session.filters
+        limit = self._broker.settings.max_subscriptions
+        for index, (pattern, qos) in enumerate(packet.filters):
+            if index >= limit or (len(filters) >= limit and pattern not in filters):
+                request.refuse(f"more than {limit} subscriptions", len(packet.filters) - index)
+                break
+            reason = translate.filter_refusal(pattern, self._broker.settings.max_topic_levels)
+            if reason:
+                request.refuse(reason)
+                continue
+            granted = min(qos, translate.GRANTED_QOS)  # [MQTT-3.8.4-6]
+            filters.add(pattern)
+            request.left += 1
+            number = self._channel.bind(translate.subscription(self._queue, pattern, granted))
+            self._inbound.expect(number, partial(self._bound, request, index, granted))
+        if not request.left:
+            self._subscribed(request)
+
+    def _bound(self, request: _Request, index: int, granted: int, outcome: Outcome) -> None:
+        if outcome.error is None:
+            request.codes[index] = granted
+        else:
+            self._session.filters.discard(request.packet.filters[index][0])
+            request.refuse(outcome.error.text)
+        request.left -= 1
+        if not request.left:
+            self._subscribed(request)
+
+    def _subscribed(self, request: _Request) -> None:
+        if self._ended:
+            return
+        self._send(SubAck(request.packet.packet_id, bytes(request.codes)))  # [MQTT-3.8.4-2] [MQTT-3.8.4-5] [MQTT-3.9.3-1]
+        for (pattern, _), granted in zip(request.packet.filters, request.codes, strict=True):
+            if granted != FAILURE:
+                self._outbound.want_retained(pattern, granted)  # also of a filter that was there [MQTT-3.8.4-3]
+        if request.refused:
+            self._gateway.count("subscriptions_refused", sum(request.refused.values()))
+            self._gateway.log.warning(
+                "subscriptions were refused", client=self.client_id, peer=self._connection.peer, reasons=request.refused
+            )
+
+    def unsubscribe(self, packet: Unsubscribe) -> None:
+        """Unbind each filter; the UNSUBACK comes even if none was there [MQTT-3.10.4-5]."""
+        known = [pattern for pattern in dict.fromkeys(packet.filters) if pattern in self._session.filters]
+        self._session.filters.difference_update(known)
+        for pattern in known[:-1]:
+            self._inbound.expect(self._channel.unbind(translate.subscription(self._queue, pattern, 0)), _done)
+        answer = partial(self._unsubscribed, packet.packet_id)
+        if known:
+            self._inbound.expect(self._channel.unbind(translate.subscription(self._queue, known[-1], 0)), answer)
+        else:
+            answer(None)
+
+    def _unsubscribed(self, packet_id: int, _: Outcome | None) -> None:
+        if not self._ended:
+            self._send(Ack(UNSUBACK, packet_id))  # [MQTT-3.10.4-4]
+
+    def ping(self) -> None:
+        """Answer a PINGREQ [MQTT-3.12.4-1]."""
+        self._outbound.reply(PONG)
+
+    def disconnect(self) -> None:
+        """Forget the will [MQTT-3.14.4-3] and close."""
+        self._will = None
+        self._connection.close(CloseReason.LOCAL)
+
+    # -- the end ------------------------------------------------------------
+
+    def sweep(self) -> None:
+        """Look after what no event tells; called every now and then."""
+        if self._session.clean and self._broker.settings.session_max_messages:
+            self._outbound.check_backlog(self._queue, self._broker.settings.session_max_messages)
+
+    def take_over(self) -> None:
+        """Another connection has come with this client identifier [MQTT-3.1.4-2]."""
+        self._gateway.count("takeovers")
+        self._gateway.log.info("another connection took over", client=self.client_id, peer=self._connection.peer)
+        self.end()
+        self._connection.close(CloseReason.LOCAL)
+
+    def end(self) -> None:
+        """Publish the will if the client did not say goodbye [MQTT-3.1.2-8], leave the session, close the channel.
+
+        It may be called any number of times.
+        """
+        if self._ended:
+            return
+        self._ended = True
+        self._outbound.report()
+        if self.accepted and self._will is not None:
+            self._publish_will(*self._will)
+        self._broker.sessions.leave(self._session, self)
+        self._channel.close()
+        self._decided()
+
+    def _publish_will(self, route: Route, message: Message) -> None:
+        assert self._connect.will is not None
+        if self._connect.will.retain:
+            self._channel.retain(route, message)  # [MQTT-3.1.2-17]
+        self._channel.publish(route, message)
+
+
+def _done(_: Outcome) -> None:
+    """Nothing hangs on it: the last one of the same packet answers."""

@@ -1,0 +1,311 @@
+"""What is a client sent, under which identifiers, and what if it does not keep up?"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from gateway.api import (
+    TOPIC_EXCHANGE,
+    BindingOptions,
+    Channel,
+    CloseReason,
+    Connection,
+    Consumer,
+    Delivery,
+    Gateway,
+    GatewayError,
+    Message,
+    NotFound,
+    swap_key,
+)
+from gateway_mqtt.packets import MAX_IDENTIFIER, malformed
+from gateway_mqtt.session import Session
+from gateway_mqtt.translate import Encoder, with_flags
+
+IDENTIFIERS = tuple(number.to_bytes(2, "big") for number in range(MAX_IDENTIFIER + 1))
+RETAIN, DUP = 1, 8
+RETAINED_CHUNK_BYTES = 256 * 1024
+"""So many bytes of retained messages are sent at once; then others have their turn."""
+MOST_UNREAD_REPLIES_BYTES = 1024 * 1024
+"""What a client may cause to be answered while it does not read."""
+
+
+class Outbound:
+    """Deliveries to one client (a `ConsumerSink`), its PUBACKs (an `AckSink`), and what waits meanwhile (a `CongestionSink`).
+
+    Until `open`, what comes is collected: nothing may be sent before the CONNACK [MQTT-3.2.0-1].
+    ``slow``: messages of QoS 0 take the long way, because the connection is congested or retained ones are to be sent first.
+    """
+
+    __slots__ = (
+        "_channel",
+        "_connection",
+        "_consumer",
+        "_dropped",
+        "_encoder",
+        "_gateway",
+        "_inflight",
+        "_max_inflight",
+        "_out",
+        "_replied",
+        "_retained",
+        "_session",
+        "_settle",
+        "_slow",
+        "_strays",
+        "_touch",
+        "_unfit",
+        "_wanted",
+    )
+
+    def __init__(
+        self, gateway: Gateway, connection: Connection, encoder: Encoder, session: Session[Delivery], max_inflight: int
+    ) -> None:
+        self._gateway: Gateway = gateway
+        self._connection: Connection = connection
+        self._encoder: Encoder = encoder
+        self._session: Session[Delivery] = session
+        self._inflight: dict[int, Delivery | None] = session.inflight
+        self._max_inflight: int = max_inflight
+        self._touch: Callable[[], None] = connection.touch
+        self._out: list[bytes] = []
+        self._consumer: Consumer | None = None
+        self._slow: bool = False
+        self._dropped: int = 0
+        self._replied: int = 0
+        self._strays: set[int] = set()
+        self._unfit: list[Delivery] = []
+        self._wanted: deque[tuple[str, int]] = deque()
+        self._retained: deque[tuple[Message, int, int]] = deque()
+
+    def attach(self, channel: Channel) -> None:
+        """Settle on this channel."""
+        self._channel: Channel = channel
+        self._settle: Callable[[Delivery], None] = channel.ack
+
+    def open(self, consumer: Consumer) -> None:
+        """The CONNACK is in `Connection.out`: send what was collected behind it."""
+        self._consumer = consumer
+        collected = self._out
+        self._out = self._connection.out
+        self._out += collected
+        self._touch()
+        self._connection.watch(self)
+
+    # -- the path of every message ------------------------------------------
+
+    def deliver(self, delivery: Delivery) -> None:
+        """Send with QoS 1 [MQTT-4.3.2-1]."""
+        message = delivery.message
+        encoder = self._encoder
+        front = encoder.front if message is encoder.confirmed else encoder.encode_front(message)
+        if delivery.redelivered or not front:
+            self._deliver_odd(delivery, front)
+            return
+        inflight = self._inflight
+        session = self._session
+        packet_id = session.next_id
+        while packet_id in inflight:
+            packet_id = packet_id % MAX_IDENTIFIER + 1
+        session.next_id = packet_id + 1 if packet_id < MAX_IDENTIFIER else 1
+        inflight[packet_id] = delivery
+        out = self._out
+        if not out:
+            self._touch()
+        out += (front, IDENTIFIERS[packet_id], message.body)
+
+    def deliver_transient(self, message: Message, options: BindingOptions | None) -> None:
+        """Send with QoS 0 [MQTT-4.3.1-1]."""
+        if self._slow:
+            self._transient_later(message)
+            return
+        encoder = self._encoder
+        packet = encoder.packet if message is encoder.plain else self._encoded(message)
+        out = self._out
+        if not out:
+            self._touch()
+        out.append(packet)
+
+    def acknowledged(self, packet_id: int) -> None:
+        """PUBACK: settle the delivery."""
+        delivery = self._inflight.pop(packet_id, None)
+        if delivery is None:
+            self._acknowledged_odd(packet_id)
+            return
+        try:  # not contextlib.suppress: this is for every message
+            self._settle(delivery)
+        except NotFound:
+            self._gateway.count("late_acks")  # its queue was deleted meanwhile; `cancelled` closes the connection
+
+    def reply(self, data: bytes) -> None:
+        """Send what is no message: PUBACKs, SUBACKs and so on. A client that asks and never reads is cut off."""
+        connection = self._connection
+        if not connection.out:
+            self._touch()
+        connection.out.append(data)
+        if connection.is_congested:
+            self._replied += len(data)
+            if self._replied > MOST_UNREAD_REPLIES_BYTES:
+                self.give_up("it does not read what it is answered")
+
+    # -- what is not of every message ---------------------------------------
+
+    def _encoded(self, message: Message) -> bytes:
+        packet = self._encoder.encode_packet(message)
+        if not packet:
+            self._gateway.count("undeliverable", reason="topic")
+        return packet
+
+    def _deliver_odd(self, delivery: Delivery, front: bytes) -> None:
+        """Send again [MQTT-3.3.1-1] [MQTT-4.4.0-1], or give back what MQTT can't carry."""
+        if not front:
+            self._unfit.append(delivery)
+            self._gateway.count("undeliverable", reason="topic")
+            self._gateway.touch(self)
+            return
+        packet_id = self._session.identify_again(delivery)
+        self._append((with_flags(front, DUP), IDENTIFIERS[packet_id], delivery.message.body))
+
+    def _append(self, parts: tuple[bytes, ...]) -> None:
+        if not self._out:
+            self._touch()
+        self._out += parts
+
+    def _acknowledged_odd(self, packet_id: int) -> None:
+        """PUBACK for a retained message, or for nothing that is in flight (an answer to an earlier connection's packet)."""
+        if not packet_id:
+            raise malformed("PUBACK with packet identifier 0", "[MQTT-2.3.1-1]")
+        if packet_id in self._strays:
+            self._strays.discard(packet_id)
+            if self._retained:
+                self._send_retained()
+
+    def _transient_later(self, message: Message) -> None:
+        """Keep it behind retained messages, or drop it: QoS 0 is not worth the memory of a client that does not keep up."""
+        if self._retained and not self._connection.is_congested and len(self._retained) < self._max_inflight:
+            self._retained.append((message, 0, 0))
+        else:
+            self._dropped += 1
+
+    def flush(self) -> None:
+        """Do at the end of the turn what could not be done in the middle of a delivery."""
+        for delivery in self._unfit:
+            self._channel.nack(delivery, requeue=False)
+        self._unfit.clear()
+        if self._slow and not self._connection.closing:
+            self._send_retained()
+
+    # -- retained messages --------------------------------------------------
+
+    def want_retained(self, pattern: str, granted: int) -> None:
+        """Send the last values of what matches a new subscription [MQTT-3.3.1-6], before anything that is published later.
+
+        With QoS 1 they have identifiers of their own: they are not sent again on the next connection.
+        """
+        self._wanted.append((pattern, granted))
+        if not self._slow:
+            self._send_retained()
+
+    def _send_retained(self) -> None:
+        """Send what fits into this turn and into the client's window; hold the rest, and what is published meanwhile."""
+        budget = RETAINED_CHUNK_BYTES
+        while budget > 0 and self._find_retained():
+            message, qos, flags = self._retained[0]
+            if self._connection.is_congested or (qos and len(self._strays) >= self._max_inflight):
+                self._hold()  # `decongested` or a PUBACK goes on
+                return
+            self._retained.popleft()
+            budget -= self._send_one(message, qos, flags)
+        if self._find_retained():
+            self._hold()
+            self._gateway.touch(self)
+        else:
+            self._release()
+
+    def _find_retained(self) -> bool:
+        """Look up the next pattern's messages if there are none to be sent."""
+        while not self._retained and self._wanted:
+            pattern, granted = self._wanted.popleft()
+            for message in self._channel.retained(TOPIC_EXCHANGE, swap_key(pattern), mqtt=True):
+                self._retained.append((message, min(granted, int(message.persistent)), RETAIN))
+        return bool(self._retained)
+
+    def _send_one(self, message: Message, qos: int, flags: int) -> int:
+        """Send with the retain flag [MQTT-3.3.1-8]; return the bytes."""
+        if not qos:
+            packet = self._encoded(message)
+            if packet:
+                self._append((with_flags(packet, flags),))
+        elif front := self._encoder.encode_front(message):
+            packet_id = self._session.identify(None)
+            self._strays.add(packet_id)
+            self._append((with_flags(front, flags), IDENTIFIERS[packet_id], message.body))
+        return len(message.body) + 64
+
+    def _hold(self) -> None:
+        self._slow = True
+        if self._consumer is not None:
+            self._consumer.pause()
+
+    def _release(self) -> None:
+        if self._slow and not self._connection.is_congested:
+            self._slow = False
+            if self._consumer is not None:
+                self._consumer.resume()
+
+    # -- congestion and the end ---------------------------------------------
+
+    def congested(self) -> None:
+        """The client reads too slowly: QoS 1 waits in the queue, QoS 0 is dropped."""
+        self._hold()
+
+    def decongested(self) -> None:
+        """The client has caught up."""
+        self._replied = 0
+        self.report()
+        self._send_retained()
+
+    def cancelled(self, reason: GatewayError) -> None:
+        """The session's queue is gone, so the session is."""
+        self._gateway.log.warning(
+            "a session has ended: connection closed", client=self._session.client_id, peer=self._connection.peer, reason=reason.text
+        )
+        self._connection.close(CloseReason.LOCAL)
+
+    def check_backlog(self, queue: str, most: int) -> None:
+        """Close the connection of a clean session that has come to its limit.
+
+        Args:
+            most: messages that the session may hold, unacknowledged ones included.
+        """
+        if not self._slow and len(self._inflight) < self._max_inflight:
+            return
+        info = self._channel.queue_info(queue)
+        if info is not None and info.messages + len(self._inflight) >= most:
+            self.give_up("its session is full")
+
+    def give_up(self, reason: str) -> None:
+        """Cut a client off that does not keep up."""
+        if self._connection.closing:
+            return
+        self._gateway.count("slow_clients")
+        self._gateway.log.warning(
+            "a client does not keep up: connection closed",
+            client=self._session.client_id,
+            peer=self._connection.peer,
+            reason=reason,
+        )
+        self._connection.abort(CloseReason.SLOW)
+
+    def report(self) -> None:
+        """Count and log what was dropped since the last time."""
+        if self._dropped:
+            self._gateway.count("dropped", self._dropped, reason="slow reader")
+            self._gateway.log.warning(
+                "QoS 0 messages were dropped: the client reads too slowly",
+                client=self._session.client_id,
+                peer=self._connection.peer,
+                messages=self._dropped,
+            )
+            self._dropped = 0

@@ -1,0 +1,52 @@
+"""Which hooks does the MQTT plugin offer, with which settings?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from gateway.api import FrontEnd, Gateway, hookimpl
+from gateway_mqtt.commands import app
+from gateway_mqtt.server import Server
+from gateway_mqtt.settings import MqttSettings
+
+if TYPE_CHECKING:
+    import trio
+    import typer
+
+
+class MqttFrontEnd:
+    """MQTT 3.1.1 over TCP (`gateway.api.FrontEnd` says what each method does)."""
+
+    name = "mqtt"
+    settings_model: type[Any] = MqttSettings
+
+    def addresses(self, settings: MqttSettings) -> Sequence[str]:
+        """See `gateway.api.FrontEnd.addresses`."""
+        return settings.listen
+
+    def hints(self, listeners: Sequence[str]) -> Sequence[str]:
+        """See `gateway.api.FrontEnd.hints`."""
+        if not listeners:
+            return ()
+        where = urlsplit(listeners[0])
+        usual = (where.hostname, where.port) == ("127.0.0.1", 1883)
+        to = "" if usual else f" -h {where.hostname} -p {where.port}"
+        return (f"tidegate sub{to} 'demo/#' -v", f"tidegate pub{to} demo/hello world -q 1")
+
+    async def serve(self, gateway: Gateway, settings: MqttSettings, *, task_status: trio.TaskStatus[None]) -> None:
+        """See `gateway.api.FrontEnd.serve`."""
+        await Server(gateway, settings).run(task_status=task_status)
+
+
+@hookimpl
+def tidegate_frontends() -> Sequence[FrontEnd]:
+    """Offer the MQTT front-end."""
+    return [MqttFrontEnd()]
+
+
+@hookimpl
+def tidegate_commands() -> Sequence[typer.Typer]:
+    """Offer ``tidegate pub`` and ``tidegate sub``."""
+    return [app]

@@ -1,0 +1,116 @@
+"""What of a client outlives its connection: which packet identifiers are in flight, and who has which name?"""
+
+from __future__ import annotations
+
+from typing import Generic, Protocol, TypeAlias, TypeVar
+
+from gateway_mqtt.packets import MAX_IDENTIFIER
+
+SessionKey: TypeAlias = tuple[str, str]
+"""Virtual host and client identifier."""
+
+
+class InFlight(Protocol):
+    """What a packet identifier stands for: a delivery of the session's queue."""
+
+    @property
+    def position(self) -> int:
+        """Its number in the queue."""
+
+
+D = TypeVar("D", bound=InFlight)
+L = TypeVar("L")
+
+
+class Session(Generic[D]):
+    """A client's state in this broker.
+
+    Args (attributes):
+        inflight: by packet identifier: the delivery; None where it belongs to no queue (a retained message), or
+            where it is reserved for the delivery that had it before.
+        next_id: where the search for a free identifier begins.
+        resend: by position in the queue: the identifier under which it was sent before [MQTT-4.4.0-1].
+        filters: topic filters subscribed to.
+    """
+
+    __slots__ = ("clean", "client_id", "filters", "inflight", "key", "next_id", "resend")
+
+    def __init__(self, vhost: str, client_id: str, *, clean: bool) -> None:
+        self.key: SessionKey = (vhost, client_id)
+        self.client_id: str = client_id
+        self.clean: bool = clean
+        self.inflight: dict[int, D | None] = {}
+        self.next_id: int = 1
+        self.resend: dict[int, int] = {}
+        self.filters: set[str] = set()
+
+    def identify(self, delivery: D | None) -> int:
+        """Put something in flight under a free packet identifier [MQTT-2.3.1-2]. Fewer than 65,535 must be in flight."""
+        packet_id = self.next_id
+        while packet_id in self.inflight:
+            packet_id = packet_id % MAX_IDENTIFIER + 1
+        self.next_id = packet_id % MAX_IDENTIFIER + 1
+        self.inflight[packet_id] = delivery
+        return packet_id
+
+    def identify_again(self, delivery: D) -> int:
+        """Put a redelivery in flight, under its former packet identifier if that is known."""
+        packet_id = self.resend.pop(delivery.position, 0)
+        if not packet_id:
+            return self.identify(delivery)
+        self.inflight[packet_id] = delivery
+        return packet_id
+
+
+class Parked:
+    """What a persistent session remembers while its client is away. In memory: after a restart identifiers are new."""
+
+    __slots__ = ("next_id", "resend")
+
+    def __init__(self, resend: dict[int, int], next_id: int) -> None:
+        self.resend: dict[int, int] = resend
+        self.next_id: int = next_id
+
+
+class Sessions(Generic[L]):
+    """Which connection has which client identifier now, and what is remembered of those who are away?"""
+
+    def __init__(self) -> None:
+        self._live: dict[SessionKey, L] = {}
+        self._parked: dict[SessionKey, Parked] = {}
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def links(self) -> list[L]:
+        """Return all connections that have a session now."""
+        return list(self._live.values())
+
+    def holder(self, key: SessionKey) -> L | None:
+        """Return the connection that has this identifier."""
+        return self._live.get(key)
+
+    def enter(self, session: Session[D], link: L, *, present: bool) -> None:
+        """Give a session to a connection. The former holder must have left.
+
+        Args:
+            present: the session goes on: what was parked comes back; else it is forgotten.
+        """
+        self._live[session.key] = link
+        parked = self._parked.pop(session.key, None)
+        if parked is not None and present:
+            session.next_id = parked.next_id
+            session.resend = parked.resend
+            session.inflight.update(dict.fromkeys(parked.resend.values()))
+
+    def leave(self, session: Session[D], link: L) -> None:
+        """Take a session from a connection, and park what its next one needs."""
+        if self._live.get(session.key) is not link:
+            return
+        del self._live[session.key]
+        if session.clean:
+            return
+        resend = {delivery.position: packet_id for packet_id, delivery in session.inflight.items() if delivery is not None}
+        resend.update(session.resend)
+        if resend:
+            self._parked[session.key] = Parked(resend, session.next_id)

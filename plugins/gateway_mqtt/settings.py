@@ -1,0 +1,46 @@
+"""Which settings does the MQTT front-end have?"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class MqttSettings(BaseModel):
+    """Section ``frontend.mqtt``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    listen: list[str] = Field(
+        default=["tcp://127.0.0.1:1883"], min_length=1, description="Addresses: tcp://HOST:PORT; port 0 is any free port."
+    )
+    connect_timeout_s: float = Field(
+        default=10.0, gt=0, le=3_600, description="Seconds that a client has from its connection to an answered CONNECT."
+    )
+    max_packet_bytes: int = Field(
+        default=4 * 1024 * 1024, ge=1_024, le=268_435_455, description="Bytes of one packet after its remaining length."
+    )
+    max_keep_alive_s: int = Field(
+        default=0,
+        ge=0,
+        le=65_535,
+        description="Seconds: a client that asks for a longer keep alive, or for none, is held to this one. 0: no such limit.",
+    )
+    max_inflight: int = Field(
+        default=1_000, ge=1, le=30_000, description="Messages of QoS 1 that a client may have been sent and not acknowledged."
+    )
+    max_subscriptions: int = Field(
+        default=5_000, ge=1, le=1_000_000, description="Topic filters per client; more are refused with SUBACK code 0x80."
+    )
+    max_topic_levels: int = Field(default=200, ge=1, le=65_536, description="Levels of a topic name or filter.")
+    session_max_messages: int = Field(
+        default=100_000,
+        ge=0,
+        le=1_000_000_000,
+        description="Messages of QoS 1 that wait in one session, sent and unacknowledged ones included. 0: no limit.",
+    )
+    session_overflow: Literal["reject"] = Field(
+        default="reject",
+        description="A full persistent session refuses: the publisher gets no PUBACK, and its connection is closed.",
+    )

@@ -1,0 +1,212 @@
+"""What is an MQTT publish, subscription, session or refusal in the common model, and back?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gateway.api import (
+    TOPIC_EXCHANGE,
+    AccessRefused,
+    Binding,
+    BindingOptions,
+    Channel,
+    GatewayError,
+    Message,
+    Overflow,
+    Principal,
+    ProtocolViolation,
+    QueueSpec,
+    Route,
+    is_mqtt_topic,
+    swap_key,
+)
+from gateway_mqtt.codec import encode_length, encode_string, topic_name
+from gateway_mqtt.packets import BAD_CREDENTIALS, MAX_LENGTH, NOT_AUTHORIZED, UNAVAILABLE, Connect, malformed
+
+SESSION_PREFIX = "mqtt.session."
+MAX_CLIENT_ID_BYTES = 255 - len(SESSION_PREFIX)
+"""A session is a queue, and queues have names of at most 255 bytes."""
+
+MAX_CACHED_TOPICS = 50_000
+MAX_CACHED_TOPIC_BYTES = 256
+"""Longer topics are resolved at every message: what a cache holds must be bounded in bytes too."""
+
+GRANTED_QOS = 1
+"""The highest QoS that is granted."""
+
+SHORT = 128
+"""Lengths below fit into one byte."""
+_FIRST_0 = tuple(bytes((0x30, length)) for length in range(SHORT))
+_FIRST_1 = tuple(bytes((0x32, length)) for length in range(SHORT))
+
+
+def session_queue_name(client_id: str) -> str:
+    """Return the name of the queue that is a client's session."""
+    return SESSION_PREFIX + client_id
+
+
+def session_queue(client_id: str, *, clean: bool, max_messages: int) -> QueueSpec:
+    """Return the queue of a session.
+
+    A persistent one refuses what it has no room for, and its publishers are told. A clean one ends with its connection, so
+    that it may drop what a client that doesn't keep up can't take: nothing of it is promised to outlive the connection.
+    """
+    return QueueSpec(
+        session_queue_name(client_id),
+        durable=not clean,
+        exclusive=clean,
+        max_length=max_messages,
+        overflow=Overflow.DROP_HEAD if clean else Overflow.REJECT_PUBLISH,
+        keep_transient=False,
+    )
+
+
+def subscription(queue: str, pattern: str, qos: int) -> Binding:
+    """Return the binding that a subscription is."""
+    return Binding(TOPIC_EXCHANGE, queue, swap_key(pattern), options=BindingOptions(qos=qos, mqtt=True))
+
+
+def subscribed(channel: Channel, queue: str) -> Iterator[str]:
+    """Yield the topic filters of a session that exists."""
+    for binding in channel.bindings(queue):
+        if binding.source == TOPIC_EXCHANGE and not binding.to_exchange:
+            yield swap_key(binding.key)
+
+
+def check_levels(topic: str, most: int) -> None:
+    """Refuse a topic name or filter of too many levels.
+
+    Raises:
+        MalformedPacket: it has more than `most`.
+    """
+    if topic.count("/") >= most:
+        raise malformed(f"a topic of more than {most} levels", "§4.7")
+
+
+def filter_refusal(pattern: str, most_levels: int) -> str:
+    """Return why a well-formed topic filter is refused all the same; empty: it is not."""
+    if pattern.count("/") >= most_levels:
+        return f"more than {most_levels} levels"
+    if pattern.startswith("$share/"):
+        return "shared subscriptions are not supported by this version"
+    return ""
+
+
+class Routes:
+    """Where do topics lead? One cache for all connections of a principal.
+
+    Args:
+        known: `Principal.cache`'s share: routes by topic, as it is received.
+    """
+
+    __slots__ = ("_channel", "_max_levels", "known")
+
+    def __init__(self, channel: Channel, principal: Principal, max_levels: int) -> None:
+        self._channel: Channel = channel
+        self._max_levels: int = max_levels
+        self.known: dict[bytes, Route] = principal.cache.setdefault("mqtt", {})
+
+    def resolve(self, topic: bytes) -> Route:
+        """Check a topic that is not in `known`, and put it there.
+
+        Raises:
+            MalformedPacket: it is not a topic name, or has too many levels.
+            ProtocolViolation: the client may not publish to it: MQTT 3.1.1 has no other answer [MQTT-3.3.5-2].
+        """
+        name = topic_name(topic)
+        check_levels(name, self._max_levels)
+        try:
+            route = self._channel.route(TOPIC_EXCHANGE, swap_key(name))
+        except AccessRefused as error:
+            raise ProtocolViolation(error.text, "MQTT 3.1.1 [MQTT-3.3.5-2]") from None
+        if len(topic) <= MAX_CACHED_TOPIC_BYTES:
+            if len(self.known) >= MAX_CACHED_TOPICS:
+                self.known.clear()
+            self.known[topic] = route
+        return route
+
+
+class Encoder:
+    """What does a message look like to MQTT subscribers? It remembers the last one, so that fan-out encodes it once.
+
+    One for all connections. ``packet`` is the whole QoS 0 packet of ``plain``; ``front`` is the QoS 1 packet of ``confirmed`` up to
+    its packet identifier. Who has them at hand (they were received so) sets them before publishing.
+    """
+
+    __slots__ = ("_topics", "confirmed", "front", "packet", "plain")
+
+    def __init__(self) -> None:
+        self.plain: Message | None = None
+        self.packet: bytes = b""
+        self.confirmed: Message | None = None
+        self.front: bytes = b""
+        self._topics: dict[str, bytes] = {}
+
+    def encode_packet(self, message: Message) -> bytes:
+        """Return and remember the QoS 0 packet; ``b""``: MQTT can't carry this message."""
+        topic = self._topic(message.address.routing_key)
+        body = message.body
+        length = len(topic) + len(body)
+        if not topic or length > MAX_LENGTH:
+            return b""
+        first = _FIRST_0[length] if length < SHORT else b"\x30" + encode_length(length)
+        self.packet = packet = first + topic + body
+        self.plain = message
+        return packet
+
+    def encode_front(self, message: Message) -> bytes:
+        """Return and remember the QoS 1 packet up to its identifier; ``b""``: MQTT can't carry this message."""
+        topic = self._topic(message.address.routing_key)
+        length = len(topic) + 2 + len(message.body)
+        if not topic or length > MAX_LENGTH:
+            return b""
+        self.front = front = (_FIRST_1[length] if length < SHORT else b"\x32" + encode_length(length)) + topic
+        self.confirmed = message
+        return front
+
+    def _topic(self, key: str) -> bytes:
+        """Return a routing key as a topic field; ``b""``: MQTT can't carry it."""
+        field = self._topics.get(key)
+        if field is None:
+            field = _topic_field(swap_key(key))
+            if len(self._topics) >= MAX_CACHED_TOPICS:
+                self._topics.clear()
+            if len(field) <= MAX_CACHED_TOPIC_BYTES:
+                self._topics[key] = field
+        return field
+
+
+def _topic_field(topic: str) -> bytes:
+    try:
+        return encode_string(topic) if is_mqtt_topic(topic) else b""
+    except UnicodeEncodeError:  # a lone surrogate, from a front-end that takes it
+        return b""
+
+
+def with_flags(start: bytes, flags: int) -> bytes:
+    """Return the beginning of a PUBLISH with flags set: 1 retain, 8 DUP."""
+    return bytes((start[0] | flags,)) + start[1:]
+
+
+def will_message(connect: Connect, channel: Channel, max_levels: int) -> tuple[Route, Message] | None:
+    """Return what is to be published if the client is lost.
+
+    A will of QoS 2 is kept like one of QoS 1: it is published by the broker itself, once, and nobody is granted more.
+
+    Raises:
+        AccessRefused: the client may not publish there.
+        MalformedPacket: its topic has too many levels.
+    """
+    will = connect.will
+    if will is None:
+        return None
+    check_levels(will.topic, max_levels)
+    route = channel.route(TOPIC_EXCHANGE, swap_key(will.topic))
+    return route, Message(route.address, will.payload, will.qos > 0)
+
+
+def connack_code(error: GatewayError, connect: Connect) -> int:
+    """Return the CONNACK return code for a refusal (MQTT 3.1.1 §3.2.2.3)."""
+    if isinstance(error, AccessRefused):
+        return BAD_CREDENTIALS if connect.user is not None else NOT_AUTHORIZED
+    return UNAVAILABLE
