@@ -45,6 +45,7 @@ class Verbs(TyperGroup):
 
     def _take(self, application: typer.Typer) -> None:
         for name, command in typer.main.get_group(application).commands.items():
+            command.rich_markup_mode = self.rich_markup_mode  # type: ignore[attr-defined]  # help looks alike everywhere
             self.commands.setdefault(name, command)
 
 

@@ -1,0 +1,86 @@
+"""What do the tests of the command line share? The program as its users have it, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TIDEGATE = str(Path(sys.executable).with_name("tidegate"))
+LONGEST_S = 20
+
+
+class Program:
+    """One run of ``tidegate``; standard output line by line, standard error in a file."""
+
+    def __init__(self, directory: Path, *arguments: str, environment: dict[str, str] | None = None) -> None:
+        self._errors = directory / f"errors-{len(list(directory.glob('errors-*')))}"
+        with self._errors.open("wb") as errors:
+            self.process = subprocess.Popen(
+                [TIDEGATE, *arguments],
+                cwd=directory,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env=os.environ | (environment or {}),
+            )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def errors(self) -> str:
+        return self._errors.read_text(encoding="utf-8")
+
+    def lines_until(self, last: str) -> list[str]:
+        """Return what it says on standard output, up to this line."""
+        lines = []
+        for line in self.process.stdout:
+            lines.append(line.rstrip("\n"))
+            if lines[-1] == last:
+                return lines
+        raise AssertionError(f"it ended with {self.process.wait()} before it said {last!r}: {lines}\n{self.errors}")
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def ends(self) -> int:
+        """Wait for its end; return its exit code."""
+        return self.process.wait(LONGEST_S)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+@pytest.fixture
+def tidegate(tmp_path):
+    """Start the program in an empty directory."""
+    programs: list[Program] = []
+
+    def _tidegate(*arguments: object, environment: dict[str, str] | None = None) -> Program:
+        programs.append(Program(tmp_path, *map(str, arguments), environment=environment))
+        return programs[-1]
+
+    yield _tidegate
+    for program in programs:
+        program.close()
+
+
+@pytest.fixture
+def said(tidegate):
+    """Run the program to its end; return exit code, standard output, standard error."""
+
+    def _said(*arguments: object, environment: dict[str, str] | None = None) -> tuple[int, str, str]:
+        program = tidegate(*arguments, environment=environment)
+        output = program.process.stdout.read()
+        return program.ends(), output, program.errors
+
+    return _said

@@ -1,0 +1,142 @@
+"""What does each command say, and how does it end?"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import gateway.cli
+from gateway.cli import machine
+
+
+def test_version_says_that_it_is_not_compiled(said):
+    code, output, _ = said("--version")
+    assert code == 0
+    assert output.startswith(f"tidegate {gateway.__version__} (pure Python, not compiled; ")
+
+
+def test_the_module_is_the_command(said, tmp_path):
+    as_module = subprocess.run(
+        [sys.executable, "-m", "gateway", "--version"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert as_module.stdout == said("--version")[1]
+
+
+def test_help_lists_the_verbs_of_the_core_and_of_the_plugins(said):
+    code, output, _ = said("--help")
+    assert code == 0
+    verbs = [line.split()[0] for line in output.partition("Commands:")[2].strip().splitlines()]
+    assert verbs == ["serve", "check-config", "demo", "pub", "sub"]
+
+
+@pytest.mark.parametrize("arguments", [["nosuch"], ["serve", "--nosuch"], ["serve", "extra"], ["check-config"], []])
+def test_what_is_not_understood_ends_with_2(said, arguments):
+    assert said(*arguments)[0] == 2
+
+
+def test_plugins_are_not_loaded_for_the_cores_own_verbs(tmp_path):
+    look = "import sys; from gateway.cli.commands import app; app(['--version'], standalone_mode=False); print(sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", look], cwd=tmp_path, capture_output=True, text=True, check=True)
+    loaded = done.stdout.splitlines()[-1]
+    assert not any(
+        f"'{name}" in loaded for name in ("gateway_mqtt", "gateway_zeromq", "pydantic", "trio", "zmq", "structlog", "rich.")
+    )
+
+
+def test_a_checked_configuration_says_what_would_listen(said, tmp_path):
+    (tmp_path / "my.toml").write_text("[frontend.zeromq]\nenabled = false\n")
+    code, output, _ = said("check-config", "my.toml")
+    assert code == 0
+    assert output.splitlines() == [
+        "my.toml: ok",
+        "anonymous peers are let in",
+        "frontend.mqtt: would listen on tcp://127.0.0.1:1883",
+        "frontend.zeromq: switched off by the configuration",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[frontend.mqtt]\nlissten = 1\n", "my.toml: frontend.mqtt.lissten is no setting; did you mean frontend.mqtt.listen?"),
+        ("[frontend.mqqt]\n", "my.toml: frontend.mqqt is no front-end; did you mean frontend.mqtt? Installed: mqtt, zeromq"),
+        ('[journal]\nkind = "ram"\n', "my.toml: journal.kind = 'ram': must be 'sqlite' or 'memory'"),
+        ("what", "my.toml: is not TOML"),
+    ],
+)
+@pytest.mark.parametrize("command", [("check-config",), ("serve", "--config")])
+def test_a_wrong_configuration_names_file_key_and_what_is_allowed(said, tmp_path, command, text, complaint):
+    (tmp_path / "my.toml").write_text(text)
+    code, output, errors = said(*command, "my.toml")
+    assert code == 2
+    assert output == ""
+    assert errors.startswith(f"tidegate: {complaint}")
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("command", [("check-config", "none.toml"), ("serve", "--config", "none.toml")])
+def test_a_configuration_file_that_is_not_there_is_named(said, command):
+    code, _, errors = said(*command)
+    assert code == 2
+    assert errors == "tidegate: none.toml: can't be read: No such file or directory\n"
+
+
+def test_a_listener_beyond_this_machine_needs_a_word_on_anonymous_access(said, tmp_path):
+    (tmp_path / "my.toml").write_text('[frontend.mqtt]\nlisten = ["tcp://0.0.0.0:0"]\n')
+    code, _, errors = said("serve", "--config", "my.toml")
+    assert code == 2
+    assert "frontend.mqtt on tcp://0.0.0.0:0" in errors
+    assert "--set security.anonymous=true" in errors
+    assert said("check-config", "my.toml")[0] == 2
+    code, output, _ = said("check-config", "my.toml", "--set", "security.anonymous=false")
+    assert code == 0
+    assert "anonymous peers are refused" in output
+
+
+BROKEN_PLUGIN = {
+    "broken_frontend.py": "raise OSError('no such device')\n",
+    "dist_broken-3.2.dist-info/METADATA": "Metadata-Version: 2.1\nName: dist-broken\nVersion: 3.2\n",
+    "dist_broken-3.2.dist-info/entry_points.txt": "[tidegate.frontends]\nbroken = broken_frontend\n",
+}
+
+
+@pytest.fixture
+def broken_plugin(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("plugins-of-others")
+    for name, text in BROKEN_PLUGIN.items():
+        (directory / name).parent.mkdir(exist_ok=True)
+        (directory / name).write_text(text)
+    return {"PYTHONPATH": str(directory)}
+
+
+def test_a_broken_plugin_is_named_and_verbs_go_on(said, broken_plugin):
+    code, output, errors = said("pub", "--help", environment=broken_plugin)
+    assert code == 0
+    assert "TOPIC" in output
+    assert "dist-broken 3.2" in errors
+    assert "no such device" in errors
+
+
+def test_a_machine_without_what_is_needed_is_told_what(monkeypatch):
+    find_spec = machine.importlib.util.find_spec
+    assert list(machine.lacking()) == []
+    monkeypatch.setattr(
+        machine.importlib.util, "find_spec", lambda name: None if name in ("fcntl", "_sqlite3") else find_spec(name)
+    )
+    lock, sqlite = machine.lacking()
+    assert "fcntl" in lock
+    assert "SQLite" in sqlite
+
+
+def test_an_unusual_machine_is_only_remarked_on(monkeypatch):
+    assert machine.untried() == ""
+    monkeypatch.setattr(machine.platform, "machine", lambda: "riscv64")
+    assert "riscv64" in machine.untried()
+
+
+def test_an_old_python_is_refused_in_words(monkeypatch):
+    monkeypatch.setattr(sys, "version_info", (3, 10, 4))
+    with pytest.raises(SystemExit, match=r"needs Python 3\.11 or later"):
+        gateway.cli.main()

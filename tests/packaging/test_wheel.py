@@ -1,0 +1,102 @@
+"""Does what is built and installed work without the checkout?"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import gateway
+
+ROOT = Path(__file__).parents[2]
+BUILT_FROM = ["gateway", "plugins", "pyproject.toml", "README.md", "LICENSE"]
+CORE_OF_THE_SUITE = ["routing", "engine", "journal", "runtime", "security", "host", "mqtt", "client"]
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+def run(*command, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    source = tmp_path_factory.mktemp("source")
+    for name in BUILT_FROM:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, source / name)
+    run(sys.executable, "-m", "hatchling", "build", "--target", "wheel", cwd=source)
+    (built,) = (source / "dist").glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory) -> Path:
+    """A directory outside the checkout with a virtual environment: the wheel, and after it what is installed here."""
+    outside = tmp_path_factory.mktemp("outside")
+    venv.create(outside / "venv", symlinks=True)
+    run(sys.executable, "-m", "pip", "--python", str(outside / "venv"), "install", "--quiet", "--no-deps", str(wheel), cwd=outside)
+    (site_packages,) = (outside / "venv").glob("lib/python*/site-packages")
+    (site_packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    return outside
+
+
+def python(installed: Path, *arguments: str) -> str:
+    return run(str(installed / "venv/bin/python"), *arguments, cwd=installed).stdout
+
+
+def test_the_wheel_holds_the_packages_and_nothing_that_others_might_have_too(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    top = {name.partition("/")[0] for name in names}
+    info = f"tidegate-{gateway.__version__}.dist-info"
+    assert top == {"gateway", "gateway_mqtt", "gateway_zeromq", info}
+    assert f"{info}/licenses/LICENSE" in names
+    assert "gateway/journal/schema.sql" in names
+    assert {"gateway/py.typed", "gateway_mqtt/py.typed", "gateway_zeromq/py.typed"} <= set(names)
+
+
+def test_every_module_of_the_checkout_is_in_the_wheel(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {name for name in archive.namelist() if name.endswith(".py")}
+    here = {path.relative_to(ROOT).as_posix() for path in (ROOT / "gateway").rglob("*.py")}
+    here |= {path.relative_to(ROOT / "plugins").as_posix() for path in (ROOT / "plugins").rglob("*.py")}
+    assert packed == here
+
+
+def test_what_runs_is_the_wheel_and_not_the_checkout(installed):
+    said = python(installed, "-c", "import gateway, gateway_mqtt; print(gateway.__file__); print(gateway_mqtt.__file__)")
+    assert all(line.startswith(str(installed)) for line in said.splitlines())
+
+
+def test_the_command_says_its_version(installed):
+    said = run(str(installed / "venv/bin/tidegate"), "--version", cwd=installed).stdout
+    assert said.startswith(f"tidegate {gateway.__version__} (")
+    assert said == python(installed, "-m", "gateway", "--version")
+
+
+def test_the_reference_configuration_is_taken(installed):
+    said = run(str(installed / "venv/bin/tidegate"), "check-config", str(ROOT / "conf/tidegate.toml"), cwd=installed).stdout
+    assert "frontend.mqtt: would listen on tcp://127.0.0.1:1883" in said
+    assert "frontend.zeromq: would listen on" in said
+
+
+def test_the_core_of_the_suite_passes_against_the_wheel(installed):
+    shutil.copy(ROOT / "pyproject.toml", installed)
+    (installed / "tests").mkdir()
+    for name in CORE_OF_THE_SUITE:
+        shutil.copytree(ROOT / "tests" / name, installed / "tests" / name)
+    for path in (ROOT / "tests").glob("*.py"):
+        shutil.copy(path, installed / "tests")
+    said = python(installed, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(f"tests/{name}" for name in CORE_OF_THE_SUITE))
+    assert " passed" in said
