@@ -66,19 +66,22 @@ def test_a_checked_configuration_says_what_would_listen(said, tmp_path):
         ("what", "my.toml: is not TOML"),
     ],
 )
-@pytest.mark.parametrize("command", [("check-config",), ("serve", "--config")])
-def test_a_wrong_configuration_names_file_key_and_what_is_allowed(said, tmp_path, command, text, complaint):
+def test_a_wrong_configuration_names_file_key_and_what_is_allowed(said, tmp_path, text, complaint):
     (tmp_path / "my.toml").write_text(text)
-    code, output, errors = said(*command, "my.toml")
+    code, output, errors = said("check-config", "my.toml")
     assert code == 2
     assert output == ""
     assert errors.startswith(f"tidegate: {complaint}")
     assert "Traceback" not in errors
 
 
-@pytest.mark.parametrize("command", [("check-config", "none.toml"), ("serve", "--config", "none.toml")])
-def test_a_configuration_file_that_is_not_there_is_named(said, command):
-    code, _, errors = said(*command)
+def test_what_check_config_refuses_serve_refuses_in_the_same_words(said, tmp_path):
+    (tmp_path / "my.toml").write_text("[frontend.mqtt]\nlissten = 1\n")
+    assert said("serve", "--config", "my.toml") == said("check-config", "my.toml")
+
+
+def test_a_configuration_file_that_is_not_there_is_named(said):
+    code, _, errors = said("serve", "--config", "none.toml")
     assert code == 2
     assert errors == "tidegate: none.toml: can't be read: No such file or directory\n"
 
