@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import socket
 import stat
+import time
 from pathlib import Path
 
 import pytest
 
 import gateway
+
+from .conftest import LONGEST_S
 
 LOCAL = 'frontend.mqtt.listen=["tcp://127.0.0.1:0"]'
 NO_ZEROMQ = "frontend.zeromq.enabled=false"
@@ -127,13 +129,20 @@ def test_logs_can_be_json(tidegate):
     assert broker.errors
 
 
-def test_it_goes_on_when_nobody_reads_its_output_any_more(tidegate):
-    broker = tidegate("serve", *ALONE)
-    broker.process.stdout.readline()
+def test_it_goes_on_when_nobody_reads_its_output(tidegate):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    broker = tidegate("serve", "--set", f'frontend.mqtt.listen=["tcp://127.0.0.1:{port}"]', "--set", NO_ZEROMQ)
     broker.process.stdout.close()
-    broker.process.stdout = open(os.devnull)  # noqa: SIM115, PTH123 - closed with the program
-    first_line_read_and_pipe_closed = broker
-    first_line_read_and_pipe_closed.signal(signal.SIGTERM)
+    begin = time.monotonic()
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            break
+        except ConnectionRefusedError:
+            assert time.monotonic() - begin < LONGEST_S, broker.errors
+            time.sleep(0.05)
+    broker.signal(signal.SIGTERM)
     assert broker.ends() == 0
 
 
