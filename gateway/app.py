@@ -28,6 +28,9 @@ from gateway.version import version_line
 Say = Callable[[str], None]
 
 _FILES_BESIDE_CONNECTIONS = 1_000
+_CLOSING_S = 1.0
+"""What front-ends have, after the broker has told their connections to end, to see them closed."""
+
 _COLLECTION_THRESHOLDS = (50_000, 20, 100)
 
 
@@ -115,7 +118,7 @@ async def serve(
             failure = _leaf(group)
         log.info("stopping: what was taken in is committed")
         broker.start_draining()
-        await host.drain(config.limits.drain_timeout_s)
+        await host.drain(config.limits.drain_timeout_s + _CLOSING_S)
         await broker.stop()
     if failure is not None:
         raise failure

@@ -1,0 +1,136 @@
+"""Do configuration, journal, broker and front-ends become one program, and does it end in order?"""
+
+from __future__ import annotations
+
+import gc
+import io
+import os
+
+import pytest
+import trio
+
+from gateway.app import Exit, exit_code, prepare, say_on, serve
+from gateway.config import load
+from gateway.errors import ConfigError, GatewayError, JournalError, JournalLocked, JournalUnwritable, ListenError
+from gateway.host import Host, State
+
+from .conftest import serve as serve_code
+
+
+@pytest.fixture(autouse=True)
+def _collector():
+    thresholds = gc.get_threshold()
+    yield
+    gc.unfreeze()
+    gc.set_threshold(*thresholds)
+
+
+@pytest.fixture
+def composed(install, log):
+    """Return a function that configures these plugins alone, with the journal in memory."""
+
+    def _composed(codes, *overrides):
+        for name, code in codes.items():
+            points = install(name, f"Toy.name = {name!r}\n" + code)
+        sections = [f"frontend.{name}.enabled=true" for name in codes]
+        config = load(
+            overrides=["journal.kind=memory", "frontend.mqtt.enabled=false", "frontend.zeromq.enabled=false", *sections, *overrides]
+        )
+        host = Host(log)
+        host.discover(points)
+        host.configure(config)
+        return config, host
+
+    return _composed
+
+
+async def test_it_says_listeners_first_and_ready_last_and_stops_when_asked(composed, log, autojump_clock):
+    config, host = composed({"a": "", "b": ""})
+    said = []
+
+    async def stop():
+        await trio.sleep(60)
+
+    await serve(config, host, anonymous=True, log=log, say=said.append, stop=stop)
+    assert said[:2] == ["listening a tcp://127.0.0.1:7000", "listening b tcp://127.0.0.1:7000"]
+    assert [line.split()[0] for line in said[2:]] == ["tidegate", "data", "durability", "nc", "nc", "ready"]
+    assert trio.current_time() == pytest.approx(60, abs=1)
+    assert [service.state for service in host.services.values()] == [State.CLOSED, State.CLOSED]
+
+
+async def test_a_front_end_that_can_not_bind_ends_the_start_and_the_others_are_drained(composed, log):
+    config, host = composed({"a": "", "b": serve_code("raise ListenError('port 7000 is taken')")})
+    said = []
+    with pytest.raises(ListenError, match="port 7000"):
+        await serve(config, host, anonymous=True, log=log, say=said.append, stop=trio.sleep_forever)
+    assert host.services["a"].state is State.CLOSED
+    assert "ready" not in said
+
+
+async def test_asked_to_stop_while_a_front_end_starts_it_stops(composed, log, autojump_clock):
+    config, host = composed({"a": "", "b": serve_code("await trio.sleep_forever()")})
+    said = []
+
+    async def stop():
+        await trio.sleep(1)
+
+    await serve(config, host, anonymous=True, log=log, say=said.append, stop=stop)
+    assert "ready" not in said
+    assert [service.state for service in host.services.values()] == [State.CLOSED, State.CLOSED]
+
+
+async def test_with_no_front_end_at_all_it_runs_and_says_so(composed, log, autojump_clock):
+    config, host = composed({"a": serve_code("raise KeyError('x')")})
+
+    async def stop():
+        await trio.sleep(1)
+
+    await serve(config, host, anonymous=True, log=log, say=[].append, stop=stop)
+    assert any("no front-end is running" in event for _, event, _ in log.lines)
+
+
+async def test_refusing_everybody_is_said(composed, log, autojump_clock):
+    config, host = composed({"a": ""})
+
+    async def stop():
+        await trio.sleep(1)
+
+    await serve(config, host, anonymous=False, log=log, say=[].append, stop=stop)
+    assert any("nobody is let in" in event for _, event, _ in log.lines)
+
+
+def test_front_ends_beyond_loopback_decide_whether_the_setting_is_needed(log):
+    with pytest.raises(ConfigError, match=r"security\.anonymous is not set"):
+        prepare(load(overrides=['frontend.mqtt.listen=["tcp://0.0.0.0:0"]']), Host(log))
+    assert prepare(load(), Host(log))
+    assert not prepare(load(overrides=["security.anonymous=false"]), Host(log))
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError("x"), Exit.CONFIG),
+        (ListenError("x"), Exit.PORT_TAKEN),
+        (JournalUnwritable("x"), Exit.UNWRITABLE),
+        (JournalLocked("x"), Exit.LOCKED),
+        (JournalError("x"), Exit.FAILED),
+        (GatewayError("x"), Exit.FAILED),
+    ],
+)
+def test_errors_of_the_start_have_their_exit_codes(error, code):
+    assert exit_code(error) is code
+
+
+def test_the_exit_codes_are_those_that_scripts_know():
+    assert [code.value for code in Exit] == [0, 1, 2, 69, 73, 75]
+
+
+def test_lines_are_said_at_once_and_dropped_when_nobody_reads():
+    reading, writing = os.pipe()
+    with open(reading, "rb", buffering=0) as reader, io.TextIOWrapper(open(writing, "wb"), encoding="ascii") as stream:
+        say = say_on(stream)
+        say("data directory /tmp/ü")
+        assert reader.read(100) == b"data directory /tmp/\\xfc\n"
+        reader.close()
+        say("ready")
+        say("ready")
