@@ -67,6 +67,8 @@ class Definitions:
             self._unbound(vhost, binding, durable=exchange.spec.durable)
         if exchange.spec.durable:
             self._record(ExchangeDeleted(vhost, name))
+        for binding in removed:
+            self._auto_delete(vhost, binding.source)
 
     # -- queues -------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from gateway.engine.events import EngineEvents
 from gateway.engine.queue import Queue
 from gateway.engine.route import STALE, RouteHandle
 from gateway.engine.vhost import VirtualHost
-from gateway.errors import AccessRefused, GatewayError, MessageRefused, NotFound, Overloaded, ResourceLocked
+from gateway.errors import AccessRefused, GatewayError, MessageRefused, NotFound, Overloaded, PreconditionFailed, ResourceLocked
 from gateway.model.message import Message
 from gateway.model.properties import Properties
 from gateway.model.records import Batch, Page, Record, Retained, StatePut
@@ -94,25 +94,41 @@ class Engine:
         if route.durable:
             if self.refusal is not None:
                 return self.refusal
-            batch = self.batch
-            batch.messages.append(message)
-            batch.unsettled += 1
-            batch.body_bytes += len(message.body)
-        for queue, options in route.stored:
-            queue.enqueue(message, options)
+            self._publish_durable(route, message)
+        else:
+            for queue, options in route.stored:
+                queue.enqueue(message, options)
         if route.low_taps or route.low_queued or route.low_idle:
             self._publish_low(route, message)
         if route.matched:
             return None
         return self._nowhere(route)
 
+    def _publish_durable(self, route: RouteHandle, message: Message) -> None:
+        """Let a message join the open batch. It counts as live until every queue has it: one may drop it at once."""
+        batch = self.batch
+        batch.messages.append(message)
+        batch.body_bytes += len(message.body)
+        message.live = 1
+        for queue, options in route.stored:
+            queue.enqueue(message, options)
+        message.live -= 1
+        if message.live:
+            batch.unsettled += 1
+        else:
+            message.first = None
+            message.more = None
+
     def _publish_transient(self, route: RouteHandle, message: Message) -> GatewayError | Unroutable | None:
         if route.rejecting_transient:
             refusal = _full(route.rejecting_transient, message)
             if refusal is not None:
                 return refusal
-        for deliver, options in route.taps:
-            deliver(message, options)
+        for deliver, options, consumer in route.taps:
+            try:
+                deliver(message, options)
+            except Exception as error:
+                self.consumer_failed(consumer, error)
         for queue, options in route.queued:
             queue.enqueue_transient(message, options)
         if route.idle:
@@ -123,8 +139,11 @@ class Engine:
 
     def _publish_low(self, route: RouteHandle, message: Message) -> None:
         """Hand a persistent message on to bindings that granted QoS 0."""
-        for deliver, options in route.low_taps:
-            deliver(message, options)
+        for deliver, options, consumer in route.low_taps:
+            try:
+                deliver(message, options)
+            except Exception as error:
+                self.consumer_failed(consumer, error)
         for queue, options in route.low_queued:
             queue.enqueue_transient(message, options)
         if route.low_idle:
@@ -144,7 +163,10 @@ class Engine:
         table = route.vhost.table
 
         def headers() -> Mapping[str, Any]:
-            return self.properties(message).headers or {}
+            try:
+                return self.properties(message).headers or {}
+            except Exception as error:
+                raise PreconditionFailed(f"the message's properties can't be decoded: {error}") from error
 
         try:
             if table.get(address.exchange).spec.internal:
@@ -152,7 +174,7 @@ class Engine:
             found, cacheable = table.resolve(address.exchange, address.routing_key, headers)
         except GatewayError as error:
             route.refusal = error
-            route.generation = self.generation
+            route.generation = STALE if isinstance(error, PreconditionFailed) else self.generation
             return
         for queue, options in found.items():
             assert isinstance(queue, Queue)
@@ -275,9 +297,13 @@ class Engine:
             self.definitions.remove_queue(queue)
 
     def consumer_failed(self, consumer: Consumer, error: Exception) -> None:
-        """End a consumer whose sink raised; what it holds is put back when its channel closes."""
+        """Cancel a consumer whose sink raised; what it holds is put back when its channel closes."""
         self.events.consumer_failed(consumer.queue.name, error)
-        consumer.queue.remove_consumer(consumer)
+        self.cancel(consumer)
+        try:
+            consumer.fail(GatewayError(f"the consumer's sink failed: {error!r}"))
+        except Exception as another:
+            self.events.consumer_failed(consumer.queue.name, another)
 
     def get(self, queue: Queue, consumer: Consumer, channel: object, number: int) -> Entry | Later | None:
         """Take one message for `consumer`; None: the queue is empty; LATER: `EngineEvents.got` brings it to `channel`."""

@@ -323,6 +323,9 @@ class Queue:
             removed += len(self.backlog)
             entries += self.backlog.in_memory()
             self.backlog = None
+        while self.waiting:
+            channel, number, _ = self.waiting.popleft()
+            self.engine.events.got(channel, number, None)
         return removed, entries
 
     def cancel_consumers(self, error: GatewayError | None = None) -> None:

@@ -10,11 +10,12 @@ from gateway.model.declare import DEFAULT_OPTIONS, BindingOptions
 from gateway.model.message import Address, Message
 
 if TYPE_CHECKING:
+    from gateway.engine.consumer import Consumer
     from gateway.engine.queue import Queue
     from gateway.engine.vhost import VirtualHost
 
 Target = tuple["Queue", BindingOptions | None]
-Tap = tuple[Callable[[Message, BindingOptions | None], None], BindingOptions | None]
+Tap = tuple[Callable[[Message, BindingOptions | None], None], BindingOptions | None, "Consumer"]
 
 STALE = -1
 
@@ -74,8 +75,8 @@ class RouteHandle:
         if not low:
             self.stored.append((queue, given))
             self.durable = self.durable or queue.durable
-            if queue.rejects:
-                self.rejecting.append(queue)
+        if queue.rejects and (not low or queue.spec.keep_transient):
+            self.rejecting.append(queue)
         if queue.spec.keep_transient:
             self.queued.append((queue, given))
             if low:
@@ -83,7 +84,7 @@ class RouteHandle:
             if queue.rejects:
                 self.rejecting_transient.append(queue)
             return
-        taps: list[Tap] = [(c.sink.deliver_transient, given) for c in queue.consumers[:1] if c.sink is not None]
+        taps: list[Tap] = [(c.sink.deliver_transient, given, c) for c in queue.consumers[:1] if c.sink is not None]
         self.taps += taps
         self.idle += not taps
         if low:

@@ -13,14 +13,15 @@ COMMON = "common"
 class Properties(msgspec.Struct, frozen=True, omit_defaults=True):
     """AMQP's basic properties under their own names (AMQP 0-9-1 §1.8, class basic).
 
-    ``expiration_ms`` is a duration; ``timestamp_s`` is seconds since 1970. Headers keep their order.
+    ``expiration_ms`` is a duration; ``timestamp_s`` is seconds since 1970. Headers keep their order. ``correlation_id`` is
+    text or bytes: protocols differ.
     """
 
     content_type: str | None = None
     content_encoding: str | None = None
     headers: dict[str, Any] | None = None
     priority: int | None = None
-    correlation_id: bytes | str | None = None
+    correlation_id: Any = None
     reply_to: str | None = None
     expiration_ms: int | None = None
     message_id: str | None = None
@@ -28,6 +29,15 @@ class Properties(msgspec.Struct, frozen=True, omit_defaults=True):
     type: str | None = None
     user_id: str | None = None
     app_id: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check what the type can't say.
+
+        Raises:
+            TypeError: the correlation id is neither text nor bytes.
+        """
+        if not isinstance(self.correlation_id, str | bytes | None):
+            raise TypeError("`correlation_id` is neither text nor bytes")
 
 
 NO_PROPERTIES = Properties()

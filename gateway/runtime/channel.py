@@ -14,7 +14,7 @@ from gateway.engine.consumer import Consumer
 from gateway.engine.delivery import Entry
 from gateway.engine.engine import LATER, UNROUTABLE, Engine
 from gateway.engine.route import RouteHandle
-from gateway.errors import AccessRefused, GatewayError
+from gateway.errors import AccessRefused, GatewayError, NotFound
 from gateway.model.declare import Binding, ExchangeSpec, QueueSpec
 from gateway.model.message import Message
 
@@ -246,14 +246,20 @@ class BrokerChannel:
 
     def ack(self, delivery: Entry) -> None:
         """See `gateway.api.Channel.ack`."""
+        if delivery not in self._held:
+            raise NotFound("unknown delivery tag")
         self._engine.ack(delivery)
 
     def nack(self, delivery: Entry, *, requeue: bool) -> None:
         """See `gateway.api.Channel.nack`."""
+        if delivery not in self._held:
+            raise NotFound("unknown delivery tag")
         self._engine.nack(delivery, requeue=requeue)
 
     def settle_handed_over(self, delivery: Entry) -> None:
         """See `gateway.api.Channel.settle_handed_over`."""
+        if delivery not in self._held:
+            raise NotFound("unknown delivery tag")
         self._engine.handed_over(delivery)
 
     # -- state --------------------------------------------------------------

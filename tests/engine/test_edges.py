@@ -18,11 +18,6 @@ from gateway.runtime.channel import BrokerChannel
 from tests.engine.support import Bench, Sink
 
 
-def known(reason):
-    """Mark what fails today; it must be taken away with the fault."""
-    return pytest.mark.xfail(strict=True, reason=reason)
-
-
 @pytest.fixture
 def bench():
     return Bench()
@@ -33,7 +28,6 @@ def unwritten(bench):
     return sum(message.live > 0 for message in bench.engine.batch.messages)
 
 
-@known("Batch.unsettled counts it as settled while another queue has it: confirmed, never written")
 def test_message_that_one_queue_drops_at_once_and_another_keeps_is_to_be_written(bench):
     bench.queue("short", max_length=1)
     bench.queue("long")
@@ -47,7 +41,6 @@ def test_message_that_one_queue_drops_at_once_and_another_keeps_is_to_be_written
     assert bench.engine.batch.unsettled == 1
 
 
-@known("Batch.unsettled is counted down twice for one message and gets negative")
 def test_message_that_was_dropped_at_once_and_then_acked_leaves_the_count_at_zero(bench):
     bench.queue("short", max_length=1)
     bench.queue("long")
@@ -80,7 +73,6 @@ def waiting_getter(bench):
     return channel, number
 
 
-@known("Queue.purge forgets who waits: that channel's outcomes stop for good")
 def test_get_that_waits_for_a_page_is_answered_when_the_queue_is_purged(bench):
     channel, number = waiting_getter(bench)
     bench.engine.definitions.purge_queue("/", "q", None)
@@ -88,7 +80,6 @@ def test_get_that_waits_for_a_page_is_answered_when_the_queue_is_purged(bench):
     assert bench.events.answers == [(channel, number, None)]
 
 
-@known("Definitions.remove_queue forgets who waits: that channel's outcomes stop for good")
 def test_get_that_waits_for_a_page_is_answered_when_the_queue_is_deleted(bench):
     channel, number = waiting_getter(bench)
     bench.engine.definitions.delete_queue("/", "q", None)
@@ -96,7 +87,6 @@ def test_get_that_waits_for_a_page_is_answered_when_the_queue_is_deleted(bench):
     assert bench.events.answers == [(channel, number, None)]
 
 
-@known("RouteHandle.add puts no low queue into `rejecting`, so the limit is exceeded")
 def test_a_queue_that_refuses_is_asked_for_messages_granted_qos_0_too(bench):
     bench.queue("full", max_length=1, overflow=Overflow.REJECT_PUBLISH)
     bench.bind("amq.topic", "full", "k", qos=0)
@@ -113,7 +103,6 @@ class Failing(Sink):
         raise RuntimeError("broken front-end")
 
 
-@known("Engine.consumer_failed does not call ConsumerSink.cancelled")
 def test_sink_that_fails_is_told_that_its_consumer_is_gone(bench):
     bench.queue()
     _, sink = bench.consume(sink=Failing())
@@ -121,7 +110,6 @@ def test_sink_that_fails_is_told_that_its_consumer_is_gone(bench):
     assert len(sink.cancellations) == 1
 
 
-@known("Engine.consumer_failed does not delete an auto-delete queue, nor can cancel do it later")
 def test_auto_delete_queue_goes_with_its_last_consumer_when_that_failed(bench):
     bench.queue(auto_delete=True)
     bench.consume(sink=Failing())
@@ -129,7 +117,6 @@ def test_auto_delete_queue_goes_with_its_last_consumer_when_that_failed(bench):
     assert "q" not in bench.engine.vhost("/").queues
 
 
-@known("Engine._publish_transient lets a front-end's fault through to the publisher")
 def test_sink_that_fails_with_a_transient_message_does_not_reach_the_publisher(bench):
     bench.queue(keep_transient=False)
     bench.consume(sink=Failing())
@@ -137,7 +124,6 @@ def test_sink_that_fails_with_a_transient_message_does_not_reach_the_publisher(b
     assert [name for name, _ in bench.events.failures] == ["q"]
 
 
-@known("Engine.consumer_failed does not raise the generation: cached taps stay")
 def test_sink_that_failed_is_handed_no_transient_message_any_more(bench):
     bench.queue(keep_transient=False)
     _, sink = bench.consume(sink=Failing())
@@ -151,13 +137,11 @@ def test_sink_that_failed_is_handed_no_transient_message_any_more(bench):
     assert calls == [b"transient"]
 
 
-@known("msgspec can't decode a union of bytes and str (Properties.correlation_id)")
 def test_properties_come_back_as_they_were_written():
     properties = Properties(headers={"a": 1}, correlation_id="c", priority=3)
     assert decode_properties(encode_properties(properties)) == properties
 
 
-@known("decode_properties raises TypeError")
 def test_headers_exchange_routes_by_the_headers_of_a_message(bench):
     bench.queue()
     bench.engine.definitions.bind("/", Binding("amq.headers", "q", arguments={"a": 1}), None)
@@ -168,7 +152,6 @@ def test_headers_exchange_routes_by_the_headers_of_a_message(bench):
     assert sink.bodies == [b"1"]
 
 
-@known("what the decoder raises reaches the publisher")
 def test_headers_that_can_not_be_decoded_refuse_the_message_and_spare_the_publisher(bench):
     bench.queue()
     bench.engine.definitions.bind("/", Binding("amq.headers", "q", arguments={"a": 1}), None)
@@ -178,7 +161,6 @@ def test_headers_that_can_not_be_decoded_refuse_the_message_and_spare_the_publis
     assert bench.engine.vhost("/").queues["q"].count == 0
 
 
-@known("Definitions.delete_exchange does not look whether sources of removed bindings are spent")
 def test_auto_delete_exchange_goes_when_the_exchange_behind_its_last_binding_is_deleted(bench):
     definitions = bench.engine.definitions
     definitions.declare_exchange("/", ExchangeSpec("source", "fanout", auto_delete=True))
@@ -189,7 +171,6 @@ def test_auto_delete_exchange_goes_when_the_exchange_behind_its_last_binding_is_
         definitions.declare_exchange("/", ExchangeSpec("source", "fanout"), passive=True)
 
 
-@known("BrokerChannel.ack does not look whether it holds the delivery itself")
 def test_channel_can_not_ack_what_another_channel_holds_now(bench):
     bench.queue()
     one, other = (BrokerChannel(bench.engine, Principal("u"), None, None, SimpleNamespace(waiting=[])) for _ in range(2))
