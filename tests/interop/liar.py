@@ -1,0 +1,32 @@
+"""A broker that lies: it sends PUBACKs before the commit (to show that the test for that can fail).
+
+Run as ``python -m tests.interop.liar serve ...``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from gateway.cli import main
+from gateway.runtime.committer import Committer
+
+WRITE_TAKES_S = 0.02
+
+
+def lie() -> None:
+    """Release outcomes when a batch is handed over, and let the disk be slow."""
+    honest_write: Callable[[Committer, Any], None] = Committer._write
+
+    def write(committer: Committer, commit: Any) -> None:
+        committer._release()
+        time.sleep(WRITE_TAKES_S)
+        honest_write(committer, commit)
+
+    Committer._write = write  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    lie()
+    main()
