@@ -140,6 +140,7 @@ def test_it_goes_on_when_nobody_reads_its_output(tidegate):
             socket.create_connection(("127.0.0.1", port)).close()
             break
         except ConnectionRefusedError:
+            assert broker.process.poll() is None, broker.errors
             assert time.monotonic() - begin < LONGEST_S, broker.errors
             time.sleep(0.05)
     broker.signal(signal.SIGTERM)
