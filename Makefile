@@ -39,7 +39,7 @@ lint: $(MADE)
 	$(BIN)/lint-imports --no-logo
 
 bench: $(MADE)
-	$(BIN)/python -m bench
+	set -e; for bench in $$(grep -l __main__ bench/*.py); do echo "== $$bench"; $(BIN)/python $$bench; done
 
 reference: $(MADE)
 	$(BIN)/python -m gateway.cli.reference
