@@ -15,7 +15,7 @@ from typing import TextIO
 
 import trio
 
-from gateway.api import ConfigError, ListenError
+from gateway.api import ConfigError, ListenError, Log
 from gateway.config import Config
 from gateway.errors import GatewayError, JournalLocked, JournalUnwritable
 from gateway.host import Host, RootLog, State
@@ -99,7 +99,7 @@ async def serve(
         GatewayError: the start failed; what had been started is stopped, the journal closed clean.
     Cancellation: ends at once, as a crash would; nothing confirmed is lost.
     """
-    journal = make_journal(config)
+    journal = make_journal(config, log)
     authenticate = Authentication(anonymous=anonymous).authenticate
     broker = Broker(journal, limits=config.runtime_limits(), authenticate=authenticate, log=log)
     failure: GatewayError | None = None
@@ -124,15 +124,18 @@ async def serve(
         raise failure
 
 
-def make_journal(config: Config) -> Journal:
-    """Return the journal that a configuration names; not open yet."""
+def make_journal(config: Config, log: Log) -> Journal:
+    """Return the journal that a configuration names; not open yet. Damage that it finds is logged."""
     if config.journal.kind == "memory":
         from gateway.journal.memory import MemoryJournal
 
         return MemoryJournal()
     from gateway.journal.sqlite import SqliteJournal
 
-    return SqliteJournal(config.broker.data_dir.absolute(), wal_autocheckpoint=config.journal.wal_autocheckpoint)
+    def report(damage: str) -> None:
+        log.error("the journal is damaged", damage=damage)
+
+    return SqliteJournal(config.broker.data_dir.absolute(), wal_autocheckpoint=config.journal.wal_autocheckpoint, report=report)
 
 
 async def _cancel_when(stop: Callable[[], Awaitable[None]], scope: trio.CancelScope) -> None:
