@@ -26,10 +26,21 @@ class Child:
         module: run with ``python -m``.
         directory: where that file goes.
         on_line: called with every line, in a thread of this child's.
+        end_s: how long it may take to end when it is terminated.
     """
 
-    def __init__(self, name: str, module: str, arguments: Sequence[str], directory: Path, on_line: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        module: str,
+        arguments: Sequence[str],
+        directory: Path,
+        on_line: Callable[[str], None],
+        *,
+        end_s: float = _END_S,
+    ) -> None:
         self.name = name
+        self._end_s = end_s
         self._complaints = directory / f"{name}.log"
         with self._complaints.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter, our own module
@@ -98,5 +109,5 @@ class Child:
         """Terminate it; kill it if it does not end."""
         if self.status is None:
             self._process.terminate()
-        if not self.wait(_END_S):
+        if not self.wait(self._end_s):
             self.kill()

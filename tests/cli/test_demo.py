@@ -1,0 +1,139 @@
+"""Does the demo show what it claims, and does it clean up?"""
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+from gateway.cli.demo import run as running
+from gateway.cli.demo.children import Child
+from gateway.cli.demo.run import Plan, run_demo
+
+TIDEGATE = str(Path(sys.executable).with_name("tidegate"))
+SHORT = ["--seconds", "4", "--sensors", "4", "--workers", "2"]
+
+pytest.importorskip("gateway_zeromq.plugin")
+
+
+@pytest.fixture
+def marked(tmp_path):
+    """An environment by which the demo's processes are known, with a directory of its own for temporary files."""
+    return os.environ | {"TIDEGATE_TEST_MARK": uuid.uuid4().hex, "TMPDIR": str(tmp_path)}
+
+
+def alive(environment):
+    """The pids of all processes with this environment's mark."""
+    mark = f"TIDEGATE_TEST_MARK={environment['TIDEGATE_TEST_MARK']}".encode()
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (process / "environ").read_bytes():
+                found.append(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
+def ends(environment, seconds):
+    deadline = time.monotonic() + seconds
+    while alive(environment) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not alive(environment)
+
+
+def demo(environment):
+    return subprocess.Popen(
+        [TIDEGATE, "demo", *SHORT], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+needs_amqtt = pytest.mark.skipif(importlib.util.find_spec("amqtt") is None, reason="amqtt is not installed")
+needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="there is no /proc here")
+
+
+@pytest.mark.slow
+@needs_amqtt
+@needs_proc
+def test_a_short_demo_loses_nothing_and_leaves_nothing_behind(marked, tmp_path):
+    process = demo(marked)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, out
+    table = {words[0]: int(words[1]) for line in out.splitlines() if len(words := line.split()) == 2 and words[1].isdigit()}
+    assert set(table) == {"confirmed", "delivered", "lost", "duplicated", "redelivered"}
+    assert table["confirmed"] > 100
+    assert table["delivered"] >= table["confirmed"]
+    assert table["lost"] == 0
+    assert "killed with SIGKILL" in out
+    assert list(tmp_path.iterdir()) == []
+    assert ends(marked, 0)
+
+
+@pytest.mark.slow
+@needs_amqtt
+@needs_proc
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_no_process_outlives_a_demo_that_is_ended(marked, end):
+    with demo(marked) as process:
+        for line in process.stdout:
+            if " confirmed " in line:
+                break
+        assert len(alive(marked)) == 1 + 1 + 1 + 2, "the demo, its broker, its sensors, its workers"
+        process.send_signal(end)
+        assert ends(marked, 15)
+    assert process.returncode != 0
+
+
+@pytest.mark.slow
+@needs_amqtt
+def test_with_a_journal_that_keeps_nothing_the_demo_fails(monkeypatch, capsys):
+    monkeypatch.setattr(running, "_CONFIGURATION", running._CONFIGURATION + '[journal]\nkind = "memory"\n')
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert run_demo(Plan(4.0, 4, 2)) == 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert "Every confirmed message was delivered" not in capsys.readouterr().out
+
+
+def test_without_amqtt_the_demo_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert run_demo(Plan()) == 2
+    assert "pip install 'tidegate[demo]'" in capsys.readouterr().err
+
+
+def test_a_child_that_does_not_end_when_asked_is_killed(tmp_path):
+    stubborn = tmp_path / "stubborn.py"
+    stubborn.write_text(
+        "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('here', flush=True)\ntime.sleep(60)\n"
+    )
+    lines = []
+    with Child("stubborn", "stubborn", [], tmp_path, lines.append, end_s=0.2) as child:
+        while not lines:
+            time.sleep(0.01)
+        pid = child.pid
+    assert lines == ["here"]
+    assert child.status == -signal.SIGKILL
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_a_child_ends_when_its_parent_is_gone(tmp_path):
+    orphan = tmp_path / "orphan.py"
+    orphan.write_text("import time\nfrom gateway.cli.demo.reports import watch_parent\nwatch_parent()\ntime.sleep(60)\n")
+    with Child("orphan", "orphan", [], tmp_path, print) as child:
+        child._process.stdin.close()
+        assert child.wait(10)
+        assert child.status == 1
+
+
+def test_a_broker_that_does_not_start_is_told_with_its_own_words(tmp_path):
+    broker = running.Broker(tmp_path)
+    broker.mqtt = "tcp://nonsense"
+    with pytest.raises(running.DemoFailed, match=r"(?s)ended with status 2.*frontend\.mqtt"):
+        broker.start()

@@ -1,0 +1,169 @@
+"""Does the README do what it says? Its blocks are run, with free ports in place of the standard ones."""
+
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from gateway.client import connect
+from tests.live_broker import CONFIGURATION, LiveBroker
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+PORTS = {1883: "mqtt", 5557: "PULL", 5558: "PUSH", 5570: "ROUTER"}
+
+
+def block(name):
+    """The fenced block behind the comment `<!-- name -->`."""
+    (text,) = re.findall(rf"^<!-- {name} -->\n```\w*\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    return text
+
+
+def moved(text, broker):
+    """Put the broker's real ports in place of the standard ones."""
+    for port, kind in PORTS.items():
+        text = text.replace(str(port), broker.addresses[kind].rpartition(":")[2])
+    return text
+
+
+pytest.importorskip("gateway_zeromq.plugin")
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory):
+    with LiveBroker(tmp_path_factory.mktemp("broker")) as live:
+        yield live
+
+
+@pytest.fixture
+def running():
+    """Start Python programs; they end with the test."""
+    processes = []
+
+    def start(text):
+        process = subprocess.Popen([sys.executable, "-u", "-c", text], stdout=subprocess.PIPE, text=True)
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def say_with_mosquitto_pub(text, broker):
+    if shutil.which("mosquitto_pub") is None:
+        pytest.skip("mosquitto_pub is not installed")
+    host, port = broker.mqtt.split(":")
+    command = text.strip().replace("mosquitto_pub ", f"mosquitto_pub -h {host} -p {port} ")
+    subprocess.run(command, shell=True, check=True, timeout=20)
+
+
+def test_three_clients_print_what_the_readme_says(broker, running):
+    pytest.importorskip("paho.mqtt")
+    worker = running(moved(block("worker"), broker))
+    say_with_mosquitto_pub(block("device"), broker)
+    subprocess.run([sys.executable, "-c", moved(block("paho"), broker)], check=True, timeout=20)
+    said = block("prints").splitlines()
+    assert [worker.stdout.readline().rstrip("\n") for _ in said] == said
+
+
+def test_messages_wait_on_disk_for_a_worker_that_is_started_last(tmp_path, running):
+    pytest.importorskip("paho.mqtt")
+    with LiveBroker(tmp_path) as broker:
+        subprocess.run([sys.executable, "-c", moved(block("paho"), broker)], check=True, timeout=20)
+        broker.kill()
+        broker.start()
+        worker = running(moved(block("worker"), broker))
+        assert worker.stdout.readline() == "hello from paho\n"
+
+
+def test_the_acknowledging_worker_prints_what_a_device_says(broker, running):
+    worker = running(moved(block("acknowledging"), broker))
+    with connect(broker.addresses["ROUTER"]) as client:
+        client.declare_queue("readings", durable=True)
+        client.bind("readings", "amq.topic", "sensors.#")
+        client.publish("amq.topic", "sensors.press3", b"21.5", wait=True)
+    assert worker.stdout.readline() == "sensors.press3 21.5\n"
+
+
+def test_the_broker_says_at_start_what_the_readme_shows(broker):
+    shown = block("serve").splitlines()
+    listening = [re.sub(r"\d+$", "PORT", line) for line in broker.lines if line.startswith("listening")]
+    assert [re.sub(r"\d+$", "PORT", line) for line in shown if line.startswith("listening")] == listening
+    assert shown[-1] == "ready"
+
+
+def test_the_test_s_endpoints_are_those_that_a_broker_has_without_configuration(tmp_path):
+    """The README shows the standard ports; the tests above use free ones. Is it the same otherwise?"""
+    import tomllib
+
+    from gateway_zeromq.plugin import tidegate_frontends
+
+    (front_end,) = tidegate_frontends()
+    written = front_end.settings_model.model_validate({"endpoint": tomllib.loads(CONFIGURATION)["frontend"]["zeromq"]["endpoint"]})
+    assert front_end.addresses(front_end.settings_model()) == front_end.addresses(written)
+    without_names = [endpoint.model_dump(exclude={"name"}) for endpoint in written.endpoint]
+    assert [endpoint.model_dump(exclude={"name"}) for endpoint in front_end.settings_model().endpoint] == without_names
+
+
+def test_the_two_commands_are_targets_of_the_makefile():
+    commands = re.findall(r"^make (\w+)", README, re.MULTILINE)
+    assert commands == ["demo", "test"]
+    for command in commands:
+        assert re.search(rf"^{command}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def install(directory):
+    """Put the README's front-end into a directory as an installed distribution is."""
+    (directory / "lines.py").write_text(block("frontend"))
+    info = directory / "lines-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lines\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[tidegate.frontends]\nlines = lines\n")
+    assert 'lines = "lines"' in README
+
+
+def test_the_front_end_of_the_readme_joins_mqtt_s_topics(tmp_path, monkeypatch):
+    mqtt = pytest.importorskip("paho.mqtt.publish")
+    install(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    configuration = textwrap.dedent("""\
+        [frontend.mqtt]
+        listen = ["tcp://127.0.0.1:0"]
+
+        [frontend.zeromq]
+        enabled = false
+
+        [frontend.lines]
+        listen = ["tcp://127.0.0.1:0"]
+    """)
+    with LiveBroker(tmp_path, configuration) as broker:
+        host, port = broker.mqtt.split(":")
+        peer = socket.create_connection(broker.where("lines"), timeout=10)
+        with peer, peer.makefile("rw", newline="\n") as stream:
+
+            def ask(line):
+                stream.write(line + "\n")
+                stream.flush()
+                return stream.readline().rstrip("\n")
+
+            assert ask("BIND readings plant.#") == "OK"
+            assert ask("TAKE readings") == "EMPTY"
+            assert ask("PUT plant.3 from lines") == "OK"
+            mqtt.single("plant/3", "from mqtt", qos=1, hostname=host, port=int(port))
+            assert ask("TAKE readings") == "MESSAGE from lines"
+            assert ask("DONE") == "OK"
+            assert ask("TAKE readings") == "MESSAGE from mqtt"
+            assert ask("TAKE nothing").startswith("NO ")
+            assert ask("DANCE") == "NO what?"
+        again = socket.create_connection(broker.where("lines"), timeout=10)
+        with again, again.makefile("rw", newline="\n") as stream:
+            stream.write("TAKE readings\n")
+            stream.flush()
+            assert stream.readline() == "MESSAGE from mqtt\n", "it was not DONE, so it is there again"
