@@ -28,8 +28,8 @@ from gateway.version import version_line
 Say = Callable[[str], None]
 
 _FILES_BESIDE_CONNECTIONS = 1_000
-_CLOSING_S = 1.0
-"""What front-ends have, after the broker has told their connections to end, to see them closed."""
+_CLOSING_S = 3.0
+"""What front-ends have, after the broker has told their connections to end, to see goodbyes read and sockets closed."""
 
 _COLLECTION_THRESHOLDS = (50_000, 20, 100)
 

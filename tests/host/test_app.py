@@ -79,6 +79,19 @@ async def test_asked_to_stop_while_a_front_end_starts_it_stops(composed, log, au
     assert [service.state for service in host.services.values()] == [State.CLOSED, State.CLOSED]
 
 
+async def test_a_front_end_that_does_not_end_is_cut_off_after_the_drain_timeout(composed, log, autojump_clock):
+    code = serve_code("task_status.started()\nawait trio.sleep_forever()")
+    config, host = composed({"a": code}, "limits.drain_timeout_s=7")
+
+    async def stop():
+        pass
+
+    await serve(config, host, anonymous=True, log=log, say=[].append, stop=stop)
+    assert 7 <= trio.current_time() <= 12
+    assert host.services["a"].state is State.CLOSED
+    assert any("cut off" in event for _, event, _ in log.lines)
+
+
 async def test_with_no_front_end_at_all_it_runs_and_says_so(composed, log, autojump_clock):
     config, host = composed({"a": serve_code("raise KeyError('x')")})
 
