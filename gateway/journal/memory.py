@@ -1,0 +1,229 @@
+"""What is a journal that keeps nothing beyond the process?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from gateway.errors import JournalError
+from gateway.model.declare import BindingOptions
+from gateway.model.message import Address, Message
+from gateway.model.records import (
+    Batch,
+    Bound,
+    DeliveryCounted,
+    ExchangeDeclared,
+    ExchangeDeleted,
+    Page,
+    PagedReference,
+    QueueDeclared,
+    QueueDeleted,
+    QueueDepth,
+    QueuePurged,
+    Record,
+    Reference,
+    Retained,
+    StatePut,
+    Unbound,
+)
+
+_SEGMENT = object()
+"""What references have for a segment here; their slot is a number that is never used again."""
+
+
+class _Stored:
+    """A reference on the would-be disk: a copy, as nothing of the engine's would be there."""
+
+    __slots__ = ("count", "message", "options", "position")
+
+    def __init__(self, reference: Reference) -> None:
+        self.message: Message = _copy(reference.message)
+        self.position: int = reference.position
+        self.options: BindingOptions | None = reference.options
+        self.count: int = 0
+
+
+class MemoryStore:
+    """What a disk would hold. It outlives the journal that writes it, so that tests can crash one and start another."""
+
+    def __init__(self) -> None:
+        self.definitions: dict[tuple[str, ...], Record] = {}
+        self.references: dict[int, dict[int, _Stored]] = {}
+        self.next_number: int = 0
+
+
+class MemoryCommit:
+    """A batch, ready to be stored."""
+
+    __slots__ = ("counts", "floors", "records", "settled", "stored")
+
+    def __init__(self) -> None:
+        self.stored: list[tuple[int, int, _Stored]] = []
+        self.settled: list[tuple[int, int]] = []
+        self.floors: dict[int, int] = {}
+        self.records: list[Record] = []
+        self.counts: list[tuple[int, int, int]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self.stored or self.settled or self.floors or self.records or self.counts)
+
+
+class MemoryJournal:
+    """Implements `gateway.journal.port.Journal` without a disk: for tests under a virtual clock, and for who asks for it.
+
+    Commits are done at once, on the calling thread.
+
+    Args:
+        store: what an earlier one left.
+    """
+
+    def __init__(self, store: MemoryStore | None = None) -> None:
+        self.store = store or MemoryStore()
+        self._deferred: list[Reference] = []
+        self._unwritten: set[int] = set()
+        self._floors: dict[int, int] = {}
+
+    @property
+    def durability(self) -> str:
+        """See `Journal.durability`."""
+        return "in memory only: what is confirmed does NOT survive the end of the process"
+
+    def open(self) -> None:
+        """See `Journal.open`."""
+        self._deferred = []
+        self._unwritten = set()
+        self._floors = {}
+
+    def load(self) -> Iterator[Record]:
+        """See `Journal.load`."""
+        definitions = list(self.store.definitions.values())
+        for kind in (ExchangeDeclared, QueueDeclared, Bound):
+            yield from (record for record in definitions if isinstance(record, kind))
+        for queue_id, references in self.store.references.items():
+            if references:
+                size = sum(len(stored.message.body) for stored in references.values())
+                yield QueueDepth(queue_id, len(references), size, max(stored.position for stored in references.values()) + 1)
+        for record in definitions:
+            if isinstance(record, Retained) and record.message is not None:
+                yield Retained(record.vhost, record.exchange, record.key, _copy(record.message))
+            elif isinstance(record, StatePut):
+                yield record
+
+    def close(self, *, clean: bool = True) -> None:
+        """See `Journal.close`."""
+        rest = self.prepare(Batch()) if clean else None
+        if rest is not None:
+            self._store(rest)
+
+    # -- writing ------------------------------------------------------------
+
+    def prepare(self, batch: Batch) -> MemoryCommit | None:
+        """See `Journal.prepare`."""
+        commit = MemoryCommit()
+        first_number = self.store.next_number
+        gone = {record.queue_id for record in batch.records if isinstance(record, QueueDeleted)}
+        for record in batch.records:
+            if isinstance(record, QueueDeleted | QueuePurged):
+                self._floors[record.queue_id] = commit.floors[record.queue_id] = first_number
+        for message in batch.messages:
+            self._add(commit, message, gone)
+        for reference in (*batch.settled, *self._deferred):
+            if reference.segment is not None:
+                self._unwritten.add(reference.slot)
+                commit.settled.append((reference.queue_id, reference.slot))
+        self._deferred = batch.deferred
+        for record in batch.records:
+            if not isinstance(record, DeliveryCounted):
+                commit.records.append(record)
+            elif record.reference.segment is not None:
+                commit.counts.append((record.reference.queue_id, record.reference.slot, record.count))
+        return commit or None
+
+    def _add(self, commit: MemoryCommit, message: Message, gone: set[int]) -> None:
+        references = (message.first, *(message.more or ()))
+        message.first = message.more = None
+        if message.live <= 0:
+            return
+        for reference in references:
+            if reference is None or reference.settled or reference.queue_id in gone:
+                continue
+            reference.segment = _SEGMENT
+            reference.slot = self.store.next_number
+            self.store.next_number += 1
+            commit.stored.append((reference.queue_id, reference.slot, _Stored(reference)))
+
+    def write(self, commit: MemoryCommit, done: Callable[[JournalError | None], None]) -> None:
+        """See `Journal.write`."""
+        self._store(commit)
+        done(None)
+
+    def _store(self, commit: MemoryCommit) -> None:
+        references = self.store.references
+        for queue_id, floor in commit.floors.items():
+            there = references.pop(queue_id, {})
+            references[queue_id] = {number: stored for number, stored in there.items() if number >= floor}
+        for queue_id, number, stored in commit.stored:
+            references.setdefault(queue_id, {})[number] = stored
+        for queue_id, number, count in commit.counts:
+            if number in references.get(queue_id, {}):
+                references[queue_id][number].count = count
+        for queue_id, number in commit.settled:
+            references.get(queue_id, {}).pop(number, None)
+            self._unwritten.discard(number)
+        for record in commit.records:
+            self._define(record)
+
+    def _define(self, record: Record) -> None:
+        definitions = self.store.definitions
+        match record:
+            case ExchangeDeclared(vhost=vhost, spec=exchange):
+                definitions["exchange", vhost, exchange.name] = record
+            case ExchangeDeleted(vhost=vhost, name=name):
+                definitions.pop(("exchange", vhost, name), None)
+            case QueueDeclared(vhost=vhost, spec=queue):
+                definitions["queue", vhost, queue.name] = record
+            case QueueDeleted(vhost=vhost, name=name, queue_id=queue_id):
+                definitions.pop(("queue", vhost, name), None)
+                self.store.references.pop(queue_id, None)
+            case Bound(vhost=vhost, binding=binding):
+                definitions["binding", vhost, *map(str, binding.identity())] = record
+            case Unbound(vhost=vhost, binding=binding):
+                definitions.pop(("binding", vhost, *map(str, binding.identity())), None)
+            case Retained(vhost=vhost, exchange=exchange_name, key=key):
+                definitions["retained", vhost, exchange_name, key] = record
+            case StatePut(namespace=namespace, key=key, value=value):
+                definitions["state", namespace, key] = record
+                if value is None:
+                    del definitions["state", namespace, key]
+            case _:
+                pass
+
+    # -- reading ------------------------------------------------------------
+
+    def read_page(self, queue_id: int, after_position: int, max_bytes: int, done: Callable[[Callable[[], Page]], None]) -> None:
+        """See `Journal.read_page`. Cost: the number of references that the queue has."""
+        done(partial(self._page, queue_id, after_position, max_bytes))
+
+    def _page(self, queue_id: int, after_position: int, max_bytes: int) -> Page:
+        floor = self._floors.get(queue_id, 0)
+        live = [
+            (stored.position, number, stored)
+            for number, stored in self.store.references.get(queue_id, {}).items()
+            if stored.position > after_position and number >= floor and number not in self._unwritten
+        ]
+        live.sort()
+        references: list[PagedReference] = []
+        size = 0
+        for position, number, stored in live:
+            if references and size >= max_bytes:
+                break
+            size += len(stored.message.body)
+            references.append(PagedReference(_copy(stored.message), position, stored.options, _SEGMENT, number, stored.count))
+        return Page(queue_id, references)
+
+
+def _copy(message: Message) -> Message:
+    """Return what a disk would give back of a message."""
+    address = Address(message.address.vhost, message.address.exchange, message.address.routing_key)
+    wire_tag, wire = message.wire_tag, message.wire
+    return Message(address, message.body, message.persistent, wire_tag, wire, message.priority, message.expires_at_ms)

@@ -1,0 +1,191 @@
+"""How do the segments of a queue come back from the disk, without a hand on what the main thread owns?"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import TypeAlias
+from zlib import crc32
+
+from gateway.errors import JournalError
+from gateway.journal.index import Index
+
+LISTED = 256
+"""How many segments are looked at in one statement."""
+READ_BYTES = 1 << 20
+"""How much is read in one statement, unless one segment is larger."""
+
+_LIST = """
+SELECT json_group_array(json_array(seg, first_position, last_position, size)) FROM (
+  SELECT seg, first_position, last_position,
+    (SELECT length(idx) + length(body) FROM seg WHERE id = segq.seg) AS size
+  FROM segq WHERE queue = ? AND priority = 0 AND last_position > ? ORDER BY first_position LIMIT ?)
+"""
+# All of it in one row: Python's lock is let go of, and waited for, once per row. A concatenation of blobs is a blob.
+_READ = """
+SELECT json_group_array(json_array(seg.id, first_position, last_position, live, live_bytes, crc,
+    length(idx), length(body), coalesce(length(bits), 0))),
+  CAST(group_concat(idx, '') AS BLOB), CAST(group_concat(body, '') AS BLOB), CAST(group_concat(bits, '') AS BLOB),
+  (SELECT json_group_array(json_array(seg, slot, count)) FROM redelivered WHERE seg IN (SELECT value->>0 FROM json_each(?1)))
+FROM json_each(?1) AS wanted
+  CROSS JOIN segq
+    ON segq.queue = ?2 AND segq.priority = 0 AND segq.first_position = wanted.value->>1 AND segq.seg = wanted.value->>0
+  CROSS JOIN seg ON seg.id = segq.seg
+  LEFT JOIN segack ON segack.seg = seg.id
+"""
+
+
+@dataclass(slots=True)
+class StoredSegment:
+    """A segment as it was on disk. ``damaged``: it can't be trusted; ``index``: None if not even that can be read.
+
+    ``numbers``: of the queue that asked: live references, live bytes, first and last position.
+    """
+
+    id: int
+    numbers: list[int]
+    bits: bytes
+    body: bytes
+    index: Index | None
+    damaged: bool
+    counts: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class StoredPage:
+    """Whole segments of a queue. ``covered``: the position up to which nothing else is on disk; ``at_end``: nor after that."""
+
+    segments: list[StoredSegment]
+    covered: int
+    at_end: bool
+
+
+Put: TypeAlias = Callable[[StoredPage | JournalError], None]
+
+
+class Reader:
+    """The thread with a read-only connection. Every statement is short: what is read holds up no checkpoint."""
+
+    def __init__(self, path: str, connect: Callable[[], sqlite3.Connection]) -> None:
+        self._path = path
+        self._connect = connect
+        self._connection: sqlite3.Connection | None = None
+        self._jobs: SimpleQueue[tuple[int, int, int, Put] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="journal-reader", daemon=True)
+        self._thread.start()
+
+    def put(self, queue_id: int, after_position: int, max_bytes: int, put: Put) -> None:
+        """Read a page; `put` is called on the reader's thread."""
+        self._jobs.put((queue_id, after_position, max_bytes, put))
+
+    def read(self, queue_id: int, after_position: int, max_bytes: int) -> StoredPage | JournalError:
+        """Read a page and wait for it."""
+        answer: SimpleQueue[StoredPage | JournalError] = SimpleQueue()
+        self.put(queue_id, after_position, max_bytes, answer.put)
+        return answer.get()
+
+    def stop(self) -> None:
+        """Read what was asked for and end."""
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            queue_id, after_position, max_bytes, put = job
+            put(self._read_page(queue_id, after_position, max_bytes))
+            del job, put
+        if self._connection is not None:
+            self._connection.close()
+
+    def _read_page(self, queue_id: int, after_position: int, max_bytes: int) -> StoredPage | JournalError:
+        try:
+            if self._connection is None:
+                self._connection = self._connect()
+            return _page(self._connection, queue_id, after_position, max_bytes)
+        except Exception as error:  # the edge of the thread: who waits must hear of it
+            if isinstance(error, sqlite3.Error) and self._connection is not None:
+                self._connection.close()
+                self._connection = None
+            return error if isinstance(error, JournalError) else JournalError(f"{self._path}: {error}")
+
+
+def _page(connection: sqlite3.Connection, queue_id: int, after_position: int, max_bytes: int) -> StoredPage:
+    limit = LISTED
+    while True:
+        (text,) = connection.execute(_LIST, (queue_id, after_position, limit)).fetchone()
+        listed: list[list[int]] = json.loads(text)
+        chosen, covered = _choose(listed, max_bytes)
+        if chosen < len(listed) or len(listed) < limit:
+            break
+        limit *= 2  # all that was listed overlaps: what comes next may too
+    page = StoredPage([], max(covered, after_position), at_end=chosen == len(listed))
+    for wanted in _portions(listed[:chosen]):
+        page.segments += _segments(connection, queue_id, wanted)
+    return page
+
+
+def _choose(listed: list[list[int]], max_bytes: int) -> tuple[int, int]:
+    """Return how many of the first segments make a page, and the position that they cover. Those that overlap stay together."""
+    covered = size = 0
+    for number, (_, first, last, segment_bytes) in enumerate(listed):
+        if number and size >= max_bytes and first > covered:
+            return number, covered
+        covered = max(covered, last)
+        size += segment_bytes or 0
+    return len(listed), covered
+
+
+def _portions(listed: list[list[int]]) -> list[list[list[int]]]:
+    portions: list[list[list[int]]] = []
+    size = READ_BYTES
+    for segment_id, first, _, segment_bytes in listed:
+        if size + (segment_bytes or 0) > READ_BYTES:
+            portions.append([])
+            size = 0
+        portions[-1].append([segment_id, first])
+        size += segment_bytes or 0
+    return portions
+
+
+def _segments(connection: sqlite3.Connection, queue_id: int, wanted: list[list[int]]) -> list[StoredSegment]:
+    """Read segments. Those that went since they were listed are left out: nothing of them was live any more."""
+    try:
+        return _read(connection, queue_id, wanted)
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CORRUPT:
+            raise
+    if len(wanted) > 1:
+        return [segment for one in wanted for segment in _segments(connection, queue_id, [one])]
+    query = "SELECT live, live_bytes, first_position, last_position FROM segq WHERE queue = ? AND seg = ?"
+    numbers = connection.execute(query, (queue_id, wanted[0][0])).fetchone()
+    return [StoredSegment(wanted[0][0], list(numbers), b"", b"", None, damaged=True)] if numbers else []
+
+
+def _read(connection: sqlite3.Connection, queue_id: int, wanted: list[list[int]]) -> list[StoredSegment]:
+    head, idx, body, bits, counts = connection.execute(_READ, (json.dumps(wanted), queue_id)).fetchone()
+    found: dict[int, StoredSegment] = {}
+    idx_at = body_at = bits_at = 0
+    for segment_id, first, last, live, live_bytes, crc, idx_bytes, body_bytes, bits_bytes in json.loads(head):
+        one_idx = idx[idx_at : idx_at + idx_bytes]
+        one_body = body[body_at : body_at + body_bytes]
+        one_bits = bits[bits_at : bits_at + bits_bytes] if bits_bytes else b""
+        idx_at, body_at, bits_at = idx_at + idx_bytes, body_at + body_bytes, bits_at + bits_bytes
+        damaged = crc32(one_body, crc32(one_idx)) != crc
+        index = _index(one_idx)
+        numbers = [live, live_bytes, first, last]
+        found[segment_id] = StoredSegment(segment_id, numbers, one_bits, one_body, index, damaged or index is None)
+    for segment_id, slot, count in json.loads(counts):
+        if segment_id in found:
+            found[segment_id].counts[slot] = count
+    return list(found.values())
+
+
+def _index(idx: bytes) -> Index | None:
+    try:
+        return Index(idx)
+    except JournalError:
+        return None

@@ -1,0 +1,170 @@
+"""How is a data directory taken, and its journal opened?"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from pathlib import Path
+from urllib.parse import quote
+
+from gateway.errors import JournalError, JournalLocked, JournalUnwritable
+from gateway.journal.columns import SUPPORTED
+from gateway.journal.migrate import bring_up_to_date
+
+DATABASE = "journal.db"
+LOCK = "journal.lock"
+OLDEST_SQLITE = (3, 38, 0)
+SYNCHRONOUS = ("OFF", "NORMAL", "FULL", "EXTRA")
+_BUSY_TIMEOUT_S = 5.0
+
+
+def check_platform() -> None:
+    """Raise JournalError if SQLite or the machine can't do what the journal needs."""
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        oldest = ".".join(map(str, OLDEST_SQLITE))
+        raise JournalError(f"the journal needs SQLite {oldest} or later; this Python has {sqlite3.sqlite_version}")
+    if not SUPPORTED:
+        raise JournalError("the journal needs a little-endian machine (x86-64 or arm64)")
+
+
+class DirectoryLock:
+    """The right to a data directory, as long as this process lives or until it is released."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / LOCK
+        self._fd = -1
+
+    def acquire(self) -> None:
+        """Take it.
+
+        Raises:
+            JournalLocked: another process has it; the text names it.
+            JournalUnwritable: the lock file can't be written.
+        """
+        try:
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise JournalUnwritable(f"{self._path} can't be written: {error.strerror}") from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        except BlockingIOError as error:
+            pid = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
+            os.close(fd)
+            raise JournalLocked(f"{self._path.parent} is in use by another broker, process {pid}") from error
+        except OSError as error:
+            os.close(fd)
+            raise JournalUnwritable(f"{self._path} can't be locked: {error.strerror}") from error
+        self._fd = fd
+
+    def release(self) -> None:
+        """Let go of it. The file stays: removing it would let two brokers in at once."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def make_directory(directory: Path) -> None:
+    """Make the data directory and an empty database, for this user alone, if they aren't there.
+
+    Raises:
+        JournalUnwritable: they can't be made.
+    """
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise JournalUnwritable(f"the data directory {directory} can't be made: {error.strerror}") from error
+
+
+def make_database(path: Path) -> None:
+    """Make an empty database file, for this user alone. Raises JournalUnwritable."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise JournalUnwritable(f"{path} can't be written: {error.strerror}") from error
+
+
+def connect(path: Path, *, synchronous: str, wal_autocheckpoint: int) -> sqlite3.Connection:
+    """Open the connection that writes. Raises sqlite3.Error, or JournalError if the file system is not up to it."""
+    connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    try:
+        _configure(connection, path, synchronous, wal_autocheckpoint)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _configure(connection: sqlite3.Connection, path: Path, synchronous: str, wal_autocheckpoint: int) -> None:
+    for pragma in (
+        "page_size = 4096",
+        "auto_vacuum = NONE",
+        "journal_mode = WAL",
+        f"synchronous = {synchronous}",
+        "secure_delete = OFF",
+        f"wal_autocheckpoint = {wal_autocheckpoint}",
+        "journal_size_limit = -1",
+        "cache_size = -16000",
+        "temp_store = MEMORY",
+    ):
+        connection.execute(f"PRAGMA {pragma}").fetchall()
+    (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+    if mode != "wal":
+        raise JournalError(f"{path}: this file system has no write-ahead log (journal_mode is {mode})")
+
+
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """Open a connection that can't write."""
+    uri = f"file:{quote(str(path))}?mode=ro"
+    connection = sqlite3.connect(uri, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, uri=True)
+    connection.execute("PRAGMA cache_size = -2000")
+    connection.text_factory = _text
+    return connection
+
+
+def open_database(path: Path, *, synchronous: str, wal_autocheckpoint: int) -> sqlite3.Connection:
+    """Open a journal, check it if the last broker didn't close it in order, and mark it as in use.
+
+    Cost: after an unclean end, reading the whole file.
+
+    Raises:
+        JournalUnwritable, JournalError: as `port.Journal.open`.
+    """
+    make_database(path)
+    connection = None
+    try:
+        connection = connect(path, synchronous=synchronous, wal_autocheckpoint=wal_autocheckpoint)
+        bring_up_to_date(connection, str(path))
+        _check(connection, path)
+        connection.execute("UPDATE meta SET value = 0 WHERE key = 'clean'")
+    except BaseException as error:
+        if connection is not None:
+            connection.close()
+        if isinstance(error, sqlite3.Error):
+            raise _opening_failed(path, error) from error
+        raise
+    return connection
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    row = connection.execute("SELECT value FROM meta WHERE key = 'clean'").fetchone()
+    if row == (1,):
+        return
+    verdicts = [verdict for (verdict,) in connection.execute("PRAGMA quick_check(5)")]
+    if verdicts != ["ok"]:
+        raise JournalError(f"{path} is damaged; keep a copy of it. SQLite says: {'; '.join(verdicts)}")
+
+
+def _opening_failed(path: Path, error: sqlite3.Error) -> JournalError:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_FULL}:
+        return JournalUnwritable(f"{path} can't be written: {error}")
+    if code == sqlite3.SQLITE_BUSY:
+        return JournalError(f"{path} is held by another program: {error}")
+    return JournalError(f"{path} can't be opened: {error}")
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogatepass")

@@ -1,0 +1,189 @@
+-- The journal's format, version 1.
+--
+-- Everything in here may be read while the broker runs (open it read-only); only the broker writes.
+-- Times are milliseconds since 1970. All names are UTF-8. Keys have AMQP's spelling: words between dots.
+
+PRAGMA application_id = 0x54474A4C;  -- "TGJL"
+PRAGMA user_version = 1;
+
+-- clean: 1 if the last broker closed the journal in order.
+CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+INSERT INTO meta VALUES ('clean', 0);
+
+-- Definitions. `spec`, `arguments` and `options` are JSON; what is left out has its default. Bytes in JSON are
+-- {"$bytes": base64}.
+CREATE TABLE exchange (
+  vhost TEXT NOT NULL, name TEXT NOT NULL, type TEXT NOT NULL, spec TEXT NOT NULL,
+  PRIMARY KEY (vhost, name)
+) WITHOUT ROWID;
+
+-- The id of a queue is never used again.
+CREATE TABLE queue (
+  id INTEGER PRIMARY KEY, vhost TEXT NOT NULL, name TEXT NOT NULL, spec TEXT NOT NULL,
+  UNIQUE (vhost, name)
+);
+
+CREATE TABLE binding (
+  vhost TEXT NOT NULL, source TEXT NOT NULL, to_exchange INTEGER NOT NULL, destination TEXT NOT NULL, key TEXT NOT NULL,
+  arguments TEXT NOT NULL, options TEXT NOT NULL,
+  PRIMARY KEY (vhost, source, to_exchange, destination, key, arguments)
+) WITHOUT ROWID;
+
+-- The last value of a key. address: of the message, as in segments. crc: CRC-32 of address, wire and body, in this order.
+CREATE TABLE retained (
+  vhost TEXT NOT NULL, exchange TEXT NOT NULL, key TEXT NOT NULL,
+  persistent INTEGER NOT NULL, priority INTEGER NOT NULL, expires_at_ms INTEGER NOT NULL, wire_tag TEXT NOT NULL,
+  crc INTEGER NOT NULL, address BLOB NOT NULL, wire BLOB NOT NULL, body BLOB NOT NULL,
+  PRIMARY KEY (vhost, exchange, key)
+);
+
+-- What front-ends keep: sessions, sequence marks, packet identifiers.
+CREATE TABLE state (
+  namespace TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL,
+  PRIMARY KEY (namespace, key)
+) WITHOUT ROWID;
+
+-- Messages: n of them, with `refs` references to queues, in columns (see segment.py). idx stands before body, so that reading
+-- idx never touches the pages of the body. crc: CRC-32 of idx, then body. A segment is written once and deleted whole.
+CREATE TABLE seg (
+  id INTEGER PRIMARY KEY, n INTEGER NOT NULL, refs INTEGER NOT NULL, crc INTEGER NOT NULL, committed_ms INTEGER NOT NULL,
+  idx BLOB NOT NULL, body BLOB NOT NULL
+);
+
+-- Who has what where: a row per queue and segment as long as one of its references there is unsettled; a segment lives as long
+-- as it has a row. Positions are those of the references when the segment was written. priority: 0.
+CREATE TABLE segq (
+  queue INTEGER NOT NULL, priority INTEGER NOT NULL, first_position INTEGER NOT NULL, seg INTEGER NOT NULL,
+  last_position INTEGER NOT NULL, live INTEGER NOT NULL, live_bytes INTEGER NOT NULL,
+  PRIMARY KEY (queue, priority, first_position, seg)
+) WITHOUT ROWID;
+CREATE INDEX segq_seg ON segq (seg);
+
+-- One bit per reference of a segment, lowest first: settled. No row: none is. The bits of a queue without a row in segq mean nothing.
+CREATE TABLE segack (seg INTEGER PRIMARY KEY, bits BLOB NOT NULL);
+
+-- How often a reference was delivered before it came back.
+CREATE TABLE redelivered (
+  seg INTEGER NOT NULL, slot INTEGER NOT NULL, count INTEGER NOT NULL,
+  PRIMARY KEY (seg, slot)
+) WITHOUT ROWID;
+
+-- Segments that were found damaged. They stay in seg for whoever can read something in them, and are never deleted.
+CREATE TABLE quarantine (seg INTEGER PRIMARY KEY, found_ms INTEGER NOT NULL);
+
+-- For people.
+CREATE VIEW depth AS
+  SELECT queue.vhost, queue.name, coalesce(sum(live), 0) AS messages, coalesce(sum(live_bytes), 0) AS body_bytes
+  FROM queue LEFT JOIN segq ON segq.queue = queue.id GROUP BY queue.id;
+
+-- A commit is ONE insert into one of the two views below: one statement, one transaction, one release of Python's lock.
+-- JSON arrays carry integers only; texts and blobs travel joined in one blob, as [first byte (from 1), length].
+--
+-- hot_commit: messages and acknowledgements. One row per new segment; the first row (id NULL without a segment) has the rest:
+--   places [[queue, priority, first, seg, last, live, live_bytes], ...]   rows of segq, new or changed
+--   acks   [[seg, first byte, length], ...] in bits
+--   gone   [[queue, priority, first, seg], ...]                           rows of segq without anything live
+CREATE VIEW hot_commit AS
+  SELECT 0 AS id, 0 AS n, 0 AS refs, 0 AS crc, 0 AS committed_ms, x'' AS idx, x'' AS body,
+    '' AS places, '' AS acks, x'' AS bits, '' AS gone;
+
+CREATE TRIGGER hot_commit_write INSTEAD OF INSERT ON hot_commit BEGIN
+  INSERT INTO seg SELECT new.id, new.n, new.refs, new.crc, new.committed_ms, new.idx, new.body WHERE new.id IS NOT NULL;
+  INSERT OR REPLACE INTO segq
+    SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, value->>6 FROM json_each(new.places);
+  INSERT OR REPLACE INTO segack SELECT value->>0, substr(new.bits, value->>1, value->>2) FROM json_each(new.acks);
+  DELETE FROM segq WHERE (queue, priority, first_position, seg) IN
+    (SELECT value->>0, value->>1, value->>2, value->>3 FROM json_each(new.gone));
+  DELETE FROM seg WHERE id IN (SELECT value->>3 FROM json_each(new.gone))
+    AND NOT EXISTS (SELECT 1 FROM segq WHERE segq.seg = seg.id)
+    AND NOT EXISTS (SELECT 1 FROM quarantine WHERE quarantine.seg = seg.id);
+  DELETE FROM segack WHERE seg IN (SELECT value->>3 FROM json_each(new.gone))
+    AND NOT EXISTS (SELECT 1 FROM segq WHERE segq.seg = segack.seg);
+  DELETE FROM redelivered WHERE seg IN (SELECT value->>3 FROM json_each(new.gone))
+    AND NOT EXISTS (SELECT 1 FROM segq WHERE segq.seg = redelivered.seg);
+END;
+
+-- full_commit: the same and everything else. A text or blob is two integers: first byte, length, in `data`.
+--   exchanges  [[vhost, name, type, spec], ...]            exchanges_gone [[vhost, name], ...]
+--   queues     [[id, vhost, name, spec], ...]              queues_gone    [id, ...]
+--   bindings   [[vhost, source, to_exchange (an integer), destination, key, arguments, options], ...]
+--   bindings_gone                                          the same without options
+--   retained   [[vhost, exchange, key, persistent, priority, expires_at_ms, crc (four integers), wire_tag, address, wire, body], ...]
+--   retained_gone [[vhost, exchange, key], ...]
+--   state      [[namespace, key, value], ...]              state_gone     [[namespace, key], ...]
+--   purged     [[queue, seg], ...]                         everything of the queue in segments below seg
+--   redelivered [[seg, slot, count], ...]                  quarantined    [[seg, found_ms], ...]
+CREATE VIEW full_commit AS
+  SELECT *, x'' AS data, '' AS exchanges, '' AS exchanges_gone, '' AS queues, '' AS queues_gone, '' AS bindings,
+    '' AS bindings_gone, '' AS retained, '' AS retained_gone, '' AS state, '' AS state_gone, '' AS purged, '' AS redelivered,
+    '' AS quarantined
+  FROM hot_commit;
+
+CREATE TRIGGER full_commit_write INSTEAD OF INSERT ON full_commit BEGIN
+  INSERT OR IGNORE INTO quarantine SELECT value->>0, value->>1 FROM json_each(new.quarantined);
+
+  DELETE FROM seg WHERE id IN
+      (SELECT segq.seg FROM json_each(new.purged) AS p CROSS JOIN segq ON segq.queue = p.value->>0 AND segq.seg < p.value->>1)
+    AND NOT EXISTS
+      (SELECT 1 FROM segq WHERE segq.seg = seg.id AND NOT EXISTS
+        (SELECT 1 FROM json_each(new.purged) AS p WHERE segq.queue = p.value->>0 AND segq.seg < p.value->>1))
+    AND NOT EXISTS (SELECT 1 FROM quarantine WHERE quarantine.seg = seg.id);
+  DELETE FROM segack WHERE seg IN
+      (SELECT segq.seg FROM json_each(new.purged) AS p CROSS JOIN segq ON segq.queue = p.value->>0 AND segq.seg < p.value->>1)
+    AND NOT EXISTS (SELECT 1 FROM seg WHERE seg.id = segack.seg);
+  DELETE FROM redelivered WHERE seg IN
+      (SELECT segq.seg FROM json_each(new.purged) AS p CROSS JOIN segq ON segq.queue = p.value->>0 AND segq.seg < p.value->>1)
+    AND NOT EXISTS (SELECT 1 FROM seg WHERE seg.id = redelivered.seg);
+  DELETE FROM segq WHERE (queue, priority, first_position, seg) IN
+    (SELECT g.queue, g.priority, g.first_position, g.seg
+     FROM json_each(new.purged) AS p CROSS JOIN segq AS g ON g.queue = p.value->>0 AND g.seg < p.value->>1);
+
+  DELETE FROM exchange WHERE (vhost, name) IN
+    (SELECT CAST(substr(new.data, value->>0, value->>1) AS TEXT), CAST(substr(new.data, value->>2, value->>3) AS TEXT)
+     FROM json_each(new.exchanges_gone));
+  INSERT OR REPLACE INTO exchange
+    SELECT CAST(substr(new.data, value->>0, value->>1) AS TEXT), CAST(substr(new.data, value->>2, value->>3) AS TEXT),
+      CAST(substr(new.data, value->>4, value->>5) AS TEXT), CAST(substr(new.data, value->>6, value->>7) AS TEXT)
+    FROM json_each(new.exchanges);
+
+  DELETE FROM queue WHERE id IN (SELECT value FROM json_each(new.queues_gone));
+  INSERT OR REPLACE INTO queue
+    SELECT value->>0, CAST(substr(new.data, value->>1, value->>2) AS TEXT), CAST(substr(new.data, value->>3, value->>4) AS TEXT),
+      CAST(substr(new.data, value->>5, value->>6) AS TEXT)
+    FROM json_each(new.queues);
+
+  DELETE FROM binding WHERE (vhost, source, to_exchange, destination, key, arguments) IN
+    (SELECT CAST(substr(new.data, value->>0, value->>1) AS TEXT), CAST(substr(new.data, value->>2, value->>3) AS TEXT), value->>4,
+      CAST(substr(new.data, value->>5, value->>6) AS TEXT), CAST(substr(new.data, value->>7, value->>8) AS TEXT),
+      CAST(substr(new.data, value->>9, value->>10) AS TEXT)
+     FROM json_each(new.bindings_gone));
+  INSERT OR REPLACE INTO binding
+    SELECT CAST(substr(new.data, value->>0, value->>1) AS TEXT), CAST(substr(new.data, value->>2, value->>3) AS TEXT), value->>4,
+      CAST(substr(new.data, value->>5, value->>6) AS TEXT), CAST(substr(new.data, value->>7, value->>8) AS TEXT),
+      CAST(substr(new.data, value->>9, value->>10) AS TEXT), CAST(substr(new.data, value->>11, value->>12) AS TEXT)
+    FROM json_each(new.bindings);
+
+  DELETE FROM retained WHERE (vhost, exchange, key) IN
+    (SELECT CAST(substr(new.data, value->>0, value->>1) AS TEXT), CAST(substr(new.data, value->>2, value->>3) AS TEXT),
+      CAST(substr(new.data, value->>4, value->>5) AS TEXT)
+     FROM json_each(new.retained_gone));
+  INSERT OR REPLACE INTO retained (vhost, exchange, key, persistent, priority, expires_at_ms, crc, wire_tag, address, wire, body)
+    SELECT CAST(substr(new.data, value->>0, value->>1) AS TEXT), CAST(substr(new.data, value->>2, value->>3) AS TEXT),
+      CAST(substr(new.data, value->>4, value->>5) AS TEXT), value->>6, value->>7, value->>8, value->>9,
+      CAST(substr(new.data, value->>10, value->>11) AS TEXT), substr(new.data, value->>12, value->>13),
+      substr(new.data, value->>14, value->>15), substr(new.data, value->>16, value->>17)
+    FROM json_each(new.retained);
+
+  DELETE FROM state WHERE (namespace, key) IN
+    (SELECT CAST(substr(new.data, value->>0, value->>1) AS TEXT), CAST(substr(new.data, value->>2, value->>3) AS TEXT)
+     FROM json_each(new.state_gone));
+  INSERT OR REPLACE INTO state
+    SELECT CAST(substr(new.data, value->>0, value->>1) AS TEXT), CAST(substr(new.data, value->>2, value->>3) AS TEXT),
+      substr(new.data, value->>4, value->>5)
+    FROM json_each(new.state);
+
+  INSERT OR REPLACE INTO redelivered SELECT value->>0, value->>1, value->>2 FROM json_each(new.redelivered);
+
+  INSERT INTO hot_commit VALUES (new.id, new.n, new.refs, new.crc, new.committed_ms, new.idx, new.body,
+    new.places, new.acks, new.bits, new.gone);
+END;

@@ -1,0 +1,141 @@
+"""How does a commit get onto the disk, once, whatever the disk says?"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import TypeAlias
+
+from gateway.errors import JournalError
+from gateway.journal.commit import Commit
+from gateway.journal.counters import Counters
+
+Done: TypeAlias = Callable[[JournalError | None], None]
+
+_STAYS_OPEN = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM}
+"""What a connection survives. After anything else (EIO above all) it is closed and opened anew."""
+
+
+class Writer:
+    """The thread with the only connection that writes. One statement per commit: Python's lock is let go of once.
+
+    Args:
+        path: for messages.
+        connect: opens the connection anew after an error.
+        connection: the first one; the writer's from now on.
+    """
+
+    def __init__(
+        self, path: str, connect: Callable[[], sqlite3.Connection], connection: sqlite3.Connection, counters: Counters
+    ) -> None:
+        self._path = path
+        self._connect = connect
+        self._connection: sqlite3.Connection | None = connection
+        self._counters = counters
+        self._jobs: SimpleQueue[tuple[Commit, Done] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="journal-writer", daemon=True)
+        self._thread.start()
+
+    def put(self, commit: Commit, done: Done) -> None:
+        """Write a commit; `done` is called on the writer's thread."""
+        self._jobs.put((commit, done))
+
+    def stop(self) -> sqlite3.Connection | None:
+        """Write what was put, end the thread, and return the connection, if there is one."""
+        self._jobs.put(None)
+        self._thread.join()
+        connection, self._connection = self._connection, None
+        return connection
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            commit, done = job
+            done(self._write(commit))
+            if commit.settlement.landed:
+                self._count_segments(commit)
+
+    def _write(self, commit: Commit) -> JournalError | None:
+        started = time.perf_counter()
+        try:
+            if self._connection is None:
+                self._connection = self._reopen()
+            commit.attempts += 1
+            if commit.attempts == 1 or not self._is_there(self._connection, commit):
+                self._connection.execute(*commit.statement(time.time_ns() // 1_000_000))
+        except Exception as error:  # the edge of the thread: whatever it was, the commit isn't on disk
+            self._counters.failed_commits += 1
+            self._drop_connection(error)
+            return error if isinstance(error, JournalError) else JournalError(f"{self._path}: {error}")
+        self._landed(commit, time.perf_counter() - started)
+        return None
+
+    def _landed(self, commit: Commit, seconds: float) -> None:
+        counters = self._counters
+        counters.last_commit_s = seconds
+        counters.index_bytes += commit.index_bytes
+        counters.segments_live += len(commit.segments) - commit.settlement.dead
+        for segment in commit.segments:
+            counters.messages_written += segment.messages
+            counters.references_written += segment.references
+            counters.body_bytes += segment.body_bytes
+        commit.settlement.landed = True
+        counters.commits += 1
+
+    def _drop_connection(self, error: Exception) -> None:
+        code = getattr(error, "sqlite_errorcode", None)
+        if self._connection is None or code is None or code & 0xFF in _STAYS_OPEN:
+            return
+        connection, self._connection = self._connection, None
+        try:
+            connection.close()
+        except sqlite3.Error:
+            return  # it is given up in any case
+
+    def _reopen(self) -> sqlite3.Connection:
+        """Open the journal again after an error, and trust nothing that was not synced.
+
+        The kernel forgets a page that it could not write, so what the write-ahead log says that it holds may not be on disk:
+        all of it is copied into the database file and synced there, before anything else is written.
+        """
+        connection = self._connect()
+        try:
+            self._make_trustworthy(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _make_trustworthy(self, connection: sqlite3.Connection) -> None:
+        busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        if busy:
+            raise JournalError(f"{self._path}: can't be checkpointed after an error: it is in use")
+        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise JournalError(f"{self._path}: damaged: {verdict}")
+
+    @staticmethod
+    def _is_there(connection: sqlite3.Connection, commit: Commit) -> bool:
+        """Say whether an attempt that failed has landed all the same. Without segments a commit may as well be written twice."""
+        if not commit.segments:
+            return False
+        found = connection.execute("SELECT 1 FROM seg WHERE id = ?", (commit.segments[0].handle.id,)).fetchone()
+        return found is not None
+
+    def _count_segments(self, commit: Commit) -> None:
+        """Learn what became of segments that are not wholly known in memory. Nobody waits for this."""
+        settlement = commit.settlement
+        if self._connection is None or not (settlement.floors or settlement.doubtful):
+            return
+        try:
+            if settlement.floors:
+                query = "SELECT count(DISTINCT seg) FROM segq"
+                (self._counters.segments_live,) = self._connection.execute(query).fetchone()
+            else:
+                query = "SELECT count(*) FROM seg WHERE id IN (SELECT value FROM json_each(?))"
+                (left,) = self._connection.execute(query, (str(settlement.doubtful),)).fetchone()
+                self._counters.segments_live -= len(settlement.doubtful) - left
+        except sqlite3.Error as error:
+            self._drop_connection(error)
