@@ -64,7 +64,7 @@ class Client:
     """A paho client in its own thread."""
 
     def __init__(self, port: int, client_id: str, *, clean: bool = True) -> None:
-        self.paho = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=client_id, clean_session=clean)
+        self.paho = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=client_id, clean_session=clean, reconnect_on_failure=False)
         self.paho.max_inflight_messages_set(50)
         self._connected = threading.Event()
         self.paho.on_connect = lambda *_: self._connected.set()
@@ -85,31 +85,27 @@ class Client:
 
 
 class Publisher(Client):
-    """Publishes numbered messages with QoS 1; `confirmed` are those whose PUBACK came."""
+    """Publishes numbered messages with QoS 1, at most 50 of them unconfirmed, and fewer than 65,535 in all."""
 
     def __init__(self, port: int, name: str) -> None:
         super().__init__(port, name)
         self.name = name
-        self.confirmed: set[str] = set()
-        self._unconfirmed: dict[int, str] = {}
-        self._sent = 0
-        self._lock = threading.Lock()
-        self.paho.on_publish = self._on_publish
+        self._texts: dict[int, str] = {}
+        self._confirmed: set[int] = set()
+        self.paho.on_publish = lambda _client, _userdata, mid, *_: self._confirmed.add(mid)
 
-    def _on_publish(self, _client: object, _userdata: object, mid: int, *_: object) -> None:
-        with self._lock:
-            self.confirmed.add(self._unconfirmed.pop(mid))
+    @property
+    def confirmed(self) -> set[str]:
+        """Those whose PUBACK came."""
+        return {self._texts[mid] for mid in self._confirmed}
 
     def publish_until(self, stop: threading.Event, round_number: int) -> None:
         while not stop.is_set():
-            if len(self._unconfirmed) >= 50:
+            if len(self._texts) - len(self._confirmed) >= 50:
                 time.sleep(0.0005)
                 continue
-            self._sent += 1
-            text = f"{self.name} {round_number} {self._sent}"
-            with self._lock:
-                info = self.paho.publish(f"plant/{self.name}", text, qos=1)
-                self._unconfirmed[info.mid] = text
+            text = f"{self.name} {round_number} {len(self._texts) + 1}"
+            self._texts[self.paho.publish(f"plant/{self.name}", text, qos=1).mid] = text
 
 
 class Subscriber(Client):
