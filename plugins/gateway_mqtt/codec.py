@@ -24,7 +24,6 @@ from gateway_mqtt.packets import (
     Ack,
     ConnAck,
     Connect,
-    MalformedPacket,
     Packet,
     Publish,
     Signal,

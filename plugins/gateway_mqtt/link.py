@@ -14,11 +14,9 @@ from gateway.api import (
     Delivery,
     Gateway,
     GatewayError,
-    Message,
     Outcome,
     Principal,
     ProtocolViolation,
-    Route,
 )
 from gateway_mqtt import translate
 from gateway_mqtt.codec import encode
@@ -44,6 +42,7 @@ from gateway_mqtt.session import Session, Sessions
 from gateway_mqtt.settings import MqttSettings
 from gateway_mqtt.translate import Encoder, Routes
 
+KEEP_ALIVE_GRACE = 1.5
 PONG = encode(Signal(PINGRESP))
 
 
@@ -77,7 +76,29 @@ class Link:
     Args:
         client_id: the one that it gave, or was assigned.
         decided: called once when `accepted` is known, or when it has ended before that.
+
+    ``ahead``: what was received behind the CONNECT, until `feed_ahead`. ``idle_timeout_s``: how long the client may be silent.
     """
+
+    __slots__ = (
+        "_broker",
+        "_channel",
+        "_connect",
+        "_connection",
+        "_decided",
+        "_ended",
+        "_gateway",
+        "_inbound",
+        "_outbound",
+        "_protocol",
+        "_queue",
+        "_session",
+        "_will",
+        "accepted",
+        "ahead",
+        "client_id",
+        "idle_timeout_s",
+    )
 
     def __init__(
         self,
@@ -95,8 +116,10 @@ class Link:
         self._broker = broker
         self._gateway = broker.gateway
         self._connection = connection
-        self._connect = connect
-        self._decided = decided
+        self._connect: Connect | None = connect
+        self._decided: Callable[[], None] | None = decided
+        self.ahead = b""
+        self.idle_timeout_s = _idle_timeout_s(connect.keep_alive_s, settings.max_keep_alive_s)
         self._queue = translate.session_queue_name(client_id)
         self._session: Session[Delivery] = Session(principal.vhost, client_id, clean=connect.clean)
         self._outbound = Outbound(self._gateway, connection, broker.encoder, self._session, settings.max_inflight)
@@ -105,7 +128,7 @@ class Link:
         self._inbound.attach(self._channel, Routes(self._channel, principal, settings.max_topic_levels))
         self._outbound.attach(self._channel)
         self._protocol = Connected(self._inbound, self._outbound, self, settings.max_packet_bytes)
-        self._will: tuple[Route, Message] | None = None
+        self._will: translate.WillMessage | None = None
 
     # -- the beginning ------------------------------------------------------
 
@@ -116,6 +139,7 @@ class Link:
             AccessRefused: the will may not be published where it wants.
             MalformedPacket: the will's topic has too many levels.
         """
+        assert self._connect is not None
         self._will = translate.will_message(self._connect, self._channel, self._broker.settings.max_topic_levels)
         holder = self._broker.sessions.holder(self._session.key)
         if holder is not None:
@@ -146,9 +170,15 @@ class Link:
             self._refuse(outcome.error)
             return
         self.accepted = True
+        self._connect = None  # with the password in it
         self._send(ConnAck(present, ACCEPTED))  # [MQTT-3.2.0-1] [MQTT-3.2.2-1] [MQTT-3.2.2-2] [MQTT-3.2.2-3]
         self._outbound.open(outcome.result)
-        self._decided()
+        self._decide()
+
+    def _decide(self) -> None:
+        if self._decided is not None:
+            self._decided()
+            self._decided = None
 
     def _refuse(self, error: GatewayError) -> None:
         """Answer the CONNECT with a no, and close [MQTT-3.2.2-5]."""
@@ -160,6 +190,12 @@ class Link:
         self.end()
 
     # -- bytes --------------------------------------------------------------
+
+    def feed_ahead(self) -> None:
+        """Take what was received in one piece with the CONNECT. Raises as `feed`."""
+        ahead, self.ahead = self.ahead, b""
+        if ahead:
+            self.feed(ahead)
 
     def feed(self, data: bytes) -> None:
         """Take what was received after the CONNECT.
@@ -272,16 +308,20 @@ class Link:
         self._ended = True
         self._outbound.report()
         if self.accepted and self._will is not None:
-            self._publish_will(*self._will)
+            self._publish_will(self._will)
         self._broker.sessions.leave(self._session, self)
         self._channel.close()
-        self._decided()
+        self._decide()
 
-    def _publish_will(self, route: Route, message: Message) -> None:
-        assert self._connect.will is not None
-        if self._connect.will.retain:
-            self._channel.retain(route, message)  # [MQTT-3.1.2-17]
-        self._channel.publish(route, message)
+    def _publish_will(self, will: translate.WillMessage) -> None:
+        if will.retain:
+            self._channel.retain(will.route, will.message)  # [MQTT-3.1.2-17]
+        self._channel.publish(will.route, will.message)
+
+
+def _idle_timeout_s(asked_s: int, most_s: int) -> float:
+    """Return how long a client may be silent [MQTT-3.1.2-24]; 0: for ever."""
+    return KEEP_ALIVE_GRACE * (min(asked_s or most_s, most_s) if most_s else asked_s)
 
 
 def _done(_: Outcome) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 
 from gateway.api import (
-    TOPIC_EXCHANGE,
     BindingOptions,
     Channel,
     CloseReason,
@@ -17,14 +15,16 @@ from gateway.api import (
     GatewayError,
     Message,
     NotFound,
-    swap_key,
 )
 from gateway_mqtt.packets import MAX_IDENTIFIER, malformed
+from gateway_mqtt.retained import RetainedQueue
 from gateway_mqtt.session import Session
 from gateway_mqtt.translate import Encoder, with_flags
 
 IDENTIFIERS = tuple(number.to_bytes(2, "big") for number in range(MAX_IDENTIFIER + 1))
-RETAIN, DUP = 1, 8
+DUP = 8
+OVERHEAD_BYTES = 64
+"""What a retained message without a body costs of a turn's share."""
 RETAINED_CHUNK_BYTES = 256 * 1024
 """So many bytes of retained messages are sent at once; then others have their turn."""
 MOST_UNREAD_REPLIES_BYTES = 1024 * 1024
@@ -53,10 +53,8 @@ class Outbound:
         "_session",
         "_settle",
         "_slow",
-        "_strays",
         "_touch",
         "_unfit",
-        "_wanted",
     )
 
     def __init__(
@@ -74,10 +72,8 @@ class Outbound:
         self._slow: bool = False
         self._dropped: int = 0
         self._replied: int = 0
-        self._strays: set[int] = set()
         self._unfit: list[Delivery] = []
-        self._wanted: deque[tuple[str, int]] = deque()
-        self._retained: deque[tuple[Message, int, int]] = deque()
+        self._retained: RetainedQueue | None = None
 
     def attach(self, channel: Channel) -> None:
         """Settle on this channel."""
@@ -176,15 +172,16 @@ class Outbound:
         """PUBACK for a retained message, or for nothing that is in flight (an answer to an earlier connection's packet)."""
         if not packet_id:
             raise malformed("PUBACK with packet identifier 0", "[MQTT-2.3.1-1]")
-        if packet_id in self._strays:
-            self._strays.discard(packet_id)
-            if self._retained:
-                self._send_retained()
+        retained = self._retained
+        if retained is not None and packet_id in retained.unacked:
+            retained.unacked.discard(packet_id)
+            self._send_retained(retained)
 
     def _transient_later(self, message: Message) -> None:
         """Keep it behind retained messages, or drop it: QoS 0 is not worth the memory of a client that does not keep up."""
-        if self._retained and not self._connection.is_congested and len(self._retained) < self._max_inflight:
-            self._retained.append((message, 0, 0))
+        retained = self._retained
+        if retained is not None and not self._connection.is_congested and len(retained) < self._max_inflight:
+            retained.follow(message)
         else:
             self._dropped += 1
 
@@ -193,8 +190,8 @@ class Outbound:
         for delivery in self._unfit:
             self._channel.nack(delivery, requeue=False)
         self._unfit.clear()
-        if self._slow and not self._connection.closing:
-            self._send_retained()
+        if self._retained is not None and not self._connection.closing:
+            self._send_retained(self._retained)
 
     # -- retained messages --------------------------------------------------
 
@@ -203,45 +200,46 @@ class Outbound:
 
         With QoS 1 they have identifiers of their own: they are not sent again on the next connection.
         """
-        self._wanted.append((pattern, granted))
+        if self._retained is None:
+            self._retained = RetainedQueue(self._channel)
+        self._retained.want(pattern, granted)
         if not self._slow:
-            self._send_retained()
+            self._send_retained(self._retained)
 
-    def _send_retained(self) -> None:
+    def _send_retained(self, retained: RetainedQueue) -> None:
         """Send what fits into this turn and into the client's window; hold the rest, and what is published meanwhile."""
         budget = RETAINED_CHUNK_BYTES
-        while budget > 0 and self._find_retained():
-            message, qos, flags = self._retained[0]
-            if self._connection.is_congested or (qos and len(self._strays) >= self._max_inflight):
+        while (first := retained.first()) is not None:
+            message, qos, flags = first
+            if self._connection.is_congested or (qos and len(retained.unacked) >= self._max_inflight):
                 self._hold()  # `decongested` or a PUBACK goes on
                 return
-            self._retained.popleft()
-            budget -= self._send_one(message, qos, flags)
-        if self._find_retained():
-            self._hold()
-            self._gateway.touch(self)
-        else:
-            self._release()
-
-    def _find_retained(self) -> bool:
-        """Look up the next pattern's messages if there are none to be sent."""
-        while not self._retained and self._wanted:
-            pattern, granted = self._wanted.popleft()
-            for message in self._channel.retained(TOPIC_EXCHANGE, swap_key(pattern), mqtt=True):
-                self._retained.append((message, min(granted, int(message.persistent)), RETAIN))
-        return bool(self._retained)
+            if budget <= 0:
+                self._hold()
+                self._gateway.touch(self)
+                return
+            retained.sent()
+            packet_id = self._send_one(message, qos, flags)
+            if packet_id:
+                retained.unacked.add(packet_id)
+            budget -= len(message.body) + OVERHEAD_BYTES
+        if not retained.unacked:
+            self._retained = None
+        self._release()
 
     def _send_one(self, message: Message, qos: int, flags: int) -> int:
-        """Send with the retain flag [MQTT-3.3.1-8]; return the bytes."""
+        """Send one message; return its packet identifier."""
         if not qos:
             packet = self._encoded(message)
             if packet:
                 self._append((with_flags(packet, flags),))
-        elif front := self._encoder.encode_front(message):
-            packet_id = self._session.identify(None)
-            self._strays.add(packet_id)
-            self._append((with_flags(front, flags), IDENTIFIERS[packet_id], message.body))
-        return len(message.body) + 64
+            return 0
+        front = self._encoder.encode_front(message)
+        if not front:
+            return 0
+        packet_id = self._session.identify(None)
+        self._append((with_flags(front, flags), IDENTIFIERS[packet_id], message.body))
+        return packet_id
 
     def _hold(self) -> None:
         self._slow = True
@@ -264,7 +262,10 @@ class Outbound:
         """The client has caught up."""
         self._replied = 0
         self.report()
-        self._send_retained()
+        if self._retained is not None:
+            self._send_retained(self._retained)
+        else:
+            self._release()
 
     def cancelled(self, reason: GatewayError) -> None:
         """The session's queue is gone, so the session is."""

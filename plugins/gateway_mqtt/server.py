@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from functools import partial
 
 import trio
@@ -29,7 +30,6 @@ from gateway_mqtt.settings import MqttSettings
 from gateway_mqtt.splitter import Splitter
 
 SWEEP_S = 1.0
-KEEP_ALIVE_GRACE = 1.5
 FIRST_WITH_EMPTY = 4
 """MQTT 3.1 knows no empty client identifiers."""
 
@@ -68,33 +68,51 @@ class Server:
         Cancellation: ends the session as if the connection were lost.
         """
         link: Link | None = None
+        decided = trio.Event()
         try:
             with trio.move_on_after(self._settings.connect_timeout_s) as patience:
-                received = await self._receive_connect(connection)
-                if received is None:
-                    return
-                connect, rest = received
-                client_id = self._client_id(connect)
-                if client_id is None:
-                    self._refuse(connection, BAD_IDENTIFIER, "client identifier not acceptable")
-                    return
-                principal = await self._admit(connection, connect)
-                if principal is None:
-                    return
-                decided = trio.Event()
-                link = Link(
-                    self._broker, connection, principal, connect, client_id, partial(self._token.run_sync_soon, decided.set)
-                )
-                self._open(connection, link)
-                await decided.wait()
+                link = await self._enter(connection, partial(self._token.run_sync_soon, decided.set))
+                if link is not None:
+                    await decided.wait()
             if patience.cancelled_caught:
                 self._time_out(connection)
             elif link is not None and link.accepted:
-                link.feed(rest)  # what came in one piece with the CONNECT
-                await connection.pump(link.feed, idle_timeout_s=self._idle_timeout_s(connect))
+                del decided, patience  # idle connections are many
+                link.feed_ahead()
+                await connection.pump(link.feed, idle_timeout_s=link.idle_timeout_s)
         finally:
             if link is not None:
                 link.end()
+
+    async def _enter(self, connection: Connection, decided: Callable[[], None]) -> Link | None:
+        """Take the CONNECT and see to its answer; None: it was refused, or there is none.
+
+        Raises:
+            ProtocolViolation: it is malformed.
+        """
+        received = await self._receive_connect(connection)
+        if received is None:
+            return None
+        connect, ahead = received
+        client_id = self._client_id(connect)
+        if client_id is None:
+            self._refuse(connection, BAD_IDENTIFIER, "client identifier not acceptable")
+            return None
+        principal = await self._admit(connection, connect)
+        if principal is None:
+            return None
+        link = Link(self._broker, connection, principal, connect, client_id, decided)
+        link.ahead = ahead
+        try:
+            link.open()
+        except AccessRefused as error:  # the will's topic
+            link.end()
+            self._refuse(connection, NOT_AUTHORIZED, error.text)
+            return None
+        except MalformedPacket as error:
+            link.end()
+            raise ProtocolViolation(error.reason, error.spec) from None
+        return link
 
     async def _receive_connect(self, connection: Connection) -> tuple[Connect, bytes] | None:
         """Return the CONNECT and what was received behind it; None: there is none, and the peer is gone or was answered.
@@ -141,15 +159,6 @@ class Server:
             self._refuse(connection, translate.connack_code(error, connect), error.text)
             return None
 
-    def _open(self, connection: Connection, link: Link) -> None:
-        try:
-            link.open()
-        except AccessRefused as error:  # the will's topic
-            link.end()
-            self._refuse(connection, NOT_AUTHORIZED, error.text)
-        except MalformedPacket as error:
-            raise ProtocolViolation(error.reason, error.spec) from None
-
     def _refuse(self, connection: Connection, code: int, reason: str) -> None:
         """Answer a CONNECT with a no [MQTT-3.2.2-4], and close [MQTT-3.2.2-5]."""
         self._gateway.count("connects_refused", reason=REFUSALS[code])
@@ -163,9 +172,3 @@ class Server:
             "a client did not connect in time", peer=connection.peer, seconds=self._settings.connect_timeout_s
         )
         connection.abort(CloseReason.IDLE)
-
-    def _idle_timeout_s(self, connect: Connect) -> float:
-        """Return how long the client may be silent [MQTT-3.1.2-24]; 0: for ever."""
-        most = self._settings.max_keep_alive_s
-        asked = connect.keep_alive_s
-        return KEEP_ALIVE_GRACE * (min(asked or most, most) if most else asked)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from gateway.api import (
     TOPIC_EXCHANGE,
@@ -188,7 +189,16 @@ def with_flags(start: bytes, flags: int) -> bytes:
     return bytes((start[0] | flags,)) + start[1:]
 
 
-def will_message(connect: Connect, channel: Channel, max_levels: int) -> tuple[Route, Message] | None:
+@dataclass(frozen=True, slots=True)
+class WillMessage:
+    """What is to be published if a client is lost."""
+
+    route: Route
+    message: Message
+    retain: bool
+
+
+def will_message(connect: Connect, channel: Channel, max_levels: int) -> WillMessage | None:
     """Return what is to be published if the client is lost.
 
     A will of QoS 2 is kept like one of QoS 1: it is published by the broker itself, once, and nobody is granted more.
@@ -202,11 +212,11 @@ def will_message(connect: Connect, channel: Channel, max_levels: int) -> tuple[R
         return None
     check_levels(will.topic, max_levels)
     route = channel.route(TOPIC_EXCHANGE, swap_key(will.topic))
-    return route, Message(route.address, will.payload, will.qos > 0)
+    return WillMessage(route, Message(route.address, will.payload, will.qos > 0), will.retain)
 
 
-def connack_code(error: GatewayError, connect: Connect) -> int:
+def connack_code(error: GatewayError, connect: Connect | None) -> int:
     """Return the CONNACK return code for a refusal (MQTT 3.1.1 §3.2.2.3)."""
     if isinstance(error, AccessRefused):
-        return BAD_CREDENTIALS if connect.user is not None else NOT_AUTHORIZED
+        return BAD_CREDENTIALS if connect is not None and connect.user is not None else NOT_AUTHORIZED
     return UNAVAILABLE
