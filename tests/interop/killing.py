@@ -64,7 +64,9 @@ class Client:
     """A paho client in its own thread."""
 
     def __init__(self, port: int, client_id: str, *, clean: bool = True) -> None:
-        self.paho = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=client_id, clean_session=clean, reconnect_on_failure=False)
+        self.paho = paho.Client(
+            paho.CallbackAPIVersion.VERSION2, client_id=client_id, clean_session=clean, reconnect_on_failure=False
+        )
         self.paho.max_inflight_messages_set(50)
         self._connected = threading.Event()
         self.paho.on_connect = lambda *_: self._connected.set()
