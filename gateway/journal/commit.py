@@ -54,7 +54,7 @@ class Commit:
         self.index_bytes = 0
 
     def statement(self, now_ms: int) -> tuple[str, list[Value]]:
-        """Return the one statement that writes all of it: a row per segment, the first one with everything else."""
+        """Return the one statement that writes all of it: a row per segment, the last one with everything else."""
         settlement, changes = self.settlement, self.changes
         acks: list[list[int]] = []
         start = 1
@@ -74,10 +74,11 @@ class Commit:
             idx, body, crc = segment.joined()
             self.index_bytes += len(idx)
             values += (segment.handle.id, segment.messages, segment.references, crc, now_ms, idx, body)
-            values += rest
-            rest = [None] * len(rest)
+            if segment is not self.segments[-1]:
+                values += [None] * len(rest)
         if not self.segments:
-            values = [None] * len(_SEGMENT_COLUMNS) + rest
+            values = [None] * len(_SEGMENT_COLUMNS)
+        values += rest
         return _insert(max(len(self.segments), 1), full=changes is not None), values
 
 

@@ -97,7 +97,7 @@ class Reader:
         while (job := self._jobs.get()) is not None:
             queue_id, after_position, max_bytes, put = job
             put(self._read_page(queue_id, after_position, max_bytes))
-            del job, put
+            del job, put  # not until the next one comes
         if self._connection is not None:
             self._connection.close()
 

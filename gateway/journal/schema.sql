@@ -79,7 +79,7 @@ CREATE VIEW depth AS
 -- A commit is ONE insert into one of the two views below: one statement, one transaction, one release of Python's lock.
 -- JSON arrays carry integers only; texts and blobs travel joined in one blob, as [first byte (from 1), length].
 --
--- hot_commit: messages and acknowledgements. One row per new segment; the first row (id NULL without a segment) has the rest:
+-- hot_commit: messages and acknowledgements. One row per new segment; the last row (id NULL without a segment) has the rest:
 --   places [[queue, priority, first, seg, last, live, live_bytes], ...]   rows of segq, new or changed
 --   acks   [[seg, first byte, length], ...] in bits
 --   gone   [[queue, priority, first, seg], ...]                           rows of segq without anything live
@@ -182,8 +182,9 @@ CREATE TRIGGER full_commit_write INSTEAD OF INSERT ON full_commit BEGIN
       substr(new.data, value->>4, value->>5)
     FROM json_each(new.state);
 
-  INSERT OR REPLACE INTO redelivered SELECT value->>0, value->>1, value->>2 FROM json_each(new.redelivered);
-
   INSERT INTO hot_commit VALUES (new.id, new.n, new.refs, new.crc, new.committed_ms, new.idx, new.body,
     new.places, new.acks, new.bits, new.gone);
+
+  INSERT OR REPLACE INTO redelivered SELECT value->>0, value->>1, value->>2 FROM json_each(new.redelivered)
+    WHERE EXISTS (SELECT 1 FROM seg WHERE seg.id = value->>0);
 END;

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from itertools import chain
 from zlib import crc32
 
@@ -250,7 +251,7 @@ class _Rows:
         for option in options:
             index = known.get(id(option))
             if index is None and option is not None:
-                texts.append(option.text().encode())
+                texts.append(_option_text(option))
                 index = known[id(option)] = len(texts)
             column.append(index or 0)
         return column, texts
@@ -276,6 +277,11 @@ class _Rows:
             elif position < place[2]:
                 place[2] = position
         return places
+
+
+@lru_cache(4096)
+def _option_text(options: BindingOptions) -> bytes:
+    return options.text().encode()
 
 
 def _unsettled(first: Reference, message: Message) -> list[Reference]:

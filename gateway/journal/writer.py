@@ -56,6 +56,7 @@ class Writer:
             done(self._write(commit))
             if commit.settlement.landed:
                 self._count_segments(commit)
+            del job, commit, done  # not until the next one comes
 
     def _write(self, commit: Commit) -> JournalError | None:
         started = time.perf_counter()

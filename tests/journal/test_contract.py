@@ -338,8 +338,9 @@ def test_settling_what_was_purged_does_no_harm(rig):
     rig.commit()
     rig.record(QueuePurged(1))
     rig.commit()
-    rig.settle(*(pair[0] for pair in references))
-    rig.commit()
+    for pair in references[:3]:
+        rig.settle(pair[0])
+        rig.commit()
     assert (rig.bodies(1), len(rig.bodies(2))) == ([], 4)
     rig.restart()
     assert depths(rig) == {2: (4, 4, 5)}

@@ -1,0 +1,277 @@
+"""Does a journal do what a dictionary would, whatever comes, in whatever order, crashes included?"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+
+from gateway.journal.index import Index
+from gateway.model.declare import BindingOptions, QueueSpec
+from gateway.model.message import Address, Message
+from gateway.model.records import DeliveryCounted, QueueDeclared, QueueDeleted, QueueDepth, QueuePurged, Reference
+
+QUEUES = 4
+
+
+class JournalMachine(RuleBasedStateMachine):
+    """`disk`: per queue, position -> (body, options, count), as the last commit left it. `memory`: the engine's entries."""
+
+    new_rig = None
+    on_disk = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = Path(tempfile.mkdtemp(prefix="journal-model-")) if self.on_disk else None
+        self.rig = type(self).new_rig(self.directory and self.directory / "data")
+        self.disk: dict[int, dict[int, tuple[bytes, BindingOptions | None, int]]] = {}
+        self.queues: list[int] = []
+        self.next_queue = 1
+        self.memory: list[Reference] = []
+        self.deferred: list[Reference] = []
+        self.pending_deferred: list[Reference] = []
+        self.purged: set[int] = set()
+        self.deleted: set[int] = set()
+        self.counts: list[tuple[Reference, int]] = []
+        self.body = 0
+
+    def teardown(self) -> None:
+        self.rig.journal.close(clean=False)
+        if self.directory is not None:
+            shutil.rmtree(self.directory)
+
+    @initialize()
+    def declare(self) -> None:
+        for _ in range(QUEUES):
+            self._new_queue()
+        self.commit()
+
+    def _new_queue(self) -> None:
+        self.rig.record(QueueDeclared("/", self.next_queue, QueueSpec(f"q{self.next_queue}")))
+        self.queues.append(self.next_queue)
+        self.next_queue += 1
+
+    # -- the engine's side --
+
+    @rule(
+        where=st.sets(st.integers(0, QUEUES - 1), min_size=1),
+        size=st.sampled_from([0, 1, 20, 5000]),
+        granted=st.sampled_from([None, 0, 1]),
+        times=st.integers(1, 3),
+    )
+    def publish(self, where: set[int], size: int, granted: int | None, times: int) -> None:
+        options = None if granted is None else BindingOptions(qos=granted)
+        for _ in range(times):
+            self.body += 1
+            body = b"%d" % self.body + b"x" * size
+            self.memory += self.rig.publish(body, *(self.queues[number] for number in sorted(where)), options=options)
+
+    def _pick(self, data: st.DataObject) -> Reference | None:
+        unsettled = [r for r in self.memory if not r.settled and r not in self.deferred]
+        return data.draw(st.sampled_from(unsettled)) if unsettled else None
+
+    @rule(data=st.data(), times=st.integers(1, 6))
+    def acknowledge(self, data: st.DataObject, times: int) -> None:
+        for _ in range(times):
+            reference = self._pick(data)
+            if reference is not None:
+                self.rig.settle(reference)
+
+    @rule(data=st.data())
+    def settle_automatically(self, data: st.DataObject) -> None:
+        reference = self._pick(data)
+        if reference is not None:
+            self.rig.settle_automatically(reference)
+            if not reference.settled:
+                self.deferred.append(reference)
+
+    @rule(data=st.data(), count=st.integers(1, 5))
+    def come_back(self, data: st.DataObject, count: int) -> None:
+        reference = self._pick(data)
+        if reference is not None and reference.segment is not None:
+            self.rig.record(DeliveryCounted(reference, count))
+            self.counts.append((reference, count))
+
+    @rule(number=st.integers(0, QUEUES - 1), data=st.data())
+    def purge(self, number: int, data: st.DataObject) -> None:
+        queue = self.queues[number]
+        for reference in [r for r in self.memory if r.queue_id == queue and not r.settled and r not in self.deferred]:
+            if not data.draw(st.booleans(), label="survives"):
+                reference.settled = True
+                if reference.segment is None:
+                    reference.message.live -= 1
+            elif reference.segment is not None:
+                self._put_again(reference)
+        self.rig.record(QueuePurged(queue))
+        self.purged.add(queue)
+
+    def _put_again(self, reference: Reference) -> None:
+        old = reference.message
+        message = Message(old.address, old.body, True)
+        message.first, message.live = reference, 1
+        reference.message, reference.segment, reference.slot = message, None, -1
+        self.rig.batch.messages.append(message)
+
+    @rule(number=st.integers(0, QUEUES - 1))
+    def delete(self, number: int) -> None:
+        queue = self.queues.pop(number)
+        for reference in [r for r in self.memory if r.queue_id == queue and not r.settled]:
+            reference.settled = True
+            if reference.segment is None:
+                reference.message.live -= 1
+        self.rig.record(QueueDeleted("/", queue, f"q{queue}"))
+        self.deleted.add(queue)
+        self._new_queue()
+
+    @rule(number=st.integers(0, QUEUES - 1), max_bytes=st.sampled_from([1, 3000, 1 << 20]))
+    @precondition(lambda self: not self.purged and not self.deleted)
+    def page_in(self, number: int, max_bytes: int) -> None:
+        queue = self.queues[number]
+        there = {r.position for r in self.memory if r.queue_id == queue}
+        page = self.rig.page(queue, max(there, default=0) if len(there) % 2 else 0, max_bytes)
+        self.memory += [self.rig.entry(queue, paged) for paged in page.references if paged.position not in there]
+
+    @rule(keep=st.integers(0, 3))
+    def forget(self, keep: int) -> None:
+        """Drop what is on disk from memory: handles go with it."""
+        self.memory = [r for number, r in enumerate(self.memory) if r.segment is None or number % 4 < keep]
+
+    # -- the runtime's side --
+
+    @rule()
+    def commit(self) -> None:
+        for queue in self.purged | self.deleted:
+            self.disk.pop(queue, None)
+        for message in self.rig.batch.messages:
+            for reference in (message.first, *(message.more or ())):
+                if reference is not None and not reference.settled and message.live > 0 and reference.queue_id not in self.deleted:
+                    self.disk.setdefault(reference.queue_id, {})[reference.position] = (message.body, reference.options, 0)
+        settled = self.rig.batch.settled + self.pending_deferred
+        for reference, count in self.counts:
+            place = self.disk.get(reference.queue_id, {}).get(reference.position)
+            if place is not None and reference.segment is not None:
+                self.disk[reference.queue_id][reference.position] = (*place[:2], count)
+        for reference in settled:
+            self.disk.get(reference.queue_id, {}).pop(reference.position, None)
+        self.pending_deferred = self.deferred
+        self.rig.commit()
+        self._opened()
+
+    def _opened(self) -> None:
+        self.memory = [r for r in self.memory if not r.settled and r not in self.deferred]
+        self.deferred, self.purged, self.deleted, self.counts = [], set(), set(), []
+
+    @rule(prepared=st.booleans())
+    def crash(self, prepared: bool) -> None:
+        """End without a word; `prepared`: while a commit was under way."""
+        if prepared:
+            self.rig.prepare()
+        self._restart(clean=False)
+
+    @rule()
+    def stop(self) -> None:
+        for reference in self.pending_deferred:
+            self.disk.get(reference.queue_id, {}).pop(reference.position, None)
+        self._restart(clean=True)
+
+    def _restart(self, *, clean: bool) -> None:
+        loaded = self.rig.restart(clean=clean)
+        self.memory, self.pending_deferred = [], []
+        self.deferred = []
+        self._opened()
+        self.queues = sorted(r.queue_id for r in loaded if isinstance(r, QueueDeclared))
+        while len(self.queues) < QUEUES:
+            self._new_queue()
+        depths = {r.queue_id: (r.live, r.live_bytes) for r in loaded if isinstance(r, QueueDepth)}
+        assert depths == {q: (len(live), sum(len(b) for b, _, _ in live.values())) for q, live in self.disk.items() if live}
+        for record in loaded:
+            if isinstance(record, QueueDepth):
+                assert record.next_position > max(self.disk[record.queue_id])
+        for queue in self.queues:  # the engine's positions begin after what is there
+            self.rig.positions[queue] = max([self.rig.positions.get(queue, 0), *self.disk.get(queue, {})])
+
+    # -- what must hold --
+
+    @rule(max_bytes=st.sampled_from([1, 2000, 1 << 20]))
+    @precondition(lambda self: not self.rig.batch)
+    def read_all(self, max_bytes: int) -> None:
+        for queue in range(1, self.next_queue):
+            expected = self.disk.get(queue, {})
+            found = self.rig.drain(queue, max_bytes=max_bytes)
+            assert [r.position for r in found] == sorted(expected)
+            assert {r.position: (r.message.body, r.options, r.count) for r in found} == expected
+
+    @invariant()
+    def rows_agree(self) -> None:
+        if self.directory is not None:
+            check_rows(self.directory / "data" / "journal.db")
+
+
+def check_rows(path: Path) -> None:
+    """Every segment has a row per queue that has something live in it, with the right numbers, and nothing is left over."""
+    connection = sqlite3.connect(path)
+    segments = dict(connection.execute("SELECT id, idx FROM seg").fetchall())
+    bits = dict(connection.execute("SELECT seg, bits FROM segack").fetchall())
+    rows: dict[int, list[tuple[int, ...]]] = {}
+    for seg, *row in connection.execute("SELECT seg, queue, first_position, last_position, live, live_bytes FROM segq"):
+        rows.setdefault(seg, []).append(tuple(row))
+    redelivered = {seg for (seg,) in connection.execute("SELECT seg FROM redelivered")}
+    connection.close()
+    assert segments.keys() == rows.keys()
+    assert bits.keys() <= segments.keys()
+    assert redelivered <= segments.keys()
+    for seg, idx in segments.items():
+        index = Index(idx)
+        settled = bits.get(seg, b"").ljust(len(index.queues), b"\0")
+        for queue, first, last, live, live_bytes in rows[seg]:
+            slots = [slot for slot in index.slots_of(queue, 0) if not settled[slot >> 3] & 1 << (slot & 7)]
+            assert (live, live_bytes) == (len(slots), sum(map(index.body_bytes, slots)))
+            positions = [index.positions[slot] for slot in index.slots_of(queue, 0)]
+            assert (first, last) == (min(positions), max(positions))
+
+
+def _run(new_rig, *, on_disk: bool, examples: int, steps: int = 30) -> None:
+    machine = type("Machine", (JournalMachine,), {"new_rig": staticmethod(new_rig), "on_disk": on_disk})
+    chosen = settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.reuse, Phase.generate, Phase.shrink],
+        print_blob=True,
+    )
+    run_state_machine_as_test(machine, settings=chosen)
+
+
+def test_memory_does_what_a_dictionary_does(new_rig):
+    _run(new_rig, on_disk=False, examples=60)
+
+
+def test_sqlite_does_what_a_dictionary_does(new_rig):
+    _run(new_rig, on_disk=True, examples=25)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("on_disk", [False, True], ids=["memory", "sqlite"])
+def test_many_more_histories(new_rig, on_disk):
+    _run(new_rig, on_disk=on_disk, examples=250, steps=60)
+
+
+def test_the_row_check_sees_what_is_wrong(sqlite_rig, tmp_path):
+    sqlite_rig.record(QueueDeclared("/", 1, QueueSpec("q1")))
+    sqlite_rig.publish(b"x", 1, address=Address("/", "", "k"))
+    sqlite_rig.commit()
+    path = tmp_path / "data" / "journal.db"
+    check_rows(path)
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("UPDATE segq SET live = 2")
+    connection.close()
+    with pytest.raises(AssertionError):
+        check_rows(path)
