@@ -200,7 +200,11 @@ class Client:
             return None
         if not consumer.buffer and consumer.error is not None:
             raise consumer.error
-        return consumer.buffer.popleft()
+        delivery = consumer.buffer.popleft()
+        if consumer.options.get("no_ack"):
+            consumer.used += 1
+            self._session.grant(consumer)
+        return delivery
 
     def cancel(self, consumer: Consumer) -> None:
         """End a consumer; nothing happens if it has ended already."""

@@ -63,17 +63,18 @@ class Consumer:
     """A queue's messages, one after the other: iterate over it, or call `receive`. Leave it with `cancel` or ``with``.
 
     Args (attributes):
-        credit: how many deliveries may be unsettled at once.
+        credit: how many deliveries may be unsettled at once. used: how many need credit that no ACK gives back (`no_ack`).
         options: of CONSUME.
         idle_timeout: seconds after which iteration ends when nothing comes; None: it never ends.
     """
 
-    __slots__ = ("_owner", "buffer", "credit", "error", "idle_timeout", "options", "queue", "tag")
+    __slots__ = ("_owner", "buffer", "credit", "error", "idle_timeout", "options", "queue", "tag", "used")
 
     def __init__(self, owner: Deliverer, queue: str, tag: str, credit: int, options: dict[str, Any]) -> None:
         self.queue = queue
         self.tag = tag
         self.credit = credit
+        self.used = 0
         self.options = options
         self.idle_timeout: float | None = None
         self.error: ClientError | None = None

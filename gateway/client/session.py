@@ -75,6 +75,7 @@ class Session:
         self.connections += 1
         for consumer in self._consumers.values():
             consumer.buffer.clear()
+            consumer.used = 0
         self.state = State.GREETING
         options = {**self._options, "session": self.ready["session"]} if "session" in self.ready else self._options
         self._asked += 1
@@ -101,13 +102,13 @@ class Session:
             return
         self.ready = options
         self.state = State.READY
-        self._go_on(options.get("last_seq") or 0)
+        self._go_on(options.get("last_seq") or 0, dict(options.get("refused") or ()))
 
-    def _go_on(self, stored: int) -> None:
+    def _go_on(self, decided: int, refused: dict[int, int]) -> None:
         """Say again what the gateway has not: requests, consumers, messages above its sequence mark."""
-        while self.unconfirmed and next(iter(self.unconfirmed)) <= stored:
-            self._settle_oldest(0)
-        self.last_seq = max(self.last_seq, stored)
+        while self.unconfirmed and (seq := next(iter(self.unconfirmed))) <= decided:
+            self._settle_oldest(refused.get(seq, 0))
+        self.last_seq = max(self.last_seq, decided)
         asked = {command[2] for _, command in self._requests.values() if command[0] is Command.CONSUME}
         for r, (_, command) in self._requests.items():
             self._send(encode((command[0], r, *command[1:])), None)
@@ -177,13 +178,16 @@ class Session:
         """Send ACK or NACK, unless the delivery came on an earlier connection."""
         if delivery.connection != self.connections or self.state is not State.READY:
             return False
+        if not delivery.number:  # it needs no acknowledgement
+            return True
         self._send(encode((Command.ACK if ack else Command.NACK, delivery.tag, delivery.number, *fields)), None)
         return True
 
-    def grant(self, consumer: Consumer, delta: int) -> None:
-        """Allow `delta` more deliveries."""
-        if self.state is State.READY:
-            self._send(encode((Command.CREDIT, consumer.tag, delta)), None)
+    def grant(self, consumer: Consumer) -> None:
+        """Give credit back for deliveries that are never settled; rarely, and before they run out."""
+        if consumer.used and (not consumer.buffer or 2 * consumer.used >= consumer.credit) and self.state is State.READY:
+            self._send(encode((Command.CREDIT, consumer.tag, consumer.used)), None)
+            consumer.used = 0
 
     def ping(self) -> None:
         """Ask whether anybody is there."""

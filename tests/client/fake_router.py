@@ -57,6 +57,7 @@ class FakeRouter:
 
     Args (attributes that a test sets):
         full: names of queues that refuse.
+        refused: what READY says of a client's refused messages.
         deaf: it reads, and answers nothing.
         hold_confirms: publishes are stored, but their confirms wait.
     """
@@ -65,6 +66,7 @@ class FakeRouter:
         self.disk = Disk()
         self.heard: list[list[Any]] = []
         self.full: set[str] = set()
+        self.refused: dict[str, list[tuple[int, int]]] = {}
         self.deaf = False
         self.hold_confirms = False
         self.heartbeat_ms = heartbeat_ms
@@ -186,7 +188,7 @@ class FakeRouter:
         self.sessions[token] = name
         self.peers[identity] = Peer(name)
         ready = {"session": token, "resumed": resumed, "heartbeat_ms": self.heartbeat_ms, "last_seq": self.disk.marks.get(name, 0)}
-        self.say(identity, READY, r, 1, ready)
+        self.say(identity, READY, r, 1, {**ready, "refused": self.refused.get(name, [])})
 
     def _publish(self, identity: bytes, body: bytes, seq: int, exchange: str, key: str, props: Any = None, flags: int = 0) -> None:
         name = self.peers[identity].name

@@ -119,6 +119,15 @@ def test_never_more_than_the_credit_is_handed_over(router):
         assert consumer.receive(1).body == b"2"
 
 
+def test_credit_is_given_back_for_deliveries_that_need_no_ack(router):
+    with connect(router.address) as client:
+        client.declare_queue("jobs")
+        for n in range(50):
+            client.publish("", "jobs", b"%d" % n, wait=True)
+        consumer = client.consume("jobs", credit=4, no_ack=True)
+        assert [int(consumer.receive(1).body) for _ in range(50)] == list(range(50))
+
+
 def test_iteration_takes_all_in_order_and_ends_when_nothing_comes(router):
     with connect(router.address) as client:
         client.declare_queue("jobs")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.client import ConsumerCancelled, Disconnected, RequestRefused, TimedOut, connect
+from gateway.client import ConsumerCancelled, Disconnected, PublishRefused, RequestRefused, TimedOut, connect
 from tests.client.fake_router import BYE, CONSUME, ERROR, HELLO, PUBLISH
 
 
@@ -55,6 +55,21 @@ def test_only_what_is_above_the_mark_is_sent_again(router):
         client.flush()
     assert [fields[0] for fields in of(router, PUBLISH)] == [5, 6, 7, 8, 9, 10]
     assert bodies(router, "jobs") == [b"4", b"5", b"6", b"7", b"8", b"9"]
+
+
+def test_a_refusal_that_was_not_heard_is_told_by_the_next_ready(router):
+    with connect(router.address, client="sensor") as client:
+        client.declare_queue("jobs")
+        router.hold_confirms = True
+        confirms = [client.publish("", "jobs", b"%d" % n) for n in range(3)]
+        with pytest.raises(TimedOut):
+            client.flush(timeout=0.1)
+        router.kill()
+        router.refused["sensor"] = [(2, 506)]
+        router.start()
+        with pytest.raises(PublishRefused, match="message 2"):
+            client.flush()
+        assert [confirm.error is None for confirm in confirms] == [True, False, True]
 
 
 def test_without_a_name_what_was_stored_but_not_confirmed_may_come_twice_and_is_never_lost(router):

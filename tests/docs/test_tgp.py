@@ -69,4 +69,29 @@ def test_the_properties_are_those_of_the_common_model():
     from gateway.model.properties import Properties
 
     row = next(line for line in PAGE.splitlines() if line.startswith("| `props`"))
-    assert set(re.findall(r"`(\w+)`", row)) - {"props"} == {field.name for field in msgspec.structs.fields(Properties)}
+    assert set(re.findall(r"`(\w+)`", row)) - {"props", "delivery_mode"} == {
+        field.name for field in msgspec.structs.fields(Properties)
+    }
+
+
+@pytest.mark.parametrize(("name", "array", "wire"), EXAMPLES)
+def test_the_server_reads_and_writes_the_same_bytes(name, array, wire):
+    from gateway_zeromq import codec
+
+    number, fields, sender = table()[name]
+    if sender in {"client", "both"}:
+        command = codec.decode(wire)
+        assert type(command).__name__.upper() == name
+        values = msgspec.to_builtins(command)
+        assert values[: len(array)] == array or name == "HELLO"
+    if sender in {"server", "both"}:
+        assert codec.encode(*array) == wire
+        assert codec.SERVER_FIELDS[number] == (name, tuple(field.rstrip("?") for field in fields if field))
+
+
+def test_the_server_reads_the_json_example_as_the_array():
+    from gateway_zeromq import codec
+
+    (text,) = re.findall(r'^\{"cmd".*\}$', PAGE, re.MULTILINE)
+    (wire,) = [parameters.values[2] for parameters in EXAMPLES if parameters.id == "PUBLISH"]
+    assert codec.decode(text.encode()) == codec.decode(wire)
