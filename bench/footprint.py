@@ -98,9 +98,8 @@ def backlog(count: int) -> None:
             rate = publish(broker.port, count)
             grown = (broker.resident_kib() - before) / 1024
             print(f"backlog of {count:,} x {BODY_BYTES} B: {rate:,.0f} confirmed/s, resident memory grew by {grown:.1f} MiB")
-        print(
-            f"the file has {sum(p.stat().st_size for p in directory.iterdir()) / 1e6:,.0f} MB; restart: {ready_after(directory):.2f} s"
-        )
+        size = sum(path.stat().st_size for path in directory.iterdir())
+        print(f"the file has {size / 1e6:,.0f} MB; restart: {ready_after(directory):.2f} s")
         with brokers.tidegate(None, unlimited, data_dir=directory) as broker:
             before = broker.resident_kib()
             rate, in_order = drain(broker.port, b"away", count)

@@ -70,38 +70,36 @@ class Broker:
         self.journal.open()
         clean = False
         try:
-            self._assemble()
-            for record in self.journal.load():
-                self.engine.replay(record)
-            trio.lowlevel.add_instrument(self.turns)
-            try:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self.committer.run_pacer)
-                    task_status.started()
-                    await self._ended.wait()
-                    nursery.cancel_scope.cancel()
-            finally:
-                trio.lowlevel.remove_instrument(self.turns)
-            if self._failure is not None:
-                raise self._failure
+            async with trio.open_nursery() as nursery:
+                self._assemble(nursery)
+                for record in self.journal.load():
+                    self.engine.replay(record)
+                await self._work(nursery, task_status)
             clean = True
         finally:
             self.journal.close(clean=clean)
             self._stopped.set()
 
-    def _assemble(self) -> None:
-        self.pager = Pager(self.journal, self.log)
+    async def _work(self, nursery: trio.Nursery, task_status: trio.TaskStatus[None]) -> None:
+        trio.lowlevel.add_instrument(self.turns)
+        try:
+            nursery.start_soon(self.committer.run_pacer)
+            task_status.started()
+            await self._ended.wait()
+            if self._failure is not None:
+                raise self._failure
+            nursery.cancel_scope.cancel()
+        finally:
+            trio.lowlevel.remove_instrument(self.turns)
+            self.committer.ended = self.pager.ended = True
+
+    def _assemble(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+        self.pager = Pager(self.journal, self.log, nursery)
         self.engine = Engine(self, self.decoders.properties, node_id=self.node_id, window_budget=self.limits.queue_memory_bytes)
         self.pager.engine = self.engine
         self.flow = Flow(self.engine, self.limits)
-        self.committer = Committer(
-            self.engine,
-            self.journal,
-            self.log,
-            linger_s=self.limits.linger_us / 1e6,
-            refuse_after_s=self.limits.refuse_after_ms / 1e3,
-            batch_taken=self.flow.batch_taken,
-        )
+        self.committer = Committer(self.engine, self.journal, self.log, self.limits, self.flow.batch_taken, nursery)
         self.turns = Turns(self.committer.end_of_turn, lambda: self.committer.commit_since, self._fail)
 
     def _fail(self, error: BaseException) -> None:
@@ -120,7 +118,7 @@ class Broker:
     def start_draining(self) -> None:
         """Stop accepting and receiving; when all that was received is on disk and answered, connections end."""
         self.draining.set()
-        trio.lowlevel.spawn_system_task(self._drain)
+        self._nursery.start_soon(self._drain)
 
     async def _drain(self) -> None:
         await trio.lowlevel.checkpoint()

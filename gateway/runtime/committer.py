@@ -11,6 +11,7 @@ import trio
 
 from gateway.api.channel import Outcome
 from gateway.api.frontend import Log
+from gateway.config import Limits
 from gateway.engine.engine import Engine
 from gateway.errors import JournalError
 from gateway.journal.port import Journal
@@ -34,9 +35,10 @@ class Committer:
     ``waiting``: channels with numbers in the open batch. ``commit_since``: `perf_counter` of the write under way, or 0.0.
 
     Args:
-        linger_s: how long a batch may wait for the acknowledgements of online consumers, which spare the disk.
-        refuse_after_s: how long a failing journal is waited for before durable publishes are refused.
+        limits: how long a batch may wait for the acknowledgements of online consumers, which spare the disk, and how long a
+            failing journal is waited for before durable publishes are refused.
         batch_taken: called when the open batch is empty again.
+        nursery: for what has to wait.
     """
 
     def __init__(
@@ -44,21 +46,22 @@ class Committer:
         engine: Engine,
         journal: Journal,
         log: Log,
-        *,
-        linger_s: float,
-        refuse_after_s: float,
+        limits: Limits,
         batch_taken: Callable[[], None],
+        nursery: trio.Nursery,
     ) -> None:
         self._engine = engine
         self._journal = journal
         self._log = log
-        self._linger_s = linger_s
-        self._refuse_after_s = refuse_after_s
+        self._linger_s = limits.linger_us / 1e6
+        self._refuse_after_s = limits.refuse_after_ms / 1e3
         self._batch_taken = batch_taken
+        self._nursery = nursery
         self._token = trio.lowlevel.current_trio_token()
         self._releases: list[Release] = []
         self._opened = 0.0
         self._last_write = 0.0
+        self._owing = False
         self._failing_since = 0.0
         self._pace_until = math.inf
         self._paced = trio.Event()
@@ -66,13 +69,14 @@ class Committer:
         self.waiting: list[BrokerChannel] = []
         self.commit_since = 0.0
         self.draining = False
+        self.ended = False
 
     def end_of_turn(self) -> bool:
         """Hand over the open batch if it is time; True: outcomes were released, so there may be more to send."""
         if self.commit_since:
             return False
         batch = self._engine.batch
-        if not self.waiting and not batch:
+        if not self.waiting and not batch and not self._owing:
             if self._idle is not None:
                 self._token.run_sync_soon(self._idle.set, idempotent=True)
             return False
@@ -112,9 +116,11 @@ class Committer:
             batch.messages.clear()
             batch.body_bytes = batch.undelivered = 0
             self._batch_taken()
-            if batch.settled and (now - self._last_write < SETTLED_EVERY_S and not self.draining):
+            if (batch.settled or self._owing) and (now - self._last_write < SETTLED_EVERY_S and not self.draining):
                 self._pace(SETTLED_EVERY_S)
                 return self._release()
+        # What was settled automatically is written now, and settled on disk by the commit after this one.
+        self._owing = bool(batch.deferred)
         commit = self._journal.prepare(engine.take_batch())
         self._batch_taken()
         engine.batch_prepared()
@@ -132,6 +138,8 @@ class Committer:
         self._journal.write(commit, done)
 
     def _written(self, commit: Any, error: JournalError | None) -> None:
+        if self.ended:
+            return
         if error is not None:
             self._failed(commit, error)
             return
@@ -153,7 +161,7 @@ class Committer:
         if failing_s >= self._refuse_after_s and self._engine.refusal is None:
             self._log.error("durable messages are refused", failing_s=round(failing_s, 3))
             self._engine.refuse_durable(f"the journal can't be written: {error}")
-        trio.lowlevel.spawn_system_task(self._retry, commit, min(max(failing_s, RETRY_FIRST_S), RETRY_MOST_S))
+        self._nursery.start_soon(self._retry, commit, min(max(failing_s, RETRY_FIRST_S), RETRY_MOST_S))
 
     async def _retry(self, commit: Any, delay_s: float) -> None:
         await trio.sleep(delay_s)

@@ -18,11 +18,13 @@ RETRY_S = 0.5
 class Pager:
     """Reads pages for the engine, one at a time per queue, never on the loop's thread."""
 
-    def __init__(self, journal: Journal, log: Log) -> None:
+    def __init__(self, journal: Journal, log: Log, nursery: trio.Nursery) -> None:
         self._journal = journal
         self._log = log
+        self._nursery = nursery
         self._token = trio.lowlevel.current_trio_token()
         self.engine: Engine | None = None
+        self.ended = False
 
     def want(self, queue_id: int, after_position: int, max_bytes: int) -> None:
         """Have a page read; the engine gets it in a later turn."""
@@ -34,11 +36,13 @@ class Pager:
 
     def _read(self, queue_id: int, after_position: int, max_bytes: int, page: Callable[[], Page]) -> None:
         assert self.engine is not None
+        if self.ended:
+            return
         try:
             found = page()
         except JournalError as error:
             self._log.error("a page of the journal can't be read", queue_id=queue_id, error=str(error))
-            trio.lowlevel.spawn_system_task(self._again, queue_id, after_position, max_bytes)
+            self._nursery.start_soon(self._again, queue_id, after_position, max_bytes)
             return
         self.engine.page_loaded(found, after_position)
 
