@@ -151,6 +151,13 @@ class Channel(Protocol):
     def publish(self, route: Route, message: Message) -> int:
         """Submit a message whose outcome counts; return its number."""
 
+    def refused(self, number: int) -> GatewayError | None:
+        """Return why the message published last is refused, if that is certain at once; None: it isn't, or it is not refused.
+
+        For state that is put in the same turn and must not claim the message (a sequence mark). Answer nobody by it: the
+        outcome comes in its turn.
+        """
+
     def post(self, route: Route, message: Message) -> None:
         """Submit a message whose outcome nobody waits for (QoS 0)."""
 
@@ -224,7 +231,7 @@ class Channel(Protocol):
         """
 
     def put_state(self, namespace: str, key: str, value: bytes | None) -> None:
-        """Keep a small value, on disk with the next commit (the one that holds the next publish); None deletes it."""
+        """Keep a small value; None deletes it. On disk with the commit that holds what is published in the same turn."""
 
     def get_state(self, namespace: str, key: str) -> bytes | None:
         """Return what was put."""

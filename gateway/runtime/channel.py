@@ -101,6 +101,11 @@ class BrokerChannel:
             self._committer.waiting.append(self)
         return number
 
+    def refused(self, number: int) -> GatewayError | None:
+        """See `gateway.api.Channel.refused`."""
+        last = self._exceptions[-1] if self._exceptions else None
+        return last.error if last is not None and last.number == number else None
+
     def post(self, route: RouteHandle, message: Message) -> None:
         """See `gateway.api.Channel.post`."""
         self._publish(route, message)
