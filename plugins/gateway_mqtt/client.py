@@ -137,11 +137,13 @@ class Client:
 
     async def _send(self, packet: Packet) -> None:
         data = encode(packet)
+        if self.lost:
+            raise Lost(self.lost)
         try:
             async with self._lock:
                 await self._stream.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            raise Lost(self.lost or "connection lost") from None
+            raise Lost("connection lost") from None
 
     # -- the connection's tasks ---------------------------------------------
 

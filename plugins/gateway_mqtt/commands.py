@@ -219,17 +219,27 @@ def _run(target: Target, work: Callable[[Client], Awaitable[int]], timeout_s: fl
     """Return the exit code."""
     try:
         return trio.run(_until_told, target, work, timeout_s or float("inf"))
-    except BrokenPipeError:
-        sys.stdout = None  # the reader of our output is gone: nothing is flushed there at the exit
-        return 0
-    except Refused as error:
-        return _complain(f"refused by the broker: {error}", error.code)
-    except Lost as error:
-        return _complain(str(error), EXIT_LOST)
-    except MalformedPacket as error:
-        return _complain(f"this is no MQTT broker: {error.reason}", EXIT_LOST)
-    except OSError as error:
-        return _complain(f"{target.host}:{target.port}: {error.strerror or error}", EXIT_UNREACHABLE)
+    except Exception as error:  # the edge of the program; what is not expected is raised again
+        return _exit_code(target, error)
+
+
+def _exit_code(target: Target, error: Exception) -> int:
+    match error:
+        case ExceptionGroup(exceptions=[only]):  # as a nursery wraps it
+            return _exit_code(target, only)
+        case BrokenPipeError():
+            sys.stdout = None  # the reader of our output is gone: nothing is flushed there at the exit
+            return 0
+        case Refused(code=code):
+            return _complain(f"refused by the broker: {error}", code)
+        case Lost():
+            return _complain(str(error), EXIT_LOST)
+        case MalformedPacket(reason=reason):
+            return _complain(f"this is no MQTT broker: {reason}", EXIT_LOST)
+        case OSError():
+            return _complain(f"{target.host}:{target.port}: {error.strerror or error}", EXIT_UNREACHABLE)
+        case _:
+            raise error
 
 
 def _complain(text: str, code: int) -> int:

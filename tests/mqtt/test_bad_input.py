@@ -1,4 +1,4 @@
-"""Bad input closes that one connection, with the protocol's answer where it has one; it is counted, logged once, and nobody else notices."""
+"""Bad input closes that one connection; it is counted, logged once, and nobody else notices."""
 
 from __future__ import annotations
 

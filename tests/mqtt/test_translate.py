@@ -1,0 +1,106 @@
+"""Topics, keys, sessions and packets: between MQTT and the common model."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.api import AccessRefused, Address, Message, Overflow, Principal, ProtocolViolation
+from gateway_mqtt import translate
+from gateway_mqtt.codec import encode
+from gateway_mqtt.packets import Connect, MalformedPacket, Publish
+from gateway_mqtt.translate import Encoder, Routes
+
+
+class FakeRoute:
+    def __init__(self, address):
+        self.address = address
+
+
+class FakeChannel:
+    """Routes everything but what is secret."""
+
+    def __init__(self):
+        self.asked = []
+
+    def route(self, exchange, routing_key):
+        self.asked.append((exchange, routing_key))
+        if routing_key == "secret":
+            raise AccessRefused("not there")
+        return FakeRoute(Address("/", exchange, routing_key))
+
+
+topics = st.text(st.characters(codec="utf-8", exclude_characters="\0+#"), min_size=1, max_size=40)
+
+
+@given(topics, st.binary(max_size=400), st.booleans())
+def test_a_message_that_came_by_mqtt_goes_out_with_the_very_topic(topic, body, persistent):
+    route = Routes(FakeChannel(), Principal("x"), 200).resolve(topic.encode())
+    message = Message(route.address, body, persistent)
+    encoder = Encoder()
+    assert encoder.encode_packet(message) == encode(Publish(topic, body))
+    assert encoder.encode_front(message) + b"\0\7" + body == encode(Publish(topic, body, 1, packet_id=7))
+    assert (encoder.plain, encoder.confirmed) == (message, message)
+
+
+@pytest.mark.parametrize("key", ["", "a.#", "a.+.b".replace("+", "*"), "a\0b", "x" * 65_536, "\ud800"])
+def test_a_key_that_mqtt_cannot_carry_has_no_packet(key):
+    encoder = Encoder()
+    message = Message(Address("/", "amq.topic", key), b"x")
+    assert encoder.encode_packet(message) == b""
+    assert encoder.encode_front(message) == b""
+    assert encoder.plain is None
+    assert encoder.confirmed is None
+
+
+def test_routes_are_found_once_per_topic_and_shared_by_the_connections_of_a_principal():
+    channel, principal = FakeChannel(), Principal("x")
+    first, second = Routes(channel, principal, 200), Routes(channel, principal, 200)
+    route = first.resolve(b"a/b")
+    assert second.known.get(b"a/b") is route
+    assert channel.asked == [("amq.topic", "a.b")]
+    assert b"a/b" not in Routes(channel, Principal("y"), 200).known
+
+
+def test_the_cache_of_routes_is_bounded_and_long_topics_stay_out_of_it(monkeypatch):
+    monkeypatch.setattr(translate, "MAX_CACHED_TOPICS", 10)
+    routes = Routes(FakeChannel(), Principal("x"), 200)
+    for n in range(100):
+        routes.resolve(b"t/%d" % n)
+        assert len(routes.known) <= 10
+    routes.resolve(b"x" * 10_000)
+    assert b"x" * 10_000 not in routes.known
+
+
+def test_a_topic_that_may_not_be_published_to_or_is_too_deep_is_refused_and_not_cached():
+    routes = Routes(FakeChannel(), Principal("x"), 3)
+    with pytest.raises(ProtocolViolation, match="not there"):
+        routes.resolve(b"secret")
+    with pytest.raises(MalformedPacket, match="3 levels"):
+        routes.resolve(b"a/b/c/d")
+    assert not routes.known
+
+
+def test_a_persistent_session_refuses_what_it_has_no_room_for_and_a_clean_one_is_its_connections_own():
+    persistent = translate.session_queue("c", clean=False, max_messages=7)
+    assert (persistent.name, persistent.durable, persistent.exclusive) == ("mqtt.session.c", True, False)
+    assert (persistent.max_length, persistent.overflow, persistent.keep_transient) == (7, Overflow.REJECT_PUBLISH, False)
+    clean = translate.session_queue("c", clean=True, max_messages=7)
+    assert (clean.durable, clean.exclusive, clean.keep_transient) == (False, True, False)
+
+
+def test_the_longest_client_identifier_makes_the_longest_queue_name():
+    assert len(translate.session_queue_name("x" * translate.MAX_CLIENT_ID_BYTES)) == 255
+
+
+def test_a_subscription_is_a_binding_that_spares_dollar_topics():
+    binding = translate.subscription("q", "a/+/#", 1)
+    assert (binding.source, binding.destination, binding.key) == ("amq.topic", "q", "a.*.#")
+    assert (binding.options.qos, binding.options.mqtt) == (1, True)
+
+
+def test_refusals_have_their_return_codes():
+    assert translate.connack_code(AccessRefused(""), Connect("c", user="u")) == 4
+    assert translate.connack_code(AccessRefused(""), Connect("c")) == 5
+    assert translate.connack_code(translate.GatewayError(""), Connect("c")) == 3
