@@ -124,8 +124,11 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def open_database(path: Path, *, synchronous: str, wal_autocheckpoint: int) -> sqlite3.Connection:
+def open_database(path: Path, *, synchronous: str, wal_autocheckpoint: int) -> tuple[sqlite3.Connection, int, int]:
     """Open a journal, check it if the last broker didn't close it in order, and mark it as in use.
+
+    Returns:
+        The connection that writes, the highest id of a segment, and how many segments are in use.
 
     Cost: after an unclean end, reading the whole file.
 
@@ -139,13 +142,15 @@ def open_database(path: Path, *, synchronous: str, wal_autocheckpoint: int) -> s
         bring_up_to_date(connection, str(path))
         _check(connection, path)
         connection.execute("UPDATE meta SET value = 0 WHERE key = 'clean'")
+        (last_segment,) = connection.execute("SELECT coalesce(max(id), 0) FROM seg").fetchone()
+        (segments,) = connection.execute("SELECT count(DISTINCT seg) FROM segq").fetchone()
     except BaseException as error:
         if connection is not None:
             connection.close()
-        if isinstance(error, sqlite3.Error):
+        if isinstance(error, sqlite3.Error | ValueError):  # ValueError: SQLite quotes a damaged schema that is no UTF-8
             raise _opening_failed(path, error) from error
         raise
-    return connection
+    return connection, last_segment, segments
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:
@@ -157,7 +162,7 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
         raise JournalError(f"{path} is damaged; keep a copy of it. SQLite says: {'; '.join(verdicts)}")
 
 
-def _opening_failed(path: Path, error: sqlite3.Error) -> JournalError:
+def _opening_failed(path: Path, error: Exception) -> JournalError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_FULL}:
         return JournalUnwritable(f"{path} can't be written: {error}")

@@ -80,13 +80,13 @@ class SqliteJournal:
         make_directory(self._path.parent)
         self._lock.acquire()
         try:
-            connection = open_database(self._path, synchronous=self._synchronous, wal_autocheckpoint=self._wal_autocheckpoint)
-            (last,) = connection.execute("SELECT max(id) FROM seg").fetchone()
-            (self.counters.segments_live,) = connection.execute("SELECT count(DISTINCT seg) FROM segq").fetchone()
+            connection, last_segment, self.counters.segments_live = open_database(
+                self._path, synchronous=self._synchronous, wal_autocheckpoint=self._wal_autocheckpoint
+            )
         except BaseException:
             self._lock.release()
             raise
-        self._next_segment = (last or 0) + 1
+        self._next_segment = last_segment + 1
         reopen = partial(connect, self._path, synchronous=self._synchronous, wal_autocheckpoint=self._wal_autocheckpoint)
         self._writer = Writer(str(self._path), reopen, connection, self.counters)
         self._reader = Reader(str(self._path), partial(connect_to_read, self._path))
@@ -96,7 +96,7 @@ class SqliteJournal:
         try:
             with closing(connect_to_read(self._path)) as connection:
                 yield from load_records(connection, self._report)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, ValueError, TypeError) as error:
             raise JournalError(f"{self._path} can't be read: {error}") from error
 
     def close(self, *, clean: bool = True) -> None:

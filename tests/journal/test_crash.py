@@ -1,0 +1,221 @@
+"""Is every confirmed message there after kill -9, a power cut, a disk that fails - and would these tests see it if not?"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import random
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import JournalError
+from gateway.journal.sqlite import SqliteJournal
+
+HERE = Path(__file__).parent
+WRITER = HERE / "crash_writer.py"
+SEED = 5
+SECTOR = 512
+
+_spec = importlib.util.spec_from_file_location("crash_writer", WRITER)
+crash_writer = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(crash_writer)
+
+
+@pytest.fixture(scope="session")
+def shim(tmp_path_factory) -> Path:
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None or sys.platform != "linux":
+        pytest.skip("no C compiler on Linux: power cuts can't be played")
+    library = tmp_path_factory.mktemp("shim") / "diskshim.so"
+    command = [compiler, "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", library, HERE / "diskshim.c", "-ldl", "-lpthread"]
+    subprocess.run(command, check=True)
+    return library
+
+
+def states(last: int) -> list[dict]:
+    """Return what must be live after each step from 0 to `last`."""
+    history = crash_writer.History(SEED)
+    found = [history.state()]
+    for _ in range(last):
+        history.advance()
+        found.append(history.state())
+    return found
+
+
+def verdict(directory: Path, confirmed: int, expected: list[dict]) -> str:
+    """Compare a journal with the only two states that are right: the last confirmed one, and the one that was under way."""
+    journal = SqliteJournal(directory, synchronous="OFF")
+    try:
+        journal.open()
+        step, found = crash_writer.read_state(journal)
+    except JournalError:
+        return "damaged"
+    finally:
+        journal.close(clean=False)
+    if step < confirmed:
+        return "lost"
+    state = {number: [(one.position, one.message.body) for one in paged] for number, paged in found.items()}
+    return "right" if step <= confirmed + 1 and state == expected[step] else "wrong"
+
+
+# -- kill -9 ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rounds", [3, pytest.param(60, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
+def test_kill_9_loses_nothing_that_was_confirmed(tmp_path, rounds):
+    chance = random.Random(rounds)
+    confirmed = 0
+    for _ in range(rounds):
+        command = [sys.executable, WRITER, tmp_path, "FULL", str(SEED), "100000"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
+            for _ in range(chance.randint(1, 40)):
+                confirmed = int(writer.stdout.readline())
+            writer.kill()
+            confirmed = max([confirmed, *map(int, writer.stdout.read().split())])
+        assert verdict(tmp_path, confirmed, states(confirmed + 1)) == "right"
+
+
+# -- power cuts ---------------------------------------------------------
+
+
+def record(shim: Path, directory: Path, synchronous: str, steps: int) -> list[tuple[bytes, int, int, bytes]]:
+    """Have a history written, and return every operation on the journal's files and every confirmation, in order."""
+    trace = directory / "trace"
+    trace.touch()
+    environment = {**os.environ, "LD_PRELOAD": str(shim), "SHIM_TRACE": str(trace), "SHIM_MATCH": "journal.db"}
+    command = [sys.executable, WRITER, directory / "data", synchronous, str(SEED), str(steps), trace]
+    subprocess.run(command, env=environment, check=True, timeout=100)
+    data = trace.read_bytes()
+    operations = []
+    at = 0
+    while at < len(data):
+        kind, number, offset, length = struct.unpack_from("<cBQI", data, at)
+        at += 14
+        operations.append((kind, number, offset, data[at : at + length]))
+        at += length
+    if not any(kind == b"W" for kind, *_ in operations):
+        pytest.skip("this Python's SQLite does not call the C library for its writes: power cuts can't be played")
+    return operations
+
+
+class Disk:
+    """Files as a disk has them: what was synced, and what may or may not be there."""
+
+    def __init__(self) -> None:
+        self.names: dict[int, str] = {}
+        self.synced: dict[int, bytearray] = {}
+        self.pending: dict[int, list[tuple[bytes, int, bytes]]] = {}
+        self.confirmed = 0
+
+    def do(self, kind: bytes, number: int, offset: int, data: bytes) -> None:
+        match kind:
+            case b"O":
+                self.names[number] = Path(data.decode()).name
+                self.synced.setdefault(number, bytearray())
+            case b"W" | b"T":
+                self.pending.setdefault(number, []).append((kind, offset, data))
+            case b"S":
+                for operation in self.pending.pop(number, ()):
+                    _apply(self.synced[number], *operation)
+            case b"U":
+                self.synced.pop(number, None)
+                self.pending.pop(number, None)
+            case b"C":
+                self.confirmed = int(data)
+
+    def cut(self, chance: random.Random, directory: Path) -> None:
+        """Write the files as a power cut may leave them: of what wasn't synced nothing, all, any part, any sectors."""
+        how = chance.choice(("nothing", "all", "some", "torn"))
+        for number, name in self.names.items():
+            if number not in self.synced:
+                continue
+            image = bytearray(self.synced[number])
+            for operation in self.pending.get(number, ()):
+                for part in _survivors(how, chance, *operation):
+                    _apply(image, *part)
+            (directory / name).write_bytes(image)
+
+
+def _survivors(how: str, chance: random.Random, kind: bytes, offset: int, data: bytes):
+    if how == "nothing" or (how != "all" and chance.random() < 0.5):
+        return
+    if how != "torn" or kind != b"W" or chance.random() < 0.5:
+        yield kind, offset, data
+        return
+    for at in range(0, len(data), SECTOR):
+        if chance.random() < 0.5:
+            yield kind, offset + at, data[at : at + SECTOR]
+
+
+def _apply(image: bytearray, kind: bytes, offset: int, data: bytes) -> None:
+    if len(image) < offset:
+        image.extend(bytes(offset - len(image)))
+    if kind == b"T":
+        del image[offset:]
+    else:
+        image[offset : offset + len(data)] = data
+
+
+def play(shim: Path, directory: Path, synchronous: str, *, steps: int, cuts: int) -> Counter:
+    """Cut the power at random moments of one history, and count the verdicts."""
+    operations = record(shim, directory, synchronous, steps)
+    chance = random.Random(cuts)
+    expected = states(steps)
+    moments = Counter(chance.randrange(len(operations)) for _ in range(cuts))
+    disk = Disk()
+    verdicts: Counter = Counter()
+    for moment, operation in enumerate(operations):
+        disk.do(*operation)
+        for _ in range(moments[moment]):
+            image = Path(tempfile.mkdtemp(dir=directory))
+            disk.cut(chance, image)
+            verdicts[verdict(image, disk.confirmed, expected)] += 1
+            shutil.rmtree(image)
+    assert disk.confirmed == steps
+    return verdicts
+
+
+SIZES = [(40, 40), pytest.param((300, 1000), marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["few", "many"])
+def test_a_power_cut_loses_nothing_that_was_confirmed(shim, tmp_path, size):
+    steps, cuts = size
+    assert play(shim, tmp_path, "FULL", steps=steps, cuts=cuts) == {"right": cuts}
+
+
+@pytest.mark.parametrize("synchronous", ["OFF", "NORMAL"])
+@pytest.mark.parametrize("size", SIZES, ids=["few", "many"])
+def test_without_syncing_it_does_so_the_test_can_fail(shim, tmp_path, synchronous, size):
+    steps, cuts = size
+    verdicts = play(shim, tmp_path, synchronous, steps=steps, cuts=cuts)
+    assert verdicts["lost"] > cuts // 10
+    if synchronous == "NORMAL":
+        assert verdicts["damaged"] + verdicts["wrong"] == 0
+
+
+# -- a disk that fails --------------------------------------------------
+
+
+@pytest.mark.parametrize("fails", ["20:21", "20:26", "21:23"])
+def test_a_sync_that_fails_confirms_nothing_and_a_later_attempt_does(shim, tmp_path, fails):
+    environment = {**os.environ, "LD_PRELOAD": str(shim), "SHIM_MATCH": "journal.db", "SHIM_FAIL_SYNC": fails, "ATTEMPTS": "12"}
+    command = [sys.executable, WRITER, tmp_path, "FULL", str(SEED), "40"]
+    run = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=100)
+    assert run.returncode == 0, run.stderr
+    if not run.stderr:
+        pytest.skip("this Python's SQLite does not call the C library to sync: it can't be made to fail")
+    assert b"disk I/O error" in run.stderr
+    confirmed = [int(line) for line in run.stdout.split()]
+    assert confirmed == list(range(1, 41))
+    with contextlib.suppress(FileNotFoundError):
+        (tmp_path / "journal.db-shm").unlink()  # the next reader learns from the files alone what is there
+    assert verdict(tmp_path, 40, states(41)) == "right"
