@@ -96,7 +96,7 @@ def _list_tables(key: str, model: type[BaseModel], field: FieldInfo) -> Iterator
     elements = [
         element for element in field.get_default(call_default_factory=True, validated_data={}) or () if type(element) is model
     ]
-    yield Table(key, field.description or _first_sentence(model), settings, tuple(_element(element) for element in elements))
+    yield Table(key, _first_sentence(model) or field.description or "", settings, tuple(_element(element) for element in elements))
 
 
 def _element(element: BaseModel) -> str:
@@ -145,7 +145,8 @@ def toml(value: Any) -> str:
     if isinstance(value, BaseModel):
         return toml(value.model_dump(exclude_defaults=True))
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{name} = {toml(item)}" for name, item in value.items() if item is not None) + " }"
+        inside = ", ".join(f"{name} = {toml(item)}" for name, item in value.items() if item is not None)
+        return f"{{ {inside} }}" if inside else "{}"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(toml(item) for item in value) + "]"
     return json.dumps(value if isinstance(value, (bool, int, float)) else str(value), ensure_ascii=False)
