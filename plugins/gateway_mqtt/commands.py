@@ -237,9 +237,18 @@ def _exit_code(target: Target, error: Exception) -> int:
         case MalformedPacket(reason=reason):
             return _complain(f"this is no MQTT broker: {reason}", EXIT_LOST)
         case OSError():
-            return _complain(f"{target.host}:{target.port}: {error.strerror or error}", EXIT_UNREACHABLE)
+            return _complain(f"{target.host}:{target.port}: {_why(error)}", EXIT_UNREACHABLE)
         case _:
             raise error
+
+
+def _why(error: OSError) -> str:
+    """Return the system's words: trio's own say only that all attempts failed."""
+    cause = error.__cause__
+    while isinstance(cause, ExceptionGroup):
+        cause = cause.exceptions[0]
+    found = cause if isinstance(cause, OSError) else error
+    return found.strerror or str(found)
 
 
 def _complain(text: str, code: int) -> int:

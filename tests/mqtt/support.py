@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 
 import trio
 
@@ -123,6 +122,7 @@ class Bench:
         self.log = log
         self.port = port
         self.peers: list[Peer] = []
+        self.stopped = trio.Event()
 
     async def open(self) -> Peer:
         """Return a connection that has sent nothing yet."""
@@ -161,9 +161,16 @@ async def mqtt_broker(
         listening: list[str] = []
         front_end = MqttFrontEnd()
         gateway = broker.gateway("mqtt", listening.append, log)
-        given = MqttSettings(listen=["tcp://127.0.0.1:0"], **settings)
-        await nursery.start(partial(front_end.serve, gateway, given))
+        given = MqttSettings(**{"listen": ["tcp://127.0.0.1:0"], **settings})
+        stopped = trio.Event()
+
+        async def serve(task_status: trio.TaskStatus[None]) -> None:
+            await front_end.serve(gateway, given, task_status=task_status)
+            stopped.set()
+
+        await nursery.start(serve)
         bench = Bench(broker, journal, log, int(listening[0].rpartition(":")[2]))
+        bench.stopped = stopped
         try:
             yield bench
         finally:
