@@ -66,8 +66,8 @@ def port(broker):
 def test_mosquitto_sub_gets_what_mosquitto_pub_sends(port):
     arguments = ["-p", port, "-t", "m/+/x", "-q", "1", "-v", "-C", "102", "-W", "10"]
     with background("mosquitto_sub", *arguments) as sub:
-        run("mosquitto_pub", "-p", port, "-t", "m/ready/x", "-m", "", "-r")
-        assert sub.stdout.readline() == b"m/ready/x (null)\n"
+        run("mosquitto_pub", "-p", port, "-t", "m/ready/x", "-m", "yes", "-r")
+        assert sub.stdout.readline() == b"m/ready/x yes\n"
         lines = b"".join(b"%d\n" % n for n in range(100))
         assert run("mosquitto_pub", "-p", port, "-t", "m/1/x", "-q", "1", "-l", stdin=lines)[0] == 0
         assert run("mosquitto_pub", "-p", port, "-t", "m/2/x", "-q", "0", "-m", "last")[0] == 0
