@@ -70,7 +70,7 @@ def prepare(config: Config, host: Host) -> bool:
 
 
 def run(config: Config) -> Exit:
-    """Run a broker until a signal ends it. Errors of the start go to standard error, in words."""
+    """Run a broker until a signal ends it. Errors of the start go to standard error, in words; a defect is logged."""
     log: RootLog = make_log(config.log)
     host = Host(log)
     ended = Exit.CLEAN
@@ -82,6 +82,9 @@ def run(config: Config) -> Exit:
         failure = _leaf(group)
         print(f"tidegate: {failure}", file=sys.stderr)  # noqa: T201 - what the command line says
         ended = exit_code(failure)
+    except* Exception as group:  # an edge: the program; what is on disk is safe
+        log.error("the broker failed, and ends as after a power cut", exc_info=group)  # noqa: TRY400 - the whole group
+        ended = Exit.FAILED
     return ended
 
 

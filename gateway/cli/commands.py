@@ -72,6 +72,7 @@ def check_config(
     overrides: Overrides = None,
 ) -> None:
     """Say whether `tidegate serve --config FILE` would take this configuration, and what would listen; bind nothing."""
+    _check_machine()
     from gateway.app import prepare
     from gateway.config import load
     from gateway.errors import ConfigError

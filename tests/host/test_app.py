@@ -9,10 +9,11 @@ import os
 import pytest
 import trio
 
-from gateway.app import Exit, exit_code, prepare, say_on, serve
+from gateway.app import Exit, exit_code, prepare, run, say_on, serve
 from gateway.config import load
 from gateway.errors import ConfigError, GatewayError, JournalError, JournalLocked, JournalUnwritable, ListenError
 from gateway.host import Host, State
+from gateway.journal.memory import MemoryJournal
 
 from .conftest import serve as serve_code
 
@@ -138,6 +139,31 @@ def test_errors_of_the_start_have_their_exit_codes(error, code):
 
 def test_the_exit_codes_are_those_that_scripts_know():
     assert [code.value for code in Exit] == [0, 1, 2, 69, 73, 75]
+
+
+class Unreadable(MemoryJournal):
+    def __init__(self, error):
+        super().__init__()
+        self._error = error
+
+    def load(self):
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (JournalLocked("process 4711 has it"), Exit.LOCKED, "tidegate: process 4711 has it\n"),
+        (KeyError("a defect"), Exit.FAILED, "the broker failed"),
+    ],
+)
+def test_a_failure_has_its_exit_code_and_is_told_on_standard_error(monkeypatch, capsys, error, code, said):
+    monkeypatch.setattr("gateway.app.make_journal", lambda *_: Unreadable(error))
+    assert run(load(overrides=["frontend.mqtt.enabled=false", "frontend.zeromq.enabled=false"])) is code
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert said in errors
+    assert ("Traceback" in errors) is (code is Exit.FAILED)
 
 
 def test_lines_are_said_at_once_and_dropped_when_nobody_reads():
