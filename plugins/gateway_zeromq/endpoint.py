@@ -1,0 +1,224 @@
+"""How does an endpoint of the configuration become a socket that is bound, and a queue or exchange that exists?"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket as sockets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import trio
+import zmq
+
+from gateway.api import (
+    DEFAULT_EXCHANGE,
+    AccessRefused,
+    Binding,
+    Channel,
+    ConfigError,
+    Credentials,
+    ExchangeSpec,
+    Gateway,
+    GatewayError,
+    ListenError,
+    NotFound,
+    Principal,
+    queue_spec,
+    swap_key,
+)
+from gateway_zeromq.settings import OFF, SETTING, AnyEndpoint, PullEndpoint, PushEndpoint
+
+LINGER_MS = 1_000
+"""How long libzmq may go on sending, after the end, what it has taken."""
+
+_BACKLOG = 1_024
+_IDLE_S = 60
+_ROOM = 65_536
+_MOST_SAID = 1_000
+_CANT_LISTEN = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES, errno.ENODEV, errno.ENOENT, errno.EPERM})
+
+
+class Spot:
+    """One endpoint and what it stands on.
+
+    Args:
+        name: of the endpoint.
+        settings: of the endpoint.
+        gateway: the host.
+        context: of all sockets.
+    """
+
+    def __init__(self, name: str, settings: AnyEndpoint, gateway: Gateway, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        self.name = name
+        self.settings = settings
+        self.gateway = gateway
+        self.context = context
+        self._said: set[str] = set()
+
+    def socket(self) -> zmq.Socket[bytes]:
+        """Return a new socket with what all kinds have in common."""
+        kind = getattr(zmq, self.settings.socket)
+        socket: zmq.Socket[bytes] = self.context.socket(kind)
+        socket.setsockopt(zmq.LINGER, LINGER_MS)
+        socket.setsockopt(zmq.BACKLOG, _BACKLOG)
+        socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, _IDLE_S)
+        # It counts single frames, and libzmq then drops the connection without a word: leave room for a refusal in words.
+        socket.setsockopt(zmq.MAXMSGSIZE, 2 * self.settings.max_message_bytes + _ROOM)
+        if self.settings.ipv6 or any("[" in address for address in (*self.settings.bind, *self.settings.connect)):
+            socket.setsockopt(zmq.IPV6, 1)
+        return socket
+
+    def attach(self, socket: zmq.Socket[bytes]) -> None:
+        """Bind and connect; announce what is bound, with real ports.
+
+        Raises:
+            ListenError: an address is taken or can't be had. ConfigError: one that is none.
+        """
+        for address in self.settings.bind:
+            self._bind(socket, address)
+            self.gateway.announce(f"{self.settings.socket} {socket.get_string(zmq.LAST_ENDPOINT)}")
+        for address in self.settings.connect:
+            try:
+                socket.connect(address)
+            except zmq.ZMQError as error:
+                raise ConfigError(f"{self._who()}: can't connect to {address}: {error.strerror} ({SETTING})") from error
+            self.gateway.log.info("connecting", endpoint=self.name, socket=self.settings.socket, address=address)
+
+    def _bind(self, socket: zmq.Socket[bytes], address: str) -> None:
+        if address.startswith("ipc:") and _is_live(address.removeprefix("ipc://")):
+            raise self._cant_listen(address, "another program listens there")
+        try:
+            with _private_files():
+                socket.bind(address)
+        except zmq.ZMQError as error:
+            if error.errno in _CANT_LISTEN:
+                raise self._cant_listen(address, error.strerror.lower()) from error
+            raise ConfigError(f"{self._who()}: {address} is no address to listen on: {error.strerror} ({SETTING})") from error
+
+    def _cant_listen(self, address: str, reason: str) -> ListenError:
+        return ListenError(
+            f"{self._who()} can't listen on {address}: {reason}. Choose another address ({SETTING}), "
+            f"or switch the ZeroMQ front-end off ({OFF})"
+        )
+
+    def _who(self) -> str:
+        return f"ZeroMQ endpoint {self.name!r}"
+
+    async def principal(self) -> Principal:
+        """Return as whom this endpoint's peers are let in.
+
+        Raises:
+            ConfigError: they are not; this version knows no other users.
+        Cancellation: safe.
+        """
+        loopback = all(
+            address.startswith(("ipc:", "tcp://127.", "tcp://[::1]", "tcp://localhost:")) for address in self.settings.bind
+        )
+        try:
+            return await self.gateway.authenticate(Credentials(front_end="zeromq", peer=self.name, loopback=loopback))
+        except AccessRefused as error:
+            raise ConfigError(
+                f"{self._who()} can let nobody in: {error.text}. Allow anonymous access (security.anonymous = true), "
+                f"or switch the ZeroMQ front-end off ({OFF})"
+            ) from error
+
+    def say_once(self, event: str, key: str, **values: Any) -> None:
+        """Log a warning the first time that `key` comes; the caller counts all of them."""
+        if key not in self._said and len(self._said) < _MOST_SAID:
+            self._said.add(key)
+            self.gateway.log.warning(event, endpoint=self.name, **values)
+
+    # -- what must exist
+
+    async def declare_exchange(self, channel: Channel) -> None:
+        """Make the exchange of a PULL endpoint if it is missing. Errors and cancellation as `declare_queue`."""
+        settings = self.settings
+        if not isinstance(settings, PullEndpoint):
+            return
+        with self._conflicts(f"exchange {settings.exchange!r}"):
+            await self._exchange(channel, settings.exchange, settings.exchange_type)
+
+    async def _exchange(self, channel: Channel, name: str, kind: str | None) -> None:
+        if kind is None:
+            if name == DEFAULT_EXCHANGE:
+                return
+            try:
+                await channel.outcome(channel.declare_exchange(ExchangeSpec(name), passive=True))
+            except NotFound:
+                kind = "topic"
+        if kind is not None:
+            await channel.outcome(channel.declare_exchange(ExchangeSpec(name, kind)))
+
+    async def declare_queue(self, channel: Channel) -> None:
+        """Make the queue of a PUSH endpoint, and its bindings, if they are missing.
+
+        Raises:
+            ConfigError: what exists is different, or it can't be made; names both.
+        Cancellation: safe; what was declared stays.
+        """
+        settings = self.settings
+        if not isinstance(settings, PushEndpoint):
+            return
+        with self._conflicts(f"queue {settings.queue!r}"):
+            await channel.outcome(channel.declare_queue(queue_spec(settings.queue, arguments=settings.queue_arguments)))
+        for table in settings.bindings:
+            key = table.get("key", "")
+            key = swap_key(key) if settings.key_syntax == "mqtt" else key
+            with self._conflicts(f"binding of queue {settings.queue!r} to exchange {table['exchange']!r}"):
+                await self._exchange(channel, table["exchange"], None)
+                await channel.outcome(
+                    channel.bind(Binding(table["exchange"], settings.queue, key, arguments=table.get("arguments", {})))
+                )
+
+    @contextmanager
+    def _conflicts(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except GatewayError as error:
+            raise ConfigError(f"{self._who()} ({SETTING}) and what exists don't agree on {what}: {error.text}") from error
+
+
+@contextmanager
+def _private_files() -> Iterator[None]:
+    """Make files (of ipc: addresses) for their owner alone."""
+    before = os.umask(stat.S_IRWXG | stat.S_IRWXO | stat.S_IXUSR)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def _is_live(path: str) -> bool:
+    """Say whether somebody listens on a path. libzmq would take it away from them without a word."""
+    with sockets.socket(sockets.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+    return True
+
+
+class Alarm:
+    """An event that may be set where tasks can't be rescheduled: at the end of a turn."""
+
+    __slots__ = ("_event", "_token")
+
+    def __init__(self) -> None:
+        self._token = trio.lowlevel.current_trio_token()
+        self._event = trio.Event()
+
+    def ring(self) -> None:
+        """Let the one who waits go on."""
+        self._token.run_sync_soon(self._set, idempotent=True)
+
+    def _set(self) -> None:
+        self._event.set()
+
+    async def wait(self) -> None:
+        """Wait until it rings. Cancellation: safe."""
+        await self._event.wait()
+        self._event = trio.Event()

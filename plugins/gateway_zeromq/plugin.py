@@ -1,0 +1,54 @@
+"""Which hooks does the ZeroMQ plugin offer, with which settings?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from gateway.api import FrontEnd, Gateway, hookimpl
+from gateway_zeromq.server import Server
+from gateway_zeromq.settings import ZeroMqSettings
+
+if TYPE_CHECKING:
+    import trio
+
+_SOCKET = "python -c \"import zmq; s = zmq.Context().socket(zmq.{}); s.connect('{}'); {}\""
+_CLIENT = "python -c \"from gateway.client import connect; connect('{}').publish('amq.topic', 'demo.hello', b'world', wait=True)\""
+_USUAL_PULL = "tcp://127.0.0.1:5557"
+"""Only of this one it is known which frames it wants."""
+
+
+class ZeroMqFrontEnd:
+    """ZeroMQ sockets: PULL, PUSH, and ROUTER with TGP/1 (`gateway.api.FrontEnd` says what each method does)."""
+
+    name = "zeromq"
+    settings_model: type[Any] = ZeroMqSettings
+
+    def addresses(self, settings: ZeroMqSettings) -> Sequence[str]:
+        """See `gateway.api.FrontEnd.addresses`."""
+        return [address for endpoint in settings.endpoint for address in endpoint.bind]
+
+    def hints(self, listeners: Sequence[str]) -> Sequence[str]:
+        """See `gateway.api.FrontEnd.hints`: one line for the first socket of each kind."""
+        first: dict[str, str] = {}
+        for line in listeners:
+            kind, _, address = line.partition(" ")
+            first.setdefault(kind, address)
+        lines = []
+        if "PUSH" in first:
+            lines.append(_SOCKET.format("PULL", first["PUSH"], "print(s.recv_multipart())"))
+        if first.get("PULL") == _USUAL_PULL:
+            lines.append(_SOCKET.format("PUSH", _USUAL_PULL, "s.send_multipart([b'zeromq.push.demo', b'hello'])"))
+        if "ROUTER" in first:
+            lines.append(_CLIENT.format(first["ROUTER"]))
+        return lines
+
+    async def serve(self, gateway: Gateway, settings: ZeroMqSettings, *, task_status: trio.TaskStatus[None]) -> None:
+        """See `gateway.api.FrontEnd.serve`."""
+        await Server(gateway, settings).run(task_status=task_status)
+
+
+@hookimpl
+def tidegate_frontends() -> Sequence[FrontEnd]:
+    """Offer the ZeroMQ front-end."""
+    return [ZeroMqFrontEnd()]

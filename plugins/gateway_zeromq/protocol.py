@@ -1,0 +1,339 @@
+"""What does one TGP peer's command mean now, what is it answered, and what is it sent? No socket and no clock: `now` is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, Protocol
+
+from gateway.api import GatewayError, ProtocolViolation
+from gateway_zeromq import codec
+from gateway_zeromq.codec import (
+    NO_CONFIRM,
+    NUMBERS,
+    Ack,
+    Bind,
+    Bye,
+    Cancel,
+    Consume,
+    Credit,
+    Declare,
+    Delete,
+    Encoder,
+    Get,
+    Hello,
+    HelloOptions,
+    Nack,
+    Ping,
+    Pong,
+    Publish,
+    Purge,
+    Unbind,
+)
+from gateway_zeromq.deliveries import ConsumingSink, Deliveries
+from gateway_zeromq.replies import (
+    COMMAND_INVALID,
+    DONE,
+    HELLO_FIRST,
+    NO_ROUTE,
+    NO_VERSION,
+    SYNTAX,
+    TOO_LARGE,
+    Greeting,
+    Question,
+    Rules,
+)
+
+SHORTEST_HEARTBEAT_MS = 50
+LONGEST_HEARTBEAT_MS = 3_600_000
+BEATS_TO_DEATH = 3
+
+
+class State(Enum):
+    """Where a peer stands."""
+
+    GREETING = "HELLO has not come"
+    READY = "ready"
+    CLOSED = "gone, or about to be told so"
+
+
+class PeerSink(ConsumingSink, Protocol):
+    """Who does what a peer asks for. Answers come by the peer's methods, now or later."""
+
+    def touch(self) -> None:
+        """There is something to be sent now, where there was nothing."""
+
+    def violated(self, reason: str) -> None:
+        """The peer broke the protocol; it is told."""
+
+    def greet(self, options: HelloOptions) -> Greeting:
+        """Let a peer in. Raises: GatewayError."""
+
+    def ended(self) -> None:
+        """The peer is gone: give back what it holds. Called once per greeting."""
+
+    def publish(self, command: Publish, body: bytes) -> None:
+        """Take a message; `Peer.confirm` and `Peer.returned` answer."""
+
+    def get(self, question: Question, command: Get) -> None:
+        """Take one message; `Deliveries.got` or `Peer.error` answer."""
+
+    def define(self, question: Question, command: Declare | Delete | Bind | Unbind | Purge) -> None:
+        """Change what exists; `Peer.ok` or `Peer.error` answer."""
+
+
+class Peer:
+    """One TGP peer, from its first message on.
+
+    ``out``: headers and bodies to be sent, in order; whoever sends them takes them out and lowers ``out_bytes``.
+    ``form``: the encoder of what is no answer. ``enveloped``: it is a REQ client, which must get exactly one answer to everything.
+    ``epoch``: how often it was let in. ``heard``: when it spoke last.
+
+    Args:
+        sink: does what it asks for.
+        rules: what it may do.
+    """
+
+    __slots__ = (
+        "_asked",
+        "_last_seq",
+        "_pinged",
+        "_rules",
+        "_sink",
+        "deliveries",
+        "enveloped",
+        "epoch",
+        "form",
+        "heard",
+        "heartbeat_s",
+        "out",
+        "out_bytes",
+        "state",
+    )
+
+    def __init__(self, sink: PeerSink, rules: Rules, *, enveloped: bool = False) -> None:
+        self._sink: PeerSink = sink
+        self._rules: Rules = rules
+        self._asked: Encoder = codec.encode
+        self._last_seq: int = 0
+        self._pinged: bool = False
+        self.enveloped: bool = enveloped
+        self.form: Encoder = codec.encode
+        self.out: list[tuple[bytes, bytes | None]] = []
+        self.out_bytes: int = 0
+        self.epoch: int = 0
+        self.heard: float = 0.0
+        self.heartbeat_s: float = rules.heartbeat_ms / 1000
+        self.state: State = State.GREETING
+        self.deliveries: Deliveries = Deliveries(self, sink, rules)
+
+    # -- what it says
+
+    def receive(self, header: bytes, body: bytes | None, now: float) -> None:
+        """Take one message. Never raises for what the peer can cause."""
+        if self.state is State.CLOSED:
+            return
+        self.heard = now
+        self._pinged = False
+        self._asked = codec.encode_json if header[:1] == b"{" else codec.encode
+        try:
+            command = codec.decode(header)
+        except ProtocolViolation as violation:
+            self.fail(SYNTAX, violation.reason)
+            return
+        if body is not None and type(command) is not Publish:
+            self.fail(SYNTAX, f"{type(command).__name__.upper()} has a body")
+        elif self.state is State.READY or type(command) is Hello:
+            _ACTIONS[type(command)](self, command, body)
+        elif not isinstance(command, (Pong, Bye)):
+            self.complain(command, HELLO_FIRST, "HELLO first")
+
+    def on_hello(self, command: Hello) -> None:
+        """Let it in; what it was before, on this connection, has ended."""
+        self.end()
+        self.state = State.GREETING
+        self.form = self._asked
+        self._last_seq = 0
+        question = self._question(command)
+        options = command.options or HelloOptions()
+        if command.version_max < codec.VERSION:
+            self.error(question, NO_VERSION, f"this server speaks version {codec.VERSION}")
+            return
+        try:
+            greeting = self._sink.greet(options)
+        except GatewayError as error:
+            self.error(question, error.code, error.text)
+            return
+        self.state = State.READY
+        self.epoch += 1
+        self.deliveries = Deliveries(self, self._sink, self._rules, options.credit_bytes or 0)
+        wish_ms = options.heartbeat_ms or self._rules.heartbeat_ms
+        self.heartbeat_s = min(max(wish_ms, SHORTEST_HEARTBEAT_MS), LONGEST_HEARTBEAT_MS) / 1000
+        self.say(self.form(codec.READY, command.r, codec.VERSION, self._ready(greeting)))
+
+    def _ready(self, greeting: Greeting) -> dict[str, Any]:
+        ready = {
+            "session": greeting.token,
+            "resumed": greeting.resumed,
+            "heartbeat_ms": round(self.heartbeat_s * 1000),
+            "max_body_bytes": self._rules.max_body_bytes,
+            "caps": ["credit_bytes", "refused"],
+            "user": greeting.user,
+            "last_seq": greeting.last_seq,
+        }
+        return {**ready, "refused": [list(refusal) for refusal in greeting.refused]} if greeting.refused else ready
+
+    def on_publish(self, command: Publish, body: bytes | None) -> None:
+        """Take a message; its number must be higher than those before it on this connection."""
+        seq = command.seq
+        if seq <= self._last_seq and (seq or not command.flags & NO_CONFIRM):
+            text = f"sequence numbers rise: {seq} came after {self._last_seq}; this message was not taken"
+            self._sink.violated(text)
+            self.complain(command, COMMAND_INVALID, text)
+            return
+        self._last_seq = max(seq, self._last_seq)
+        if body is not None and len(body) > self._rules.max_body_bytes:
+            self.too_large(seq, len(body))
+            return
+        self._sink.publish(command, b"" if body is None else body)
+        if command.flags & NO_CONFIRM:
+            self._acknowledge()
+
+    def too_large(self, seq: int, body_bytes: int) -> None:
+        """Refuse a message that breaks the limit, and end the connection; `seq` 0: it is not known."""
+        if self.state is State.READY and seq:
+            self.confirm(seq, TOO_LARGE)
+        self.fail(TOO_LARGE, f"a message of {body_bytes} bytes; at most {self._rules.max_body_bytes} are allowed")
+
+    def on_consume(self, command: Consume) -> None:
+        """See `Deliveries.consume`."""
+        self.deliveries.consume(self._question(command), command)
+
+    def on_cancel(self, command: Cancel) -> None:
+        """See `Deliveries.cancel`."""
+        self.deliveries.cancel(self._question(command), command)
+
+    def on_ack(self, command: Ack) -> None:
+        """See `Deliveries.ack`."""
+        self.deliveries.ack(command)
+        self._acknowledge()
+
+    def on_nack(self, command: Nack) -> None:
+        """See `Deliveries.nack`."""
+        self.deliveries.nack(command)
+        self._acknowledge()
+
+    def on_credit(self, command: Credit) -> None:
+        """See `Deliveries.credit`."""
+        self.deliveries.credit(command)
+        self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        """Answer a REQ client where nobody else is answered, unless it was answered with an ERROR."""
+        if self.enveloped and not self.out:
+            self.say(self.form(codec.OK, None, None))
+
+    def on_get(self, command: Get) -> None:
+        """Ask for one message."""
+        self._sink.get(self._question(command), command)
+
+    def on_define(self, command: Declare | Delete | Bind | Unbind | Purge) -> None:
+        """Ask for a change of what exists."""
+        self._sink.define(self._question(command), command)
+
+    def on_ping(self, command: Ping) -> None:
+        """Answer."""
+        self.say(self._asked(codec.PONG, command.token))
+
+    def on_bye(self, _command: Bye) -> None:
+        """It goes."""
+        if self.enveloped:
+            self.say(self.form(codec.BYE, DONE, ""))
+        self.end()
+
+    def _question(self, command: Any) -> Question:
+        return Question(command.r, NUMBERS[type(command)], self._asked)
+
+    # -- what it is told
+
+    def say(self, header: bytes, body: bytes | None = None) -> None:
+        """Have a message sent at the end of this turn."""
+        if not self.out:
+            self._sink.touch()
+        self.out.append((header, body))
+        self.out_bytes += len(header) + (len(body) if body is not None else 0)
+
+    def ok(self, question: Question, result: Any) -> None:
+        """Answer a request."""
+        self.say(question.encode(codec.OK, question.r, result))
+
+    def error(self, question: Question, code: int, text: str) -> None:
+        """Answer a request with a no."""
+        self.say(question.encode(codec.ERROR, question.r, code, text, question.number))
+
+    def complain(self, command: Any, code: int, text: str) -> None:
+        """Say what is wrong with the present command, whether it has an answer or not."""
+        self.say(self._asked(codec.ERROR, getattr(command, "r", None), code, text, NUMBERS[type(command)]))
+
+    def confirm(self, seq: int, status: int, *, multiple: bool = False) -> None:
+        """Say what became of a message, or of all up to it."""
+        self.say(self.form(codec.CONFIRM, seq, multiple, status))
+
+    def returned(self, seq: int, exchange: str, routing_key: str, body: bytes) -> None:
+        """Give a mandatory message back that reached no queue; its CONFIRM follows."""
+        self.say(self.form(codec.RETURN, seq, NO_ROUTE, exchange, routing_key), body)
+
+    # -- the end
+
+    def tick(self, now: float) -> bool:
+        """Look whether it is alive. Returns False when it is not, and has been ended."""
+        silence_s = now - self.heard
+        if silence_s >= (self._rules.quiet_s if self.enveloped else BEATS_TO_DEATH * self.heartbeat_s):
+            self.end()
+            return False
+        if silence_s >= self.heartbeat_s and not self._pinged and not self.enveloped:
+            self._pinged = True
+            self.say(self.form(codec.PING, None))
+        return True
+
+    def fail(self, code: int, text: str) -> None:
+        """The peer broke the protocol: tell it so, and end."""
+        self._sink.violated(text)
+        self.say(self._asked(codec.ERROR, None, code, text, None))
+        if self.state is State.READY and not self.enveloped:
+            self.say(self.form(codec.BYE, code, text))
+        self.end()
+
+    def goodbye(self, code: int, text: str) -> None:
+        """Tell it that the server ends this, and end."""
+        if self.state is State.READY:
+            self.say(self.form(codec.BYE, code, text))
+        self.end()
+
+    def end(self) -> None:
+        """It is gone: give back what it holds. Again: nothing happens."""
+        was_ready = self.state is State.READY
+        self.state = State.CLOSED
+        if was_ready:
+            self.deliveries.clear()
+            self._sink.ended()
+
+
+_ACTIONS: dict[type, Callable[[Peer, Any, bytes | None], None]] = {
+    Hello: lambda peer, command, _: peer.on_hello(command),
+    Publish: Peer.on_publish,
+    Consume: lambda peer, command, _: peer.on_consume(command),
+    Cancel: lambda peer, command, _: peer.on_cancel(command),
+    Ack: lambda peer, command, _: peer.on_ack(command),
+    Nack: lambda peer, command, _: peer.on_nack(command),
+    Credit: lambda peer, command, _: peer.on_credit(command),
+    Get: lambda peer, command, _: peer.on_get(command),
+    Declare: lambda peer, command, _: peer.on_define(command),
+    Delete: lambda peer, command, _: peer.on_define(command),
+    Bind: lambda peer, command, _: peer.on_define(command),
+    Unbind: lambda peer, command, _: peer.on_define(command),
+    Purge: lambda peer, command, _: peer.on_define(command),
+    Ping: lambda peer, command, _: peer.on_ping(command),
+    Pong: lambda _peer, _command, _body: None,
+    Bye: lambda peer, command, _: peer.on_bye(command),
+}

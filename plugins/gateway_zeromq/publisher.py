@@ -1,0 +1,182 @@
+"""How do the publishes of a TGP session reach the engine, and how do their outcomes reach whoever speaks for it now?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from gateway.api import Gateway, GatewayError, Outcome, Principal, Route
+from gateway_zeromq.codec import MANDATORY, NO_CONFIRM, Publish
+from gateway_zeromq.replies import NO_ROOM, NO_ROUTE, Rules
+from gateway_zeromq.session import Admission, Session
+from gateway_zeromq.translate import code_of, message_of
+
+if TYPE_CHECKING:
+    from gateway_zeromq.protocol import Peer
+
+MARKS = "tgp.mark"
+"""Namespace of the marks in the journal."""
+ROUTES_KEPT = 10_000
+
+
+class Marks:
+    """The sessions whose marks have risen in this turn."""
+
+    def __init__(self) -> None:
+        self._risen: dict[Publisher, None] = {}
+
+    def note(self, publisher: Publisher) -> None:
+        """Have the mark of a session kept."""
+        self._risen[publisher] = None
+
+    def keep(self) -> None:
+        """Put all of them, so that they are in one commit with the messages of this turn."""
+        if self._risen:
+            for publisher in self._risen:
+                publisher.keep_mark()
+            self._risen.clear()
+
+    def flush(self) -> None:
+        """See `gateway.api.Flushable`: outcomes have changed what is to be kept."""
+        self.keep()
+
+
+class Publisher:
+    """A session's channel for publishing: it outlives connections, so that no outcome is missed in between.
+
+    Args:
+        session: whose numbers these are.
+        principal: as whom it publishes.
+        marks: collects marks to be kept.
+    """
+
+    __slots__ = ("_gateway", "_kept", "_marks", "_routes", "_rules", "channel", "peer", "session")
+
+    def __init__(self, session: Session, gateway: Gateway, principal: Principal, rules: Rules, marks: Marks) -> None:
+        self.session: Session = session
+        self.peer: Peer | None = None
+        self._gateway: Gateway = gateway
+        self._rules: Rules = rules
+        self._marks: Marks = marks
+        self._kept: dict[int, tuple[Route, bytes]] = {}
+        self._routes: dict[tuple[str, str], Route] = principal.cache.setdefault("zeromq", {})
+        self.channel = gateway.open_channel(principal, self)
+
+    def publish(self, command: Publish, body: bytes, *, refusing: bool) -> None:
+        """Take a message; its outcome comes by the present peer.
+
+        Args:
+            refusing: the journal is behind; what comes is refused, as reading goes on for the sake of acknowledgements.
+        """
+        session, seq = self.session, command.seq
+        if seq and seq <= session.mark:
+            self._again(seq)
+            return
+        if self._is_over(len(body)):
+            self._close_over_limit(seq)
+            return
+        route = self._routes.get((command.exchange, command.routing_key)) or self._route(command)
+        if route is None or refusing:
+            if route is not None:
+                self._refuse(command, NO_ROOM)
+            return
+        message = message_of(route.address, command, body, self._gateway.now_ms())
+        if command.flags == NO_CONFIRM:
+            self.channel.post(route, message)
+        else:
+            self._submit(command, route, body, self.channel.publish(route, message))
+        session.note(seq, keep=message.persistent)
+        if session.dirty:
+            self._marks.note(self)
+
+    def _submit(self, command: Publish, route: Route, body: bytes, number: int) -> None:
+        session, flags = self.session, command.flags
+        session.submitted(number, command.seq, len(body), quiet=bool(flags & NO_CONFIRM))
+        if flags & MANDATORY:
+            self._kept[number] = (route, body)
+        refusal = self.channel.refused(number)
+        if refusal is not None:
+            # The mark must not claim it, not even if the broker dies before anybody is told.
+            session.refuse(command.seq, code_of(refusal))
+
+    def _route(self, command: Publish) -> Route | None:
+        if len(self._routes) >= ROUTES_KEPT:
+            self._routes.clear()
+        try:
+            route = self.channel.route(command.exchange, command.routing_key)
+        except GatewayError as error:
+            self._refuse(command, code_of(error))
+            return None
+        self._routes[(command.exchange, command.routing_key)] = route
+        return route
+
+    def _refuse(self, command: Publish, code: int) -> None:
+        self.session.refuse(command.seq, code)
+        self._marks.note(self)
+        if self.peer is not None and not command.flags & NO_CONFIRM:
+            self.peer.confirm(command.seq, code)
+
+    def _again(self, seq: int) -> None:
+        """A number that was seen before: what is decided is said again, the rest when it is."""
+        self._gateway.count("duplicates")
+        if self.peer is not None and self.session.admission(seq) is Admission.DECIDED:
+            self.peer.confirm(seq, self.session.refusal(seq))
+
+    def _is_over(self, body_bytes: int) -> bool:
+        session, rules = self.session, self._rules
+        if not session.pending:
+            return False
+        return len(session.pending) >= rules.max_unconfirmed or session.pending_bytes + body_bytes > rules.max_unconfirmed_bytes
+
+    def _close_over_limit(self, seq: int) -> None:
+        if self.peer is not None:
+            self.peer.confirm(seq, NO_ROOM)
+            self.peer.goodbye(NO_ROOM, f"more than {self._rules.max_unconfirmed} messages, or too many bytes, are unconfirmed")
+
+    # -- outcomes
+
+    def on_outcomes(self, through: int, exceptions: Sequence[Outcome]) -> None:
+        """See `gateway.api.OutcomeSink`: one CONFIRM for all that is stored, one for each that is not."""
+        special = {outcome.number: outcome for outcome in exceptions}
+        stored = 0
+        for pending in self.session.decide(through):
+            outcome = special.get(pending.number) if special else None
+            kept = self._kept.pop(pending.number, None) if self._kept else None
+            if outcome is None:
+                stored = pending.seq if not pending.quiet else stored
+                continue
+            if outcome.error is not None:
+                self._confirm_all(stored)
+                stored = 0
+                self._refused(pending.seq, code_of(outcome.error), quiet=pending.quiet)
+            elif kept is not None and self._gave_back(pending.seq, *kept):
+                continue
+            else:
+                stored = pending.seq if not pending.quiet else stored
+        self._confirm_all(stored)
+
+    def _confirm_all(self, seq: int) -> None:
+        if seq and self.peer is not None:
+            self.peer.confirm(seq, 0, multiple=True)
+
+    def _refused(self, seq: int, code: int, *, quiet: bool) -> None:
+        self.session.refuse(seq, code)
+        if self.session.dirty:
+            self._marks.note(self)
+            self._gateway.touch(self._marks)
+        if self.peer is not None and not quiet:
+            self.peer.confirm(seq, code)
+
+    def _gave_back(self, seq: int, route: Route, body: bytes) -> bool:
+        """Give a mandatory message back; True: its CONFIRM has been said as well."""
+        if self.peer is None:
+            return False
+        if self.peer.enveloped:
+            self.peer.confirm(seq, NO_ROUTE)
+            return True
+        self.peer.returned(seq, route.address.exchange, route.address.routing_key, body)
+        return False
+
+    def keep_mark(self) -> None:
+        """Put the mark into the open batch."""
+        self.channel.put_state(MARKS, self.session.key, self.session.record(self._gateway.now_ms()))

@@ -1,0 +1,333 @@
+"""Who reads and writes the ROUTER socket, knows its peers by name, and notices when they die?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeAlias
+
+import trio
+import zmq
+
+from gateway.api import Principal
+from gateway_zeromq.bridge import Bridge, Desk
+from gateway_zeromq.endpoint import LINGER_MS, Spot
+from gateway_zeromq.monitor import Monitor
+from gateway_zeromq.protocol import Peer, State
+from gateway_zeromq.pump import COPY_BELOW_BYTES, MORE, NOBLOCK, POLLIN, Oversized, Pump, rest_of_message
+from gateway_zeromq.replies import FORCED, SYNTAX, Rules
+from gateway_zeromq.settings import RouterEndpoint
+
+MOST_LAST_MESSAGES = 10_000
+STRANGERS_PER_S = 100
+"""Answers to those who did not say HELLO."""
+RETRY_S = 0.01
+"""How often peers whose pipes are full are tried again: what makes room is no event of the socket's."""
+LATE_DEATH_S = 0.05
+_TICK_S = 0.5
+_LEAST_TICK_S = 0.02
+_SRCFD = int(zmq.SRCFD)
+
+
+Arrived: TypeAlias = tuple[bytes, zmq.Frame, bytes | None, bool, Oversized | None]
+"""A message: the peer's name, header, body, whether it came in a REQ client's envelope, and what was too much of it."""
+
+
+def take_from(socket: zmq.Socket[bytes], max_bytes: int) -> Callable[[], Arrived]:
+    """Return a function that takes one message of a ROUTER socket. Whatever its frames are, it is read to its end."""
+    recv = socket.recv
+
+    def take() -> Arrived:
+        name = recv(NOBLOCK)
+        header = recv(NOBLOCK, False)
+        enveloped = header.more and not len(header)
+        if enveloped:
+            header = recv(NOBLOCK, False)
+        if not header.more:
+            return name, header, None, enveloped, None
+        body = recv(NOBLOCK, False)
+        if not body.more:
+            return name, header, body.bytes, enveloped, None
+        rest = rest_of_message(socket, [b"", body.bytes], 2, max_bytes)
+        assert isinstance(rest, Oversized)
+        return name, header, None, enveloped, rest
+
+    return take
+
+
+class RouterSocket:
+    """One ROUTER endpoint.
+
+    ``refusing``: the journal is behind for longer than a moment: publishes are refused, all else goes on.
+    """
+
+    def __init__(self, spot: Spot, settings: RouterEndpoint, principal: Principal, desk: Desk) -> None:
+        self._spot = spot
+        self._settings = settings
+        self._principal = principal
+        self._desk = desk
+        self._gateway = spot.gateway
+        self._rules = rules_of(settings)
+        self._hold_s = settings.heartbeat_ms / 2_000
+        self._peers: dict[bytes, Peer] = {}
+        self._names: dict[Peer, bytes] = {}
+        self._by_descriptor: dict[int, Peer] = {}
+        self._dying: dict[Peer, tuple[int, float]] = {}
+        self._congested: dict[Peer, None] = {}
+        self._dirty: list[Peer] = []
+        self._shortest_beat_s = settings.heartbeat_ms / 1000
+        self._second = -1
+        self._strangers: set[bytes] = set()
+        self.refusing = False
+        socket = spot.socket()
+        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        socket.setsockopt(zmq.RCVHWM, settings.rcvhwm)
+        socket.setsockopt(zmq.SNDHWM, settings.sndhwm)
+        self._pump: Pump[Arrived] = Pump(socket, take_from(socket, settings.max_message_bytes))
+        self._monitor = Monitor(socket, self._disconnected)
+
+    def open(self) -> None:
+        """Bind and connect. Errors as `Spot.attach`."""
+        self._spot.attach(self._pump.socket)
+
+    async def run(self) -> None:
+        """Serve peers until cancelled or closed. Cancellation: what was received is dealt with."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._monitor.run)
+            nursery.start_soon(self._tick)
+            await self._serve()
+            nursery.cancel_scope.cancel()
+
+    async def _serve(self) -> None:
+        try:
+            while True:
+                self.refusing = self._gateway.holding and not await self._released()
+                if self._congested:
+                    with trio.move_on_after(RETRY_S):
+                        self._handle(await self._pump.receive())
+                else:
+                    self._handle(await self._pump.receive())
+                self._do_chores()
+        except trio.ClosedResourceError:
+            return
+
+    async def _released(self) -> bool:
+        """Hold publishers back for as long as none of them takes that for death; False: the journal is still behind."""
+        with trio.move_on_after(self._hold_s):
+            await self._gateway.until_released()
+        return not self._gateway.holding
+
+    def _handle(self, batch: list[Arrived]) -> None:
+        now = trio.current_time()
+        peers = self._peers
+        for message in batch:
+            name, header, body, _, oversized = message
+            peer = peers.get(name)
+            if peer is None or oversized is not None:
+                self._unusual(message, peer, now)
+                continue
+            epoch = peer.epoch
+            peer.receive(header.bytes, body, now)
+            if peer.state is not State.READY or peer.epoch != epoch:
+                self._note_state(name, header, peer)
+        self._desk.marks.keep()
+
+    def _unusual(self, message: Arrived, peer: Peer | None, now: float) -> None:
+        """Hear a stranger, or a message of too many frames."""
+        name, header, body, enveloped, oversized = message
+        if peer is None:
+            bridge = Bridge(self._desk, self, self._principal, self._rules)
+            peer = bridge.peer = Peer(bridge, self._rules, enveloped=enveloped)
+            self._names[peer] = name
+        if oversized is None:
+            peer.receive(header.bytes, body, now)
+        else:
+            peer.fail(SYNTAX, f"a message of {oversized.frames + 1} frames; header and body are allowed")
+        if peer.state is State.GREETING and not self._may_answer(name, now):
+            peer.out.clear()
+        self._note_state(name, header, peer)
+
+    def _may_answer(self, stranger: bytes, now: float) -> bool:
+        """Say whether somebody who did not say HELLO is told so: once a second, and not too many of them."""
+        if int(now) != self._second:
+            self._second = int(now)
+            self._strangers.clear()
+        if stranger in self._strangers or len(self._strangers) >= STRANGERS_PER_S:
+            return False
+        self._strangers.add(stranger)
+        return True
+
+    def _note_state(self, name: bytes, header: zmq.Frame, peer: Peer) -> None:
+        """Know a peer that was let in; forget one that has gone, after what is to be said to it."""
+        if peer.state is not State.READY:
+            self._forget(peer)
+            return
+        self._peers[name] = peer
+        self._shortest_beat_s = min(self._shortest_beat_s, peer.heartbeat_s)
+        # What the monitor has to tell of an earlier connection under this descriptor must not be taken for news of this one.
+        self._monitor.look()
+        with suppress(zmq.ZMQError):  # it has none
+            self._by_descriptor[int(header.get(_SRCFD))] = peer
+
+    def _forget(self, peer: Peer) -> None:
+        name = self._names.get(peer)
+        if name is not None and self._peers.get(name) is peer:
+            del self._peers[name]
+        if not peer.out:
+            self._names.pop(peer, None)
+            self._congested.pop(peer, None)
+
+    # -- Port
+
+    def touch(self, peer: Peer) -> None:
+        """See `bridge.Port`."""
+        if not self._dirty:
+            self._gateway.touch(self)
+        self._dirty.append(peer)
+
+    def violated(self, peer: Peer, reason: str) -> None:
+        """See `bridge.Port`."""
+        self._gateway.count("violations")
+        name = self._names[peer].hex()
+        self._spot.say_once("protocol violation", name, peer=name, reason=reason)
+
+    def has_room(self) -> bool:
+        """See `bridge.Port`."""
+        return len(self._peers) < self._settings.max_peers
+
+    # -- sending
+
+    def flush(self) -> None:
+        """See `gateway.api.Flushable`: send what was said in this turn."""
+        dirty, self._dirty = self._dirty, []
+        if not self._pump.closed:
+            for peer in dirty:
+                if peer not in self._congested:
+                    self._send(peer)
+            self._pump.recheck()
+
+    def _send(self, peer: Peer) -> None:
+        name = self._names.get(peer)
+        if name is None:
+            peer.out.clear()
+            return
+        sent = 0
+        try:
+            for header, body in peer.out:
+                self._send_one(name, header, body, enveloped=peer.enveloped)
+                sent += 1
+        except zmq.Again:
+            self._fell_behind(peer)
+        except zmq.ZMQError:  # EHOSTUNREACH: it is gone
+            self._died(peer)
+            return
+        self._sent(peer, sent)
+
+    def _send_one(self, name: bytes, header: bytes, body: bytes | None, *, enveloped: bool) -> None:
+        send = self._pump.send
+        send(name, MORE)
+        if enveloped:
+            send(b"", MORE)
+        if body is None:
+            send(header, NOBLOCK)
+        else:
+            send(header, MORE)
+            send(body, NOBLOCK, len(body) < COPY_BELOW_BYTES)
+
+    def _sent(self, peer: Peer, count: int) -> None:
+        if count == len(peer.out):
+            peer.out.clear()
+            peer.out_bytes = 0
+            if self._congested and peer in self._congested:
+                del self._congested[peer]
+                for consumer in peer.deliveries.consumers:
+                    consumer.resume()
+            if peer.state is not State.READY:
+                self._forget(peer)
+            return
+        peer.out_bytes -= sum(len(header) + len(body or b"") for header, body in peer.out[:count])
+        del peer.out[:count]
+
+    def _fell_behind(self, peer: Peer) -> None:
+        if peer not in self._congested:
+            self._congested[peer] = None
+            self._pump.wake()
+            for consumer in peer.deliveries.consumers:
+                consumer.pause()
+        elif peer.out_bytes > self._settings.max_waiting_bytes:
+            self._gateway.count("slow_peers")
+            self._spot.say_once("peer does not read", self._names[peer].hex(), peer=self._names[peer].hex(), waiting=peer.out_bytes)
+            self._died(peer)
+
+    # -- death
+
+    def _disconnected(self, descriptor: int) -> None:
+        peer = self._by_descriptor.pop(descriptor, None)
+        if peer is not None and peer.state is State.READY:
+            self._dying[peer] = (peer.epoch, trio.current_time() + LATE_DEATH_S)
+            self._pump.wake()
+
+    def _do_chores(self) -> None:
+        """Bury who is gone, once all that they said has been read; try again who was full."""
+        if self._dying and (self._pump.drained or trio.current_time() >= min(until for _, until in self._dying.values())):
+            dying, self._dying = self._dying, {}
+            for peer, (epoch, _) in dying.items():
+                if peer.epoch == epoch:
+                    self._died(peer)
+        for peer in list(self._congested):
+            self._send(peer)
+
+    def _died(self, peer: Peer) -> None:
+        peer.end()
+        peer.out.clear()
+        peer.out_bytes = 0
+        self._forget(peer)
+
+    async def _tick(self) -> None:
+        """Ask who is silent, bury who stays so, forget sessions."""
+        while True:
+            await trio.sleep(max(_LEAST_TICK_S, min(_TICK_S, self._shortest_beat_s / 4)))
+            self._desk.expire()
+            if self._gateway.holding or self._pump.closed or self._pump.events() & POLLIN:
+                continue  # they may have spoken, and were not read yet
+            now = trio.current_time()
+            for peer in list(self._peers.values()):
+                if not peer.tick(now):
+                    self._gateway.count("silent_peers")
+                    self._forget(peer)
+            for peer in [peer for peer in self._congested if peer.state is State.CLOSED and not peer.tick(now)]:
+                self._died(peer)
+
+    # -- the end
+
+    async def drain(self) -> None:
+        """Read what is there, let what is published be decided, say goodbye. Cancellation: safe."""
+        read = 0
+        while not self._pump.closed and read < MOST_LAST_MESSAGES and self._pump.events() & POLLIN:
+            batch = await self._pump.receive()
+            self._handle(batch)
+            read += len(batch)
+        await self._desk.decided()
+        for peer in list(self._peers.values()):
+            peer.goodbye(FORCED, "the broker stops")
+        self.flush()
+
+    def close(self) -> None:
+        """Close sockets and channels."""
+        for peer in list(self._peers.values()):
+            peer.end()
+        self._monitor.close()
+        self._pump.close(LINGER_MS)
+
+
+def rules_of(settings: RouterEndpoint) -> Rules:
+    """Return what the peers of an endpoint may do."""
+    return Rules(
+        heartbeat_ms=settings.heartbeat_ms,
+        max_credit=settings.max_credit,
+        max_consumers=settings.max_consumers,
+        max_body_bytes=settings.max_message_bytes,
+        max_unconfirmed=settings.max_unconfirmed,
+        max_unconfirmed_bytes=settings.max_unconfirmed_bytes,
+        quiet_s=max(float(settings.session_ttl_s), 3 * settings.heartbeat_ms / 1000),
+    )

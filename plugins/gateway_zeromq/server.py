@@ -1,0 +1,96 @@
+"""Who opens the ZeroMQ endpoints, sees them through, and ends them so that nothing hangs?"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import trio
+import zmq
+
+from gateway.api import Gateway, Principal
+from gateway_zeromq.bridge import Desk
+from gateway_zeromq.endpoint import LINGER_MS, Spot
+from gateway_zeromq.pull import PullSocket
+from gateway_zeromq.push import PushSocket
+from gateway_zeromq.router import RouterSocket
+from gateway_zeromq.settings import PullEndpoint, PushEndpoint, RouterEndpoint, ZeroMqSettings
+
+Socket: TypeAlias = PullSocket | PushSocket | RouterSocket
+
+MAX_SOCKETS = 65_536
+_TOKEN_BYTES = 18
+_END_S = LINGER_MS / 1000 + 1.0
+
+
+class Server:
+    """The ZeroMQ front-end while it runs."""
+
+    def __init__(self, gateway: Gateway, settings: ZeroMqSettings) -> None:
+        self._gateway = gateway
+        self._settings = settings
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._context.set(zmq.MAX_SOCKETS, min(MAX_SOCKETS, int(self._context.get(zmq.SOCKET_LIMIT))))
+        self._sockets: list[Socket] = []
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Serve until the broker drains. Errors and cancellation as `FrontEnd.serve`."""
+        try:
+            await self._open()
+            async with trio.open_nursery() as nursery:
+                for socket in self._sockets:
+                    nursery.start_soon(socket.run)
+                task_status.started()
+                await self._gateway.draining()
+                nursery.cancel_scope.cancel()
+            for socket in self._sockets:
+                await socket.drain()
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._close()
+
+    async def _open(self) -> None:
+        spots = [Spot(name, settings, self._gateway, self._context) for name, settings in self._settings.named()]
+        if not spots:
+            return
+        principals = [await spot.principal() for spot in spots]
+        await self._declare(spots, principals[0])
+        desk = self._desk(principals[0])
+        for spot, principal in zip(spots, principals, strict=True):
+            self._sockets.append(_made(spot, principal, desk))
+        for socket in self._sockets:
+            if isinstance(socket, PushSocket):
+                await socket.start()
+        for socket in self._sockets:
+            socket.open()
+
+    async def _declare(self, spots: Sequence[Spot], principal: Principal) -> None:
+        channel = self._gateway.open_channel(principal)
+        try:
+            for spot in spots:
+                await spot.declare_exchange(channel)
+            for spot in spots:
+                await spot.declare_queue(channel)
+        finally:
+            channel.close()
+
+    def _desk(self, principal: Principal) -> Desk:
+        ttls = [endpoint.session_ttl_s for endpoint in self._settings.endpoint if isinstance(endpoint, RouterEndpoint)]
+        return Desk(self._gateway, principal, max(ttls, default=0) * 1000, lambda: secrets.token_urlsafe(_TOKEN_BYTES))
+
+    async def _close(self) -> None:
+        """Close everything; what libzmq has taken has its time to go out, and no more."""
+        for socket in self._sockets:
+            socket.close()
+        with trio.move_on_after(_END_S):
+            await trio.to_thread.run_sync(self._context.destroy, LINGER_MS, abandon_on_cancel=True)
+
+
+def _made(spot: Spot, principal: Principal, desk: Desk) -> Socket:
+    settings = spot.settings
+    if isinstance(settings, PullEndpoint):
+        return PullSocket(spot, settings, principal)
+    if isinstance(settings, PushEndpoint):
+        return PushSocket(spot, settings, principal)
+    return RouterSocket(spot, settings, principal, desk)
