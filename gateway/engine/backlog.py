@@ -36,7 +36,6 @@ class Backlog:
         self.fresh: list[Entry] = []
         self.transient: deque[Entry] = deque()
         self.requested: bool = False
-        queue.engine.backlogs.add(queue)
 
     def __len__(self) -> int:
         return self.on_disk + len(self.writing) + len(self.fresh) + len(self.transient)
@@ -46,6 +45,8 @@ class Backlog:
         if entry.slot == TRANSIENT:
             self.transient.append(entry)
         else:
+            if not self.fresh:
+                self.queue.engine.backlogs.add(self.queue)
             self.fresh.append(entry)
 
     def handed_over(self) -> None:

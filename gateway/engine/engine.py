@@ -39,6 +39,7 @@ class Engine:
 
     What must last joins `batch`; the committer takes it with `take_batch` and tells when it is on disk.
     ``generation`` rises with every change that routes depend on. ``holdings``: per channel, what it holds unsettled.
+    ``backlogs``: queues of which something beyond the window is not on disk yet.
 
     Args:
         events: who is told what is no answer to a call.
@@ -372,11 +373,11 @@ class Engine:
     def committed(self) -> None:
         """The batch that was taken is on disk."""
         for queue in list(self.backlogs):
-            if queue.backlog is None:
-                self.backlogs.discard(queue)
-            else:
+            if queue.backlog is not None:
                 queue.backlog.committed()
                 queue.want_page()
+            if queue.backlog is None or not queue.backlog.fresh:
+                self.backlogs.discard(queue)
 
     def page_loaded(self, page: Page, after_position: int) -> None:
         """Take a page that `EngineEvents.page_wanted` asked for."""
