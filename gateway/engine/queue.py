@@ -16,6 +16,8 @@ from gateway.model.records import DeliveryCounted, PagedReference
 if TYPE_CHECKING:
     from gateway.engine.engine import Engine
 
+PAGE_SHARE = 8
+"""A page is this part of the window: what entries cost in memory comes on top of its bytes."""
 ENTRY_COST_BYTES = 400
 """What an entry and its message cost in memory beside the body."""
 
@@ -279,7 +281,7 @@ class Queue:
             self._admit(backlog.rest())
         elif not backlog.requested and (self.able or self.waiting or self._over_limit()):
             backlog.requested = True
-            self.engine.events.page_wanted(self.id, backlog.window_end, max(self.engine.window_budget // 2, 1))
+            self.engine.events.page_wanted(self.id, backlog.window_end, max(self.engine.window_budget // PAGE_SHARE, 1))
 
     def _over_limit(self) -> bool:
         spec = self.spec
