@@ -40,7 +40,7 @@ from gateway_mqtt.packets import (
 from gateway_mqtt.protocol import Connected
 from gateway_mqtt.session import Session, Sessions
 from gateway_mqtt.settings import MqttSettings
-from gateway_mqtt.translate import Encoder, Routes
+from gateway_mqtt.translate import Encoder, Routes, TopicLimits
 
 KEEP_ALIVE_GRACE = 1.5
 PONG = encode(Signal(PINGRESP))
@@ -52,6 +52,7 @@ class Broker:
 
     gateway: Gateway
     settings: MqttSettings
+    topic_limits: TopicLimits
     encoder: Encoder = field(default_factory=Encoder)
     sessions: Sessions[Link] = field(default_factory=Sessions)
 
@@ -125,7 +126,7 @@ class Link:
         self._outbound = Outbound(self._gateway, connection, broker.encoder, self._session, settings.max_inflight)
         self._inbound = Inbound(self._gateway, connection, broker.encoder, client_id, self._outbound.reply)
         self._channel: Channel = self._gateway.open_channel(principal, self._inbound)
-        self._inbound.attach(self._channel, Routes(self._channel, principal, settings.max_topic_levels))
+        self._inbound.attach(self._channel, Routes(self._channel, principal, broker.topic_limits))
         self._outbound.attach(self._channel)
         self._protocol = Connected(self._inbound, self._outbound, self, settings.max_packet_bytes)
         self._will: translate.WillMessage | None = None
@@ -137,10 +138,10 @@ class Link:
 
         Raises:
             AccessRefused: the will may not be published where it wants.
-            MalformedPacket: the will's topic has too many levels.
+            MalformedPacket: the will's topic is too large.
         """
         assert self._connect is not None
-        self._will = translate.will_message(self._connect, self._channel, self._broker.settings.max_topic_levels)
+        self._will = translate.will_message(self._connect, self._channel, self._broker.topic_limits)
         holder = self._broker.sessions.holder(self._session.key)
         if holder is not None:
             holder.take_over()
@@ -224,7 +225,7 @@ class Link:
             if index >= limit or (len(filters) >= limit and pattern not in filters):
                 request.refuse(f"more than {limit} subscriptions", len(packet.filters) - index)
                 break
-            reason = translate.filter_refusal(pattern, self._broker.settings.max_topic_levels)
+            reason = translate.filter_refusal(pattern, self._broker.topic_limits)
             if reason:
                 request.refuse(reason)
                 continue
@@ -263,6 +264,8 @@ class Link:
         """Unbind each filter; the UNSUBACK comes even if none was there [MQTT-3.10.4-5]."""
         known = [pattern for pattern in dict.fromkeys(packet.filters) if pattern in self._session.filters]
         self._session.filters.difference_update(known)
+        for pattern in known:
+            self._outbound.unwant_retained(pattern)
         for pattern in known[:-1]:
             self._inbound.expect(self._channel.unbind(translate.subscription(self._queue, pattern, 0)), _done)
         answer = partial(self._unsubscribed, packet.packet_id)

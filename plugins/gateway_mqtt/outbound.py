@@ -180,9 +180,7 @@ class Outbound:
     def _transient_later(self, message: Message) -> None:
         """Keep it behind retained messages, or drop it: QoS 0 is not worth the memory of a client that does not keep up."""
         retained = self._retained
-        if retained is not None and not self._connection.is_congested and len(retained) < self._max_inflight:
-            retained.follow(message)
-        else:
+        if retained is None or self._connection.is_congested or not retained.follow(message, self._max_inflight):
             self._dropped += 1
 
     def flush(self) -> None:
@@ -205,6 +203,11 @@ class Outbound:
         self._retained.want(pattern, granted)
         if not self._slow:
             self._send_retained(self._retained)
+
+    def unwant_retained(self, pattern: str) -> None:
+        """A subscription has ended."""
+        if self._retained is not None:
+            self._retained.unwant(pattern)
 
     def _send_retained(self, retained: RetainedQueue) -> None:
         """Send what fits into this turn and into the client's window; hold the rest, and what is published meanwhile."""

@@ -16,33 +16,41 @@ class RetainedQueue:
     subscribes to much takes its memory and its time in small pieces.
     """
 
-    __slots__ = ("_channel", "_patterns", "_ready", "unacked")
+    __slots__ = ("_channel", "_followers", "_patterns", "_ready", "unacked")
 
     def __init__(self, channel: Channel) -> None:
         self._channel: Channel = channel
-        self._patterns: deque[tuple[str, int]] = deque()
+        self._patterns: dict[str, int] = {}
         self._ready: deque[tuple[Message, int, int]] = deque()
+        self._followers: int = 0
         self.unacked: set[int] = set()
 
     def want(self, pattern: str, granted: int) -> None:
         """Add what is retained under a pattern, with at most this QoS."""
-        self._patterns.append((pattern, granted))
+        self._patterns[pattern] = granted
 
-    def follow(self, message: Message) -> None:
-        """Put a message that was published since behind what is there; with QoS 0."""
+    def unwant(self, pattern: str) -> None:
+        """The subscription is no more: what has not been looked up is not sent."""
+        self._patterns.pop(pattern, None)
+
+    def follow(self, message: Message, most: int) -> bool:
+        """Put a message of QoS 0 that was published since behind what is there; False: `most` of them are there already."""
+        if self._followers >= most:
+            return False
+        self._followers += 1
         self._ready.append((message, 0, 0))
-
-    def __len__(self) -> int:
-        return len(self._ready)
+        return True
 
     def first(self) -> tuple[Message, int, int] | None:
         """Return the next message, its QoS and its flags; None: there is no more."""
         while not self._ready and self._patterns:
-            pattern, granted = self._patterns.popleft()
+            pattern = next(iter(self._patterns))
+            granted = self._patterns.pop(pattern)
             for message in self._channel.retained(TOPIC_EXCHANGE, swap_key(pattern), mqtt=True):
                 self._ready.append((message, min(granted, int(message.persistent)), RETAIN))  # [MQTT-3.3.1-8]
         return self._ready[0] if self._ready else None
 
     def sent(self) -> None:
         """The first one is sent."""
-        self._ready.popleft()
+        flags = self._ready.popleft()[2]
+        self._followers -= not flags

@@ -34,6 +34,7 @@ class MqttSettings(BaseModel):
         default=5_000, ge=1, le=1_000_000, description="Topic filters per client; more are refused with SUBACK code 0x80."
     )
     max_topic_levels: int = Field(default=200, ge=1, le=65_536, description="Levels of a topic name or filter.")
+    max_topic_bytes: int = Field(default=4_096, ge=1, le=65_535, description="Bytes of a topic name or filter.")
     session_max_messages: int = Field(
         default=100_000,
         ge=0,

@@ -74,23 +74,36 @@ def subscribed(channel: Channel, queue: str) -> Iterator[str]:
             yield swap_key(binding.key)
 
 
-def check_levels(topic: str, most: int) -> None:
-    """Refuse a topic name or filter of too many levels.
+@dataclass(frozen=True, slots=True)
+class TopicLimits:
+    """How large topic names and filters may be."""
 
-    Raises:
-        MalformedPacket: it has more than `most`.
-    """
-    if topic.count("/") >= most:
-        raise malformed(f"a topic of more than {most} levels", "§4.7")
+    levels: int
+    bytes: int
+
+    def excess(self, topic: str) -> str:
+        """Return what is too much of a topic; empty: nothing is."""
+        if topic.count("/") >= self.levels:
+            return f"a topic of more than {self.levels} levels"
+        if len(topic.encode()) > self.bytes:
+            return f"a topic of more than {self.bytes} bytes"
+        return ""
+
+    def check(self, topic: str) -> None:
+        """Refuse a topic that is too large.
+
+        Raises:
+            MalformedPacket: it is.
+        """
+        if reason := self.excess(topic):
+            raise malformed(reason, "§4.7")
 
 
-def filter_refusal(pattern: str, most_levels: int) -> str:
+def filter_refusal(pattern: str, limits: TopicLimits) -> str:
     """Return why a well-formed topic filter is refused all the same; empty: it is not."""
-    if pattern.count("/") >= most_levels:
-        return f"more than {most_levels} levels"
     if pattern.startswith("$share/"):
         return "shared subscriptions are not supported by this version"
-    return ""
+    return limits.excess(pattern)
 
 
 class Routes:
@@ -100,22 +113,22 @@ class Routes:
         known: `Principal.cache`'s share: routes by topic, as it is received.
     """
 
-    __slots__ = ("_channel", "_max_levels", "known")
+    __slots__ = ("_channel", "_limits", "known")
 
-    def __init__(self, channel: Channel, principal: Principal, max_levels: int) -> None:
+    def __init__(self, channel: Channel, principal: Principal, limits: TopicLimits) -> None:
         self._channel: Channel = channel
-        self._max_levels: int = max_levels
+        self._limits: TopicLimits = limits
         self.known: dict[bytes, Route] = principal.cache.setdefault("mqtt", {})
 
     def resolve(self, topic: bytes) -> Route:
         """Check a topic that is not in `known`, and put it there.
 
         Raises:
-            MalformedPacket: it is not a topic name, or has too many levels.
+            MalformedPacket: it is not a topic name, or is too large.
             ProtocolViolation: the client may not publish to it: MQTT 3.1.1 has no other answer [MQTT-3.3.5-2].
         """
         name = topic_name(topic)
-        check_levels(name, self._max_levels)
+        self._limits.check(name)
         try:
             route = self._channel.route(TOPIC_EXCHANGE, swap_key(name))
         except AccessRefused as error:
@@ -198,19 +211,19 @@ class WillMessage:
     retain: bool
 
 
-def will_message(connect: Connect, channel: Channel, max_levels: int) -> WillMessage | None:
+def will_message(connect: Connect, channel: Channel, limits: TopicLimits) -> WillMessage | None:
     """Return what is to be published if the client is lost.
 
     A will of QoS 2 is kept like one of QoS 1: it is published by the broker itself, once, and nobody is granted more.
 
     Raises:
         AccessRefused: the client may not publish there.
-        MalformedPacket: its topic has too many levels.
+        MalformedPacket: its topic is too large.
     """
     will = connect.will
     if will is None:
         return None
-    check_levels(will.topic, max_levels)
+    limits.check(will.topic)
     route = channel.route(TOPIC_EXCHANGE, swap_key(will.topic))
     return WillMessage(route, Message(route.address, will.payload, will.qos > 0), will.retain)
 

@@ -87,6 +87,7 @@ CONNECTED = {
     "SUBACK from a client": encode(SubAck(1, b"\0")),
     "PINGRESP from a client": b"\xd0\x00",
     "too many levels": publish(b"/".join([b"a"] * 201)),
+    "too long a topic": publish(b"x" * 4_097),
     **{f"acknowledgement {type_} without a QoS 2 message": encode(Ack(type_, 1)) for type_ in ACKS[1:]},
 }
 
@@ -129,6 +130,7 @@ UNCONNECTED = {
     "an ill-formed user name [MQTT-3.1.3-11]": connect(0x82, payload=b"\0\1c\0\1\xff"),
     "a missing will": connect(6),
     "trailing bytes": connect(payload=b"\0\1cx"),
+    "a will topic of too many levels": encode(Connect("c", will=Will("/" * 200, b""))),
     "a CONNECT longer than any": b"\x10\xff\xff\x7f",
 }
 

@@ -10,7 +10,9 @@ from gateway.api import AccessRefused, Address, Message, Overflow, Principal, Pr
 from gateway_mqtt import translate
 from gateway_mqtt.codec import encode
 from gateway_mqtt.packets import Connect, MalformedPacket, Publish
-from gateway_mqtt.translate import Encoder, Routes
+from gateway_mqtt.translate import Encoder, Routes, TopicLimits
+
+LIMITS = TopicLimits(200, 65_535)
 
 
 class FakeRoute:
@@ -36,7 +38,7 @@ topics = st.text(st.characters(codec="utf-8", exclude_characters="\0+#"), min_si
 
 @given(topics, st.binary(max_size=400), st.booleans())
 def test_a_message_that_came_by_mqtt_goes_out_with_the_very_topic(topic, body, persistent):
-    route = Routes(FakeChannel(), Principal("x"), 200).resolve(topic.encode())
+    route = Routes(FakeChannel(), Principal("x"), LIMITS).resolve(topic.encode())
     message = Message(route.address, body, persistent)
     encoder = Encoder()
     assert encoder.encode_packet(message) == encode(Publish(topic, body))
@@ -56,16 +58,16 @@ def test_a_key_that_mqtt_cannot_carry_has_no_packet(key):
 
 def test_routes_are_found_once_per_topic_and_shared_by_the_connections_of_a_principal():
     channel, principal = FakeChannel(), Principal("x")
-    first, second = Routes(channel, principal, 200), Routes(channel, principal, 200)
+    first, second = Routes(channel, principal, LIMITS), Routes(channel, principal, LIMITS)
     route = first.resolve(b"a/b")
     assert second.known.get(b"a/b") is route
     assert channel.asked == [("amq.topic", "a.b")]
-    assert b"a/b" not in Routes(channel, Principal("y"), 200).known
+    assert b"a/b" not in Routes(channel, Principal("y"), LIMITS).known
 
 
 def test_the_cache_of_routes_is_bounded_and_long_topics_stay_out_of_it(monkeypatch):
     monkeypatch.setattr(translate, "MAX_CACHED_TOPICS", 10)
-    routes = Routes(FakeChannel(), Principal("x"), 200)
+    routes = Routes(FakeChannel(), Principal("x"), LIMITS)
     for n in range(100):
         routes.resolve(b"t/%d" % n)
         assert len(routes.known) <= 10
@@ -74,11 +76,13 @@ def test_the_cache_of_routes_is_bounded_and_long_topics_stay_out_of_it(monkeypat
 
 
 def test_a_topic_that_may_not_be_published_to_or_is_too_deep_is_refused_and_not_cached():
-    routes = Routes(FakeChannel(), Principal("x"), 3)
+    routes = Routes(FakeChannel(), Principal("x"), TopicLimits(3, 100))
     with pytest.raises(ProtocolViolation, match="not there"):
         routes.resolve(b"secret")
     with pytest.raises(MalformedPacket, match="3 levels"):
         routes.resolve(b"a/b/c/d")
+    with pytest.raises(MalformedPacket, match="100 bytes"):
+        routes.resolve(b"x" * 101)
     assert not routes.known
 
 
