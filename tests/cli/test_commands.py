@@ -6,9 +6,23 @@ import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
 import gateway.cli
 from gateway.cli import machine
+from gateway.cli.commands import app
+
+
+@pytest.fixture
+def invoked(tmp_path, monkeypatch):
+    """Run a command in this process, in an empty directory; return exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def _invoked(*arguments: object) -> tuple[int, str, str]:
+        result = CliRunner().invoke(app, list(map(str, arguments)), prog_name="tidegate")
+        return result.exit_code, result.stdout, result.stderr
+
+    return _invoked
 
 
 def test_version_says_that_it_is_not_compiled(said):
@@ -24,16 +38,16 @@ def test_the_module_is_the_command(said, tmp_path):
     assert as_module.stdout == said("--version")[1]
 
 
-def test_help_lists_the_verbs_of_the_core_and_of_the_plugins(said):
-    code, output, _ = said("--help")
+def test_help_lists_the_verbs_of_the_core_and_of_the_plugins(invoked):
+    code, output, _ = invoked("--help")
     assert code == 0
     verbs = [line.split()[0] for line in output.partition("Commands:")[2].strip().splitlines()]
     assert verbs == ["serve", "check-config", "demo", "pub", "sub"]
 
 
 @pytest.mark.parametrize("arguments", [["nosuch"], ["serve", "--nosuch"], ["serve", "extra"], ["check-config"], []])
-def test_what_is_not_understood_ends_with_2(said, arguments):
-    assert said(*arguments)[0] == 2
+def test_what_is_not_understood_ends_with_2(invoked, arguments):
+    assert invoked(*arguments)[0] == 2
 
 
 def test_plugins_are_not_loaded_for_the_cores_own_verbs(tmp_path):
@@ -45,9 +59,9 @@ def test_plugins_are_not_loaded_for_the_cores_own_verbs(tmp_path):
     )
 
 
-def test_a_checked_configuration_says_what_would_listen(said, tmp_path):
+def test_a_checked_configuration_says_what_would_listen(invoked, tmp_path):
     (tmp_path / "my.toml").write_text("[frontend.zeromq]\nenabled = false\n")
-    code, output, _ = said("check-config", "my.toml")
+    code, output, _ = invoked("check-config", "my.toml")
     assert code == 0
     assert output.splitlines() == [
         "my.toml: ok",
@@ -66,34 +80,34 @@ def test_a_checked_configuration_says_what_would_listen(said, tmp_path):
         ("what", "my.toml: is not TOML"),
     ],
 )
-def test_a_wrong_configuration_names_file_key_and_what_is_allowed(said, tmp_path, text, complaint):
+def test_a_wrong_configuration_names_file_key_and_what_is_allowed(invoked, tmp_path, text, complaint):
     (tmp_path / "my.toml").write_text(text)
-    code, output, errors = said("check-config", "my.toml")
+    code, output, errors = invoked("check-config", "my.toml")
     assert code == 2
     assert output == ""
     assert errors.startswith(f"tidegate: {complaint}")
     assert "Traceback" not in errors
 
 
-def test_what_check_config_refuses_serve_refuses_in_the_same_words(said, tmp_path):
+def test_what_check_config_refuses_serve_refuses_in_the_same_words(invoked, tmp_path):
     (tmp_path / "my.toml").write_text("[frontend.mqtt]\nlissten = 1\n")
-    assert said("serve", "--config", "my.toml") == said("check-config", "my.toml")
+    assert invoked("serve", "--config", "my.toml") == invoked("check-config", "my.toml")
 
 
-def test_a_configuration_file_that_is_not_there_is_named(said):
-    code, _, errors = said("serve", "--config", "none.toml")
+def test_a_configuration_file_that_is_not_there_is_named(invoked):
+    code, _, errors = invoked("serve", "--config", "none.toml")
     assert code == 2
     assert errors == "tidegate: none.toml: can't be read: No such file or directory\n"
 
 
-def test_a_listener_beyond_this_machine_needs_a_word_on_anonymous_access(said, tmp_path):
+def test_a_listener_beyond_this_machine_needs_a_word_on_anonymous_access(invoked, tmp_path):
     (tmp_path / "my.toml").write_text('[frontend.mqtt]\nlisten = ["tcp://0.0.0.0:0"]\n')
-    code, _, errors = said("serve", "--config", "my.toml")
+    code, _, errors = invoked("serve", "--config", "my.toml")
     assert code == 2
     assert "frontend.mqtt on tcp://0.0.0.0:0" in errors
     assert "--set security.anonymous=true" in errors
-    assert said("check-config", "my.toml")[0] == 2
-    code, output, _ = said("check-config", "my.toml", "--set", "security.anonymous=false")
+    assert invoked("check-config", "my.toml")[0] == 2
+    code, output, _ = invoked("check-config", "my.toml", "--set", "security.anonymous=false")
     assert code == 0
     assert "anonymous peers are refused" in output
 
