@@ -18,8 +18,6 @@ from gateway.cli.demo.run import Plan, run_demo
 TIDEGATE = str(Path(sys.executable).with_name("tidegate"))
 SHORT = ["--seconds", "4", "--sensors", "4", "--workers", "2"]
 
-pytest.importorskip("gateway_zeromq.plugin")
-
 
 @pytest.fixture
 def marked(tmp_path):

@@ -31,9 +31,6 @@ def moved(text, broker):
     return text
 
 
-pytest.importorskip("gateway_zeromq.plugin")
-
-
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory):
     with LiveBroker(tmp_path_factory.mktemp("broker")) as live:
@@ -73,6 +70,7 @@ def test_three_clients_print_what_the_readme_says(broker, running):
     assert [worker.stdout.readline().rstrip("\n") for _ in said] == said
 
 
+@pytest.mark.slow
 def test_messages_wait_on_disk_for_a_worker_that_is_started_last(tmp_path, running):
     pytest.importorskip("paho.mqtt")
     with LiveBroker(tmp_path) as broker:

@@ -13,8 +13,6 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 pytest.importorskip("paho.mqtt")
 
-pytest.importorskip("gateway_zeromq.plugin")
-
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory):
@@ -93,6 +91,7 @@ def test_mqtt_devices_reach_plain_pull_workers_by_configuration_alone(tmp_path):
     assert lines == [f"sensors.pump1.pressure: 0.{n} bar" for n in range(1, 6)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["mqtt", "push"])
 def test_camera_frames_reach_inference_workers_and_results_come_back(tmp_path, way):
     with (

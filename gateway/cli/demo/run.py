@@ -67,8 +67,8 @@ class Broker:
         self._directory = directory
         self._starts = 0
 
-    def start(self) -> Child:
-        """Start it and wait until it says that it is ready.
+    def start(self, meanwhile: Callable[[], None] = lambda: None) -> Child:
+        """Start it and wait until it says that it is ready; `meanwhile` is called ten times a second.
 
         Raises:
             DemoFailed: it ended, or did not get ready in time.
@@ -80,15 +80,16 @@ class Broker:
         name = f"broker-{self._starts}"
         child = Child(name, "gateway.cli.demo.broker", ["serve", "--config", str(file)], self._directory, lines.put)
         try:
-            self._listen(child, lines)
+            self._listen(child, lines, meanwhile)
         except BaseException:
             child.kill()
             raise
         return child
 
-    def _listen(self, child: Child, lines: queue.SimpleQueue[str]) -> None:
+    def _listen(self, child: Child, lines: queue.SimpleQueue[str], meanwhile: Callable[[], None]) -> None:
         deadline = time.monotonic() + _START_S
         while time.monotonic() < deadline:
+            meanwhile()
             try:
                 line = lines.get(timeout=_TICK_S)
             except queue.Empty:
@@ -137,7 +138,7 @@ class Demo:
             self._finish()
 
     def _start_broker(self) -> None:
-        self._process = self._children.enter_context(self._broker.start())
+        self._process = self._children.enter_context(self._broker.start(self._show))
         self.progress.broker = f"running (pid {self._process.pid})"
         self.progress.note(f"broker ready: MQTT at {self._broker.mqtt}, ZeroMQ at {self._broker.router}")
 
@@ -148,7 +149,7 @@ class Demo:
         self.progress.broker = "killed"
         self.progress.depth = None
         self.progress.note(f"broker killed with SIGKILL (pid {pid}), {len(self.progress.confirmed)} messages confirmed so far")
-        self._watch_for(2 * _TICK_S)
+        self._show()
 
     def _prepare(self) -> None:
         with Client(self._broker.router, timeout=_START_S) as client:
@@ -195,6 +196,7 @@ class Demo:
             worker.ask_to_stop()
         for worker in self._workers:
             worker.wait(3.0)
+        self._show()
 
     def _watch_for(self, seconds: float) -> None:
         with contextlib.suppress(DemoFailed):
@@ -207,7 +209,10 @@ class Demo:
             if time.monotonic() >= deadline:
                 raise DemoFailed(otherwise)
             time.sleep(_TICK_S)
-            self._view.show(self.progress)
+            self._show()
+
+    def _show(self) -> None:
+        self._view.show(self.progress)
 
     def _check_peers(self) -> None:
         for child in [*self._workers, *([self._sensors] if self._sensors else [])]:
