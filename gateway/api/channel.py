@@ -36,11 +36,15 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class QueueInfo:
-    """Answer to a queue's declaration: its name (chosen, if none was given), ready messages, consumers."""
+    """Answer to a queue's declaration: its name (chosen, if none was given), ready messages, consumers.
+
+    ``body_bytes`` is of the bodies that count against ``max_length_bytes``: of ready and unacked messages.
+    """
 
     name: str
     messages: int
     consumers: int
+    body_bytes: int = 0
 
 
 class Route(Protocol):

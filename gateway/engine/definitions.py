@@ -94,7 +94,7 @@ class Definitions:
                 _check_equivalent(queue.spec, spec)
         else:
             queue = self._make_queue(host, self._named(spec), owner)
-        return QueueInfo(queue.name, queue.ready_count, len(queue.consumers))
+        return QueueInfo(queue.name, queue.ready_count, len(queue.consumers), queue.body_bytes)
 
     def _named(self, spec: QueueSpec) -> QueueSpec:
         if spec.name:

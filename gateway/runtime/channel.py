@@ -178,7 +178,7 @@ class BrokerChannel:
     def queue_info(self, name: str) -> QueueInfo | None:
         """See `gateway.api.Channel.queue_info`."""
         queue = self._engine.vhost(self._vhost).queues.get(name)
-        return None if queue is None else QueueInfo(name, queue.ready_count, len(queue.consumers))
+        return None if queue is None else QueueInfo(name, queue.ready_count, len(queue.consumers), queue.body_bytes)
 
     def _check(self, action: str, resource: str, key: str) -> None:
         if self._authorize is not None and not self._authorize(action, resource, key):

@@ -40,7 +40,7 @@ from gateway_mqtt.packets import (
 from gateway_mqtt.protocol import Connected
 from gateway_mqtt.session import Session, Sessions
 from gateway_mqtt.settings import MqttSettings
-from gateway_mqtt.translate import Encoder, Routes, TopicLimits
+from gateway_mqtt.translate import Encoder, Routes, SessionLimits, TopicLimits
 
 KEEP_ALIVE_GRACE = 1.5
 PONG = encode(Signal(PINGRESP))
@@ -53,8 +53,21 @@ class Broker:
     gateway: Gateway
     settings: MqttSettings
     topic_limits: TopicLimits
+    session_limits: SessionLimits
+    clean_limits: SessionLimits
     encoder: Encoder = field(default_factory=Encoder)
     sessions: Sessions[Link] = field(default_factory=Sessions)
+
+    @classmethod
+    def make(cls, gateway: Gateway, settings: MqttSettings) -> Broker:
+        """Return what the connections of this front-end share."""
+        return cls(
+            gateway,
+            settings,
+            TopicLimits(settings.max_topic_levels, settings.max_topic_bytes),
+            SessionLimits(settings.session_max_messages, settings.session_max_bytes),
+            SessionLimits(settings.clean_session_max_messages, settings.clean_session_max_bytes),
+        )
 
 
 @dataclass(slots=True)
@@ -150,15 +163,17 @@ class Link:
         if exists and not present:
             self._inbound.expect(self._channel.delete_queue(self._queue), self._prepared)  # [MQTT-3.1.2-6]
         if not present:
-            spec = translate.session_queue(
-                self.client_id, clean=self._session.clean, max_messages=self._broker.settings.session_max_messages
-            )
+            spec = translate.session_queue(self.client_id, self._limits, clean=self._session.clean)
             self._inbound.expect(self._channel.declare_queue(spec), self._prepared)
         else:
             self._session.filters.update(translate.subscribed(self._channel, self._queue))
         self._broker.sessions.enter(self._session, self, present=present)
         options = ConsumeOptions(prefetch=self._broker.settings.max_inflight, exclusive=True)
         self._inbound.expect(self._channel.consume(self._queue, self._outbound, options), partial(self._consuming, present))
+
+    @property
+    def _limits(self) -> SessionLimits:
+        return self._broker.clean_limits if self._session.clean else self._broker.session_limits
 
     def _prepared(self, outcome: Outcome) -> None:
         if outcome.error is not None:
@@ -291,8 +306,8 @@ class Link:
 
     def sweep(self) -> None:
         """Look after what no event tells; called every now and then."""
-        if self._session.clean and self._broker.settings.session_max_messages:
-            self._outbound.check_backlog(self._queue, self._broker.settings.session_max_messages)
+        if self._session.clean:
+            self._outbound.check_backlog(self._queue, self._limits)
 
     def take_over(self) -> None:
         """Another connection has come with this client identifier [MQTT-3.1.4-2]."""

@@ -19,7 +19,7 @@ from gateway.api import (
 from gateway_mqtt.packets import MAX_IDENTIFIER, malformed
 from gateway_mqtt.retained import RetainedQueue
 from gateway_mqtt.session import Session
-from gateway_mqtt.translate import Encoder, with_flags
+from gateway_mqtt.translate import Encoder, SessionLimits, with_flags
 
 IDENTIFIERS = tuple(number.to_bytes(2, "big") for number in range(MAX_IDENTIFIER + 1))
 DUP = 8
@@ -277,16 +277,12 @@ class Outbound:
         )
         self._connection.close(CloseReason.LOCAL)
 
-    def check_backlog(self, queue: str, most: int) -> None:
-        """Close the connection of a clean session that has come to its limit.
-
-        Args:
-            most: messages that the session may hold, unacknowledged ones included.
-        """
+    def check_backlog(self, queue: str, limits: SessionLimits) -> None:
+        """Close the connection of a clean session that has come to its limit."""
         if not self._slow and len(self._inflight) < self._max_inflight:
             return
         info = self._channel.queue_info(queue)
-        if info is not None and info.messages + len(self._inflight) >= most:
+        if info is not None and limits.reached(info.messages + len(self._inflight), info.body_bytes):
             self.give_up("its session is full")
 
     def give_up(self, reason: str) -> None:

@@ -40,7 +40,7 @@ class Server:
     def __init__(self, gateway: Gateway, settings: MqttSettings) -> None:
         self._gateway = gateway
         self._settings = settings
-        self._broker = Broker(gateway, settings, translate.TopicLimits(settings.max_topic_levels, settings.max_topic_bytes))
+        self._broker = Broker.make(gateway, settings)
         self._token = trio.lowlevel.current_trio_token()
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:

@@ -6,6 +6,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+MOST_MESSAGES = 1_000_000_000
+MOST_BYTES = 1 << 50
+
 
 class MqttSettings(BaseModel):
     """Section ``frontend.mqtt``."""
@@ -36,12 +39,25 @@ class MqttSettings(BaseModel):
     max_topic_levels: int = Field(default=200, ge=1, le=65_536, description="Levels of a topic name or filter.")
     max_topic_bytes: int = Field(default=4_096, ge=1, le=65_535, description="Bytes of a topic name or filter.")
     session_max_messages: int = Field(
-        default=100_000,
+        default=5_000_000,
         ge=0,
-        le=1_000_000_000,
-        description="Messages of QoS 1 that wait in one session, sent and unacknowledged ones included. 0: no limit.",
+        le=MOST_MESSAGES,
+        description="Messages of QoS 1 in a persistent session, unacknowledged ones included; of sessions made from now on. "
+        "0: no limit.",
+    )
+    session_max_bytes: int = Field(
+        default=0, ge=0, le=MOST_BYTES, description="Bytes of their bodies; of sessions that are made from now on. 0: no limit."
     )
     session_overflow: Literal["reject"] = Field(
         default="reject",
         description="A full persistent session refuses: the publisher gets no PUBACK, and its connection is closed.",
+    )
+    clean_session_max_messages: int = Field(
+        default=100_000,
+        ge=0,
+        le=MOST_MESSAGES,
+        description="Messages of QoS 1 in a clean session; a client that lets it come to that is disconnected. 0: no limit.",
+    )
+    clean_session_max_bytes: int = Field(
+        default=64 * 1024 * 1024, ge=0, le=MOST_BYTES, description="Bytes of their bodies, likewise. 0: no limit."
     )

@@ -46,17 +46,36 @@ def session_queue_name(client_id: str) -> str:
     return SESSION_PREFIX + client_id
 
 
-def session_queue(client_id: str, *, clean: bool, max_messages: int) -> QueueSpec:
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """What a session may hold, unacknowledged messages included; 0: no limit."""
+
+    messages: int
+    body_bytes: int
+
+    def reached(self, messages: int, body_bytes: int) -> bool:
+        """Say whether a session that holds so much has come to its limit."""
+        return bool((self.messages and messages >= self.messages) or (self.body_bytes and body_bytes >= self.body_bytes))
+
+    def with_slack(self) -> SessionLimits:
+        """Return these limits and half as much again: for a queue that is looked at only now and then."""
+        return SessionLimits(self.messages + self.messages // 2, self.body_bytes + self.body_bytes // 2)
+
+
+def session_queue(client_id: str, limits: SessionLimits, *, clean: bool) -> QueueSpec:
     """Return the queue of a session.
 
-    A persistent one refuses what it has no room for, and its publishers are told. A clean one ends with its connection, so
-    that it may drop what a client that doesn't keep up can't take: nothing of it is promised to outlive the connection.
+    A persistent one refuses what it has no room for, and its publishers are told. A clean one ends with its connection, which
+    ends at the limit: that is looked for every second, and what comes meanwhile and is beyond the slack is dropped.
     """
+    if clean:
+        limits = limits.with_slack()
     return QueueSpec(
         session_queue_name(client_id),
         durable=not clean,
         exclusive=clean,
-        max_length=max_messages,
+        max_length=limits.messages,
+        max_length_bytes=limits.body_bytes,
         overflow=Overflow.DROP_HEAD if clean else Overflow.REJECT_PUBLISH,
         keep_transient=False,
     )

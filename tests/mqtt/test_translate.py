@@ -10,7 +10,7 @@ from gateway.api import AccessRefused, Address, Message, Overflow, Principal, Pr
 from gateway_mqtt import translate
 from gateway_mqtt.codec import encode
 from gateway_mqtt.packets import Connect, MalformedPacket, Publish
-from gateway_mqtt.translate import Encoder, Routes, TopicLimits
+from gateway_mqtt.translate import Encoder, Routes, SessionLimits, TopicLimits
 
 LIMITS = TopicLimits(200, 65_535)
 
@@ -87,11 +87,15 @@ def test_a_topic_that_may_not_be_published_to_or_is_too_deep_is_refused_and_not_
 
 
 def test_a_persistent_session_refuses_what_it_has_no_room_for_and_a_clean_one_is_its_connections_own():
-    persistent = translate.session_queue("c", clean=False, max_messages=7)
+    persistent = translate.session_queue("c", SessionLimits(7, 70), clean=False)
     assert (persistent.name, persistent.durable, persistent.exclusive) == ("mqtt.session.c", True, False)
-    assert (persistent.max_length, persistent.overflow, persistent.keep_transient) == (7, Overflow.REJECT_PUBLISH, False)
-    clean = translate.session_queue("c", clean=True, max_messages=7)
-    assert (clean.durable, clean.exclusive, clean.keep_transient) == (False, True, False)
+    assert (persistent.max_length, persistent.max_length_bytes, persistent.overflow) == (7, 70, Overflow.REJECT_PUBLISH)
+    clean = translate.session_queue("c", SessionLimits(7, 70), clean=True)
+    assert (clean.durable, clean.exclusive) == (False, True)
+    assert (clean.max_length, clean.max_length_bytes) == (10, 105)
+    assert not persistent.keep_transient
+    assert not clean.keep_transient
+    assert not SessionLimits(0, 0).reached(10**9, 10**15)
 
 
 def test_the_longest_client_identifier_makes_the_longest_queue_name():
