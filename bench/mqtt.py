@@ -147,53 +147,78 @@ def topic_of(number: int) -> bytes:
     return b"bench/%03d/temperature" % number
 
 
-def run(broker: brokers.Broker, case: Case, seconds: float) -> tuple[float, float, float]:
-    """Return messages delivered per second, CPU us per delivery, share that arrived."""
-    subscribers = [Subscriber(broker.port, i, case) for i in range(case.subscribers)]
-    publishers = [Publisher(broker.port, i, case) for i in range(case.publishers)]
-    epoll = select.epoll()
-    by_fd: dict[int, Subscriber | Publisher] = {peer.sock.fileno(): peer for peer in [*subscribers, *publishers]}
-    for subscriber in subscribers:
-        epoll.register(subscriber.sock, select.EPOLLIN)
-    for publisher in publishers:
-        epoll.register(publisher.sock, select.EPOLLIN | (0 if case.window else select.EPOLLOUT))
-        publisher.push()
-    started, cpu = time.perf_counter(), broker.cpu_s()
-    publishing = True
-    quiet = started
-    while True:
-        events = epoll.poll(0.05)
-        now = time.perf_counter()
-        if publishing and now - started > seconds:
-            publishing = False
-            for publisher in publishers:
-                epoll.modify(publisher.sock, select.EPOLLIN)
+class Load:
+    """All clients of a case, in one loop."""
+
+    def __init__(self, port: int, case: Case) -> None:
+        self.case = case
+        self.subscribers = [Subscriber(port, i, case) for i in range(case.subscribers)]
+        self.publishers = [Publisher(port, i, case) for i in range(case.publishers)]
+        self.epoll = select.epoll()
+        self.by_fd: dict[int, Subscriber | Publisher] = {p.sock.fileno(): p for p in [*self.subscribers, *self.publishers]}
+        for subscriber in self.subscribers:
+            self.epoll.register(subscriber.sock, select.EPOLLIN)
+        for publisher in self.publishers:
+            self.epoll.register(publisher.sock, select.EPOLLIN | (0 if case.window else select.EPOLLOUT))
+            publisher.push()
+
+    def run(self, seconds: float) -> float:
+        """Publish for so long, then take what is left; return the seconds until the last message."""
+        started = quiet = time.perf_counter()
+        publishing = True
+        while publishing or (time.perf_counter() - quiet < 0.3 and not self.all_there()):
+            events = self.epoll.poll(0.05)
+            if publishing and time.perf_counter() - started > seconds:
+                publishing = False
+                for publisher in self.publishers:
+                    self.epoll.modify(publisher.sock, select.EPOLLIN)
+            if self.turn(events, publishing=publishing):
+                quiet = time.perf_counter()
+        return quiet - started
+
+    def turn(self, events: list[tuple[int, int]], *, publishing: bool) -> bool:
+        """Serve what is ready; return whether messages came."""
+        came = False
         for fd, event in events:
-            peer = by_fd[fd]
+            peer = self.by_fd[fd]
             if isinstance(peer, Subscriber):
                 peer.ready()
-                quiet = now
+                came = True
                 continue
             if event & select.EPOLLIN:
                 peer.ready_to_read()
-            if publishing:
-                while peer.push() and case.window:
-                    pass
-        if not publishing and (now - quiet > 0.3 or all_there(subscribers, publishers, case)):
-            break
-    elapsed = quiet - started
+            while publishing and peer.push() and self.case.window:
+                pass
+        return came
+
+    @property
+    def expected(self) -> int:
+        return sum(p.sent for p in self.publishers) * (1 if self.case.paired else self.case.subscribers)
+
+    @property
+    def delivered(self) -> int:
+        return sum(subscriber.messages for subscriber in self.subscribers)
+
+    def all_there(self) -> bool:
+        acked = not self.case.window or all(p.acked // 4 >= p.sent for p in self.publishers)
+        return acked and self.delivered >= self.expected
+
+    def close(self) -> None:
+        for peer in self.by_fd.values():
+            if not getattr(peer, "rest", b""):
+                peer.sock.sendall(b"\xe0\0")
+            peer.sock.close()
+
+
+def run(broker: brokers.Broker, case: Case, seconds: float) -> tuple[float, float, float]:
+    """Return messages delivered per second, CPU us per delivery, share that arrived."""
+    load = Load(broker.port, case)
+    cpu = broker.cpu_s()
+    elapsed = load.run(seconds)
     cpu = broker.cpu_s() - cpu
-    delivered = sum(subscriber.messages for subscriber in subscribers)
-    expected = sum(p.sent for p in publishers) * (1 if case.paired else case.subscribers)
-    for peer in by_fd.values():
-        peer.sock.sendall(b"\xe0\0") if not getattr(peer, "rest", b"") else None
-        peer.sock.close()
+    delivered, expected = load.delivered, load.expected
+    load.close()
     return delivered / elapsed, cpu / max(delivered, 1) * 1e6, delivered / max(expected, 1)
-
-
-def all_there(subscribers: list[Subscriber], publishers: list[Publisher], case: Case) -> bool:
-    expected = sum(p.sent for p in publishers) * (1 if case.paired else case.subscribers)
-    return sum(s.messages for s in subscribers) >= expected and all(p.acked // 4 >= p.sent for p in publishers if case.window)
 
 
 def main() -> None:
