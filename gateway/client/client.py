@@ -38,7 +38,8 @@ class Client:
             the gateway remembers the session.
         heartbeat_ms: wish for the silence after which either side sends PING; three of them and the other is dead.
         timeout: seconds that a call waits for its answer, reconnects included, where nothing else is said.
-        max_unconfirmed: messages under way; `publish` waits when there are more.
+        max_unconfirmed, max_unconfirmed_bytes: messages under way and their bodies; `publish` waits when there are more. The
+            gateway has limits of its own (10,000 and 64 MiB, if its configuration says nothing else) and closes beyond them.
         context: a ZeroMQ context to use; None: the process's.
 
     Raises:
@@ -53,12 +54,14 @@ class Client:
         heartbeat_ms: int = 5000,
         timeout: float = 30.0,
         max_unconfirmed: int = 1000,
+        max_unconfirmed_bytes: int = 16 * 1024 * 1024,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
     ) -> None:
         self._link = Link(address, context)
         self._session = Session(self._link.send, {"client": client, "caps": [], "heartbeat_ms": heartbeat_ms})
         self._timeout = timeout
         self._max_unconfirmed = max_unconfirmed
+        self._max_unconfirmed_bytes = max_unconfirmed_bytes
         self._wish_ms = heartbeat_ms
         self._heard = self._open_at = self._turned = time.monotonic()
         self._pinged = False
@@ -98,12 +101,14 @@ class Client:
             self._turn(0.0)
         if wait:
             confirm.wait()
-        elif len(self._session.unconfirmed) > self._max_unconfirmed or self._link.congested:
+        elif not self._has_room():
             self._until(self._has_room, self._timeout, "room for more unconfirmed messages")
         return confirm
 
     def _has_room(self) -> bool:
-        return len(self._session.unconfirmed) <= self._max_unconfirmed and not self._link.congested
+        session = self._session
+        over = session.unconfirmed_bytes > self._max_unconfirmed_bytes and len(session.unconfirmed) > 1
+        return not over and len(session.unconfirmed) <= self._max_unconfirmed and not self._link.congested
 
     def flush(self, timeout: float | None = None) -> None:
         """Wait until every message published so far is decided.

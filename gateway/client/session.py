@@ -46,6 +46,7 @@ class Session:
         self.ready: dict[str, Any] = {}
         self.connections = 0
         self.unconfirmed: OrderedDict[int, Confirm] = OrderedDict()
+        self.unconfirmed_bytes = 0
         self.refused: deque[Reply] = deque(maxlen=_REFUSED_KEPT)
         self.last_seq = 0
         self._send = send
@@ -102,12 +103,12 @@ class Session:
             return
         self.ready = options
         self.state = State.READY
-        self._go_on(options.get("last_seq") or 0, dict(options.get("refused") or ()))
+        self._go_on(options.get("last_seq") or 0, options.get("refused") or [])
 
-    def _go_on(self, decided: int, refused: dict[int, int]) -> None:
+    def _go_on(self, decided: int, refused: list[list[int]]) -> None:
         """Say again what the gateway has not: requests, consumers, messages above its sequence mark."""
         while self.unconfirmed and (seq := next(iter(self.unconfirmed))) <= decided:
-            self._settle_oldest(refused.get(seq, 0))
+            self._settle_oldest(next((status for first, last, status in refused if first <= seq <= last), 0))
         self.last_seq = max(self.last_seq, decided)
         asked = {command[2] for _, command in self._requests.values() if command[0] is Command.CONSUME}
         for r, (_, command) in self._requests.items():
@@ -127,6 +128,7 @@ class Session:
         command = (Command.PUBLISH, self.last_seq, *address, properties, MANDATORY if mandatory else 0)
         confirm = Confirm(waiter, self.last_seq, command, body)
         self.unconfirmed[self.last_seq] = confirm
+        self.unconfirmed_bytes += len(body)
         if self.state is State.READY:
             self._send(encode(command), body)
         return confirm
@@ -229,6 +231,7 @@ class Session:
         self._decide(self.unconfirmed.popitem(last=False)[1], status)
 
     def _decide(self, confirm: Confirm, status: int) -> None:
+        self.unconfirmed_bytes -= len(confirm.body)
         confirm.settle(status)
         if confirm.error is not None:
             self.refused.append(confirm)

@@ -66,7 +66,7 @@ class FakeRouter:
         self.disk = Disk()
         self.heard: list[list[Any]] = []
         self.full: set[str] = set()
-        self.refused: dict[str, list[tuple[int, int]]] = {}
+        self.refused: dict[str, list[tuple[int, int, int]]] = {}
         self.deaf = False
         self.hold_confirms = False
         self.heartbeat_ms = heartbeat_ms

@@ -70,6 +70,18 @@ def test_publish_waits_when_too_many_are_unconfirmed(router):
         client.flush()
 
 
+def test_publish_waits_when_too_many_bytes_are_unconfirmed_but_one_message_is_always_allowed(router):
+    router.hold_confirms = True
+    with connect(router.address, timeout=0.1, max_unconfirmed_bytes=100) as client:
+        client.declare_queue("jobs")
+        client.publish("", "jobs", bytes(1000))
+        with pytest.raises(TimedOut, match="room"):
+            client.publish("", "jobs", b"x")
+        router.do(type(router).release_confirms)
+        client.flush()
+        assert client._session.unconfirmed_bytes == 0
+
+
 def test_a_refused_message_raises_where_it_is_waited_for(router):
     with connect(router.address) as client:
         client.declare_queue("full")

@@ -65,7 +65,7 @@ def test_a_refusal_that_was_not_heard_is_told_by_the_next_ready(router):
         with pytest.raises(TimedOut):
             client.flush(timeout=0.1)
         router.kill()
-        router.refused["sensor"] = [(2, 506)]
+        router.refused["sensor"] = [(2, 2, 506)]
         router.start()
         with pytest.raises(PublishRefused, match="message 2"):
             client.flush()
