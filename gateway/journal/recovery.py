@@ -119,8 +119,13 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
     """Open a connection that can't write."""
     uri = f"file:{quote(str(path))}?mode=ro"
     connection = sqlite3.connect(uri, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, uri=True)
-    connection.execute("PRAGMA cache_size = -2000")
     connection.text_factory = _text
+    try:
+        connection.execute("PRAGMA cache_size = -2000")
+        connection.execute("SELECT 1 FROM meta").fetchall()  # from now on it shares the index of the write-ahead log
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
@@ -157,6 +162,8 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
     row = connection.execute("SELECT value FROM meta WHERE key = 'clean'").fetchone()
     if row == (1,):
         return
+    # What a sync that failed has left in the log may not be on disk, though it can be read: into the file with all of it.
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     verdicts = [verdict for (verdict,) in connection.execute("PRAGMA quick_check(5)")]
     if verdicts != ["ok"]:
         raise JournalError(f"{path} is damaged; keep a copy of it. SQLite says: {'; '.join(verdicts)}")

@@ -63,6 +63,7 @@ class SqliteJournal:
         self._deferred: list[Reference] = []
         self._writer: Writer | None = None
         self._reader: Reader | None = None
+        self._anchor: sqlite3.Connection | None = None
         self.counters = Counters()
         self._pages = PageMaker(self._ledger, self.counters, self._report)
 
@@ -83,6 +84,7 @@ class SqliteJournal:
             connection, last_segment, self.counters.segments_live = open_database(
                 self._path, synchronous=self._synchronous, wal_autocheckpoint=self._wal_autocheckpoint
             )
+            self._anchor = connect_to_read(self._path)
         except BaseException:
             self._lock.release()
             raise
@@ -109,6 +111,8 @@ class SqliteJournal:
             self._write_rest(writer)
         reader.stop()
         connection = writer.stop()
+        if self._anchor is not None:
+            self._anchor.close()
         try:
             if connection is not None:
                 _finish(connection, clean=clean)

@@ -25,7 +25,8 @@ class Writer:
     Args:
         path: for messages.
         connect: opens the connection anew after an error.
-        connection: the first one; the writer's from now on.
+        connection: the first one; the writer's from now on. It must not be the only one of the process: when the last one
+            closes, SQLite reads the write-ahead log anew, and takes for good what a sync that failed has left there.
     """
 
     def __init__(
@@ -96,26 +97,17 @@ class Writer:
             return  # it is given up in any case
 
     def _reopen(self) -> sqlite3.Connection:
-        """Open the journal again after an error, and trust nothing that was not synced.
-
-        The kernel forgets a page that it could not write, so what the write-ahead log says that it holds may not be on disk:
-        all of it is copied into the database file and synced there, before anything else is written.
-        """
+        """Open the journal again after an error, and see whether it is whole."""
         connection = self._connect()
         try:
-            self._make_trustworthy(connection)
+            (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         except BaseException:
             connection.close()
             raise
-        return connection
-
-    def _make_trustworthy(self, connection: sqlite3.Connection) -> None:
-        busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-        if busy:
-            raise JournalError(f"{self._path}: can't be checkpointed after an error: it is in use")
-        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
+            connection.close()
             raise JournalError(f"{self._path}: damaged: {verdict}")
+        return connection
 
     @staticmethod
     def _is_there(connection: sqlite3.Connection, commit: Commit) -> bool:

@@ -67,9 +67,10 @@ def read_state(journal: SqliteJournal) -> tuple[int, dict[int, list]]:
     for record in journal.load():
         if isinstance(record, StatePut):
             step = int(record.value)
-    found = {}
+    found: dict[int, list] = {number: [] for number in QUEUES}
+    if not step:
+        return step, found  # without opening the reader: then an error closes the last connection
     for number in QUEUES:
-        found[number] = []
         after = 0
         while page := read_page(journal, number, after):
             found[number] += page

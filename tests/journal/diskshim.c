@@ -1,7 +1,7 @@
 /* What did a process do to its files? Loaded with LD_PRELOAD, for files whose path contains $SHIM_MATCH (not "-shm").
  *
  * SHIM_TRACE=FILE         appends a record per operation: u8 operation, u8 file, u64 offset, u32 length, data (little endian)
- *                         O opened (data: the path)   W written   T cut to offset   S synced   U removed
+ *                         O opened (data: the path)   W written   T cut to offset   S synced   F sync failed   U removed
  * SHIM_FAIL_SYNC=A:B      the syncs with numbers A to B - 1 (from 0) fail with EIO, and what they should have synced is not
  */
 #define _GNU_SOURCE
@@ -129,9 +129,9 @@ static int synced(int fd, int (*sync)(int)) {
   pthread_mutex_lock(&lock);
   long number = syncs++;
   int result = number >= fail_from && number < fail_to ? -1 : sync(fd);
-  if (result) errno = EIO;
-  else note('S', file(fd), 0, NULL, 0);
+  note(result ? 'F' : 'S', file(fd), 0, NULL, 0);
   pthread_mutex_unlock(&lock);
+  if (result) errno = EIO;
   return result;
 }
 int fdatasync(int fd) { pthread_once(&once, prepare); return synced(fd, real_fdatasync); }
