@@ -46,7 +46,7 @@ class Client:
         TimedOut: nobody answered within `timeout`. Disconnected: the gateway refused.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - settings, by name
         self,
         address: str,
         *,
