@@ -1,0 +1,271 @@
+"""What becomes of a commit when the disk says no?"""
+
+from __future__ import annotations
+
+import resource
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from gateway.errors import JournalError
+from gateway.model.declare import QueueSpec
+from gateway.model.records import QueueDeclared, QueuePurged, StatePut
+
+
+class FaultyConnection:
+    """A connection whose commits fail: `faults` holds (before or after the commit, SQLite's code), the next one first."""
+
+    def __init__(self, connection: sqlite3.Connection, faults: list[tuple[str, int]]) -> None:
+        self._connection = connection
+        self._faults = faults
+        self.closed = False
+
+    def execute(self, sql, *parameters):
+        fault = self._faults.pop(0) if self._faults and sql.startswith("INSERT") else None
+        if fault and fault[0] == "before":
+            raise _error(fault[1])
+        cursor = self._connection.execute(sql, *parameters)
+        if fault:
+            raise _error(fault[1])
+        return cursor
+
+    def close(self) -> None:
+        self.closed = True
+        self._connection.close()
+
+
+def _error(code: int) -> sqlite3.OperationalError:
+    error = sqlite3.OperationalError("disk I/O error" if code & 0xFF == sqlite3.SQLITE_IOERR else "database or disk is full")
+    error.sqlite_errorcode = code
+    return error
+
+
+@pytest.fixture
+def faults():
+    return []
+
+
+@pytest.fixture
+def rig(sqlite_rig, faults):
+    writer = sqlite_rig.journal._writer
+    writer._connection = FaultyConnection(writer._connection, faults)
+    connect = writer._connect
+    writer._connect = lambda: FaultyConnection(connect(), faults)
+    sqlite_rig.record(QueueDeclared("/", 1, QueueSpec("q1")), QueueDeclared("/", 2, QueueSpec("q2")))
+    sqlite_rig.commit()
+    return sqlite_rig
+
+
+def count(rig, table: str) -> int:
+    with closing(sqlite3.connect(rig.journal._path)) as connection:
+        return connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+
+
+def test_a_commit_that_fails_is_told_and_can_be_written_again(rig, faults):
+    rig.publish(b"x", 1)
+    rig.record(StatePut("test", "k", b"v"))
+    commit = rig.prepare()
+    faults += [("before", sqlite3.SQLITE_IOERR_FSYNC)] * 2
+    for _ in range(2):
+        error = rig.write(commit)
+        assert isinstance(error, JournalError)
+        assert "journal.db: disk I/O error" in str(error)
+        assert (rig.bodies(1), count(rig, "state")) == ([], 0)
+    assert rig.write(commit) is None
+    assert (rig.bodies(1), count(rig, "state")) == ([b"x"], 1)
+    assert (rig.journal.counters.failed_commits, rig.journal.counters.commits) == (2, 2)
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_FULL])
+def test_a_commit_that_landed_all_the_same_is_found_and_not_written_twice(rig, faults, code):
+    references = [rig.publish(b"%d" % number, 1, 2)[0] for number in range(3)]
+    commit = rig.prepare()
+    faults.append(("after", code))
+    assert rig.write(commit) is not None
+    assert rig.write(commit) is None
+    assert count(rig, "seg") == 1
+    rig.settle(references[1])
+    rig.commit()
+    rig.restart()
+    assert rig.bodies(1) == [b"0", b"2"]
+
+
+def test_a_commit_without_messages_that_landed_is_written_again_without_harm(rig, faults):
+    references = [rig.publish(b"%d" % number, 1, 2) for number in range(3)]
+    rig.commit()
+    rig.settle(references[0][0], *(pair[1] for pair in references))
+    rig.record(QueuePurged(2), StatePut("test", "k", b"v"))
+    commit = rig.prepare()
+    faults += [("after", sqlite3.SQLITE_IOERR_WRITE)] * 3
+    while rig.write(commit) is not None:
+        pass
+    rig.restart()
+    assert (rig.bodies(1), rig.bodies(2)) == ([b"1", b"2"], [])
+    assert [count(rig, table) for table in ("seg", "segq", "segack", "state")] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(("code", "reopened"), [(sqlite3.SQLITE_IOERR_WRITE, True), (sqlite3.SQLITE_FULL, False)])
+def test_the_connection_is_opened_anew_after_an_io_error_and_kept_on_a_full_disk(rig, faults, code, reopened):
+    before = rig.journal._writer._connection
+    rig.publish(b"x", 1)
+    commit = rig.prepare()
+    faults.append(("before", code))
+    assert rig.write(commit) is not None
+    assert rig.write(commit) is None
+    assert (rig.journal._writer._connection is not before) == reopened
+    assert before.closed == reopened
+
+
+def test_pages_are_read_while_the_journal_can_not_be_written(rig, faults):
+    rig.publish(b"x", 1)
+    rig.commit()
+    rig.publish(b"y", 1)
+    commit = rig.prepare()
+    faults += [("before", sqlite3.SQLITE_IOERR_WRITE)]
+    assert rig.write(commit) is not None
+    assert rig.bodies(1) == [b"x"]
+
+
+def test_acknowledgements_wait_with_the_commit_that_fails(rig, faults):
+    reference = rig.publish(b"x", 1)[0]
+    rig.commit()
+    rig.settle(reference)
+    commit = rig.prepare()
+    faults += [("before", sqlite3.SQLITE_FULL)]
+    assert rig.write(commit) is not None
+    assert rig.bodies(1) == []  # settled in memory
+    assert rig.write(commit) is None
+    assert count(rig, "seg") == 0
+
+
+def test_a_journal_that_can_not_be_opened_again_says_so_until_it_can(rig, faults, monkeypatch):
+    writer = rig.journal._writer
+    working = writer._connect
+
+    def broken():
+        raise sqlite3.OperationalError("unable to open database file")
+
+    rig.publish(b"x", 1)
+    commit = rig.prepare()
+    faults.append(("before", sqlite3.SQLITE_IOERR))
+    monkeypatch.setattr(writer, "_connect", broken)
+    assert rig.write(commit) is not None
+    assert "unable to open" in str(rig.write(commit))
+    monkeypatch.setattr(writer, "_connect", working)
+    assert rig.write(commit) is None
+    assert rig.bodies(1) == [b"x"]
+
+
+def test_a_batch_that_can_not_be_written_at_all_is_refused_and_not_swallowed(rig):
+    rig.publish("not bytes", 1)
+    assert isinstance(rig.write(rig.prepare()), JournalError)
+    rig.publish(b"x", 1)
+    rig.commit()
+    assert rig.bodies(1) == [b"x"]
+
+
+def test_a_disk_that_is_full_for_a_while_loses_nothing(rig):
+    """The limit on the size of a file stands in for the disk: the process can move it."""
+    rig.publish(b"x" * 3_000_000, 1)
+    rig.commit()
+    size = rig.journal._path.with_name("journal.db-wal").stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    rig.publish(b"y" * 100_000, 1)
+    commit = rig.prepare()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20_000, hard))
+    try:
+        errors = [rig.write(commit) for _ in range(3)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert all(isinstance(error, JournalError) for error in errors)
+    assert rig.write(commit) is None
+    rig.restart()
+    assert [body[:1] for body in rig.bodies(1)] == [b"x", b"y"]
+
+
+def test_commits_are_written_in_the_order_they_were_given(rig):
+    commits = []
+    for number in range(5):
+        rig.publish(b"%d" % number, 1)
+        commits.append(rig.prepare())
+    assert [rig.write(commit) for commit in commits] == [None] * 5
+    assert rig.bodies(1) == [b"0", b"1", b"2", b"3", b"4"]
+
+
+# -- many and large -----------------------------------------------------
+
+
+def test_a_batch_of_many_messages_is_several_segments_in_one_commit(rig):
+    commits = rig.journal.counters.commits
+    for number in range(10_000):
+        rig.publish(b"%d" % number, 1)
+    rig.commit()
+    assert rig.journal.counters.commits == commits + 1
+    with closing(sqlite3.connect(rig.journal._path)) as connection:
+        sizes = connection.execute("SELECT n, length(body) FROM seg ORDER BY id").fetchall()
+    assert len(sizes) >= 3
+    assert max(n for n, _ in sizes) <= 4096
+    assert sum(n for n, _ in sizes) == 10_000
+    rig.restart()
+    assert rig.bodies(1) == [b"%d" % number for number in range(10_000)]
+
+
+def test_a_large_body_has_a_segment_of_its_own(rig):
+    bodies = [b"a" * 10, b"b" * (1 << 20), b"c" * (3 << 20), b"d" * 600_000, b"e" * 600_000, b"f"]
+    for body in bodies:
+        rig.publish(body, 1)
+    rig.commit()
+    with closing(sqlite3.connect(rig.journal._path)) as connection:
+        assert [n for (n,) in connection.execute("SELECT n FROM seg ORDER BY id")] == [1, 1, 1, 1, 2]
+    rig.restart()
+    assert rig.bodies(1) == bodies
+
+
+def test_a_body_for_many_queues_is_written_once(rig):
+    queues = range(1, 201)
+    rig.publish(b"x" * 100_000, *queues)
+    rig.commit()
+    with closing(sqlite3.connect(rig.journal._path)) as connection:
+        assert connection.execute("SELECT n, refs, length(body) FROM seg").fetchall() == [(1, 200, 100_000)]
+    rig.restart()
+    assert all(rig.bodies(queue) == [b"x" * 100_000] for queue in queues)
+
+
+# -- counters -----------------------------------------------------------
+
+
+def test_counters_count(rig):
+    counters = rig.journal.counters
+    references = [rig.publish(b"12345", 1, 2) for _ in range(4)]
+    rig.settle(*references[0])
+    rig.commit()
+    assert (counters.messages_written, counters.messages_elided, counters.references_written) == (3, 1, 6)
+    assert counters.body_bytes == 15
+    assert counters.index_bytes > 0
+    assert counters.last_commit_s > 0
+    assert counters.segments_live == 1
+    rig.settle(*(reference for pair in references[1:] for reference in pair))
+    rig.commit()
+    assert counters.segments_live == 0
+
+
+def test_segments_are_counted_when_they_were_paged_or_purged(rig):
+    for _ in range(3):
+        rig.publish(b"x", 1, 2)
+        rig.commit()
+    rig.restart()
+    assert rig.journal.counters.segments_live == 3
+    rig.settle(*(rig.entry(1, paged) for paged in rig.drain(1)))
+    rig.commit()
+    paged = rig.drain(2)
+    rig.settle(rig.entry(2, paged[0]))
+    rig.commit()
+    rig.record(StatePut("test", "k", b""))
+    rig.commit()  # the count comes after the commit's answer
+    assert rig.journal.counters.segments_live == 2
+    rig.record(QueuePurged(2))
+    rig.commit()
+    rig.record(StatePut("test", "k", b""))
+    rig.commit()
+    assert rig.journal.counters.segments_live == 0
