@@ -97,7 +97,7 @@ class Client:
             As `Confirm.wait` (with `wait`); TimedOut: too many are unconfirmed for too long.
         """
         confirm = self._session.publish(self, (exchange, routing_key), body, properties, mandatory=mandatory)
-        if time.monotonic() - self._turned > _TURN_EVERY_S:
+        if self._is_time_to_turn():
             self._turn(0.0)
         if wait:
             confirm.wait()
@@ -199,10 +199,11 @@ class Client:
 
     def next_delivery(self, consumer: Consumer, timeout: float | None) -> Delivery | None:
         """Do what `Consumer.receive` says."""
-        try:
-            self._until(lambda: bool(consumer.buffer or consumer.error), timeout, "a delivery", forever=True)
-        except TimedOut:
-            return None
+        if not consumer.buffer or self._is_time_to_turn():
+            try:
+                self._until(lambda: bool(consumer.buffer or consumer.error), timeout, "a delivery", forever=True)
+            except TimedOut:
+                return None
         if not consumer.buffer and consumer.error is not None:
             raise consumer.error
         delivery = consumer.buffer.popleft()
@@ -249,6 +250,9 @@ class Client:
             return self.wait_for(reply)
         finally:
             self._session.forget(reply)
+
+    def _is_time_to_turn(self) -> bool:
+        return time.monotonic() - self._turned > _TURN_EVERY_S
 
     def _until(self, happened: Callable[[], bool], timeout: float | None, what: str, *, forever: bool = False) -> None:
         """Turn until it happened; `timeout` None is the client's, or no end if `forever`."""
