@@ -40,7 +40,8 @@ class Work:
         """Report from time to time."""
         if now or time.monotonic() - self._told >= _REPORT_S:
             report(worked=self.worked, redelivered=self.redelivered, nacked=self.nacked)
-            self.__init__()  # type: ignore[misc]
+            self.worked, self.redelivered, self.nacked = [], 0, 0
+            self._told = time.monotonic()
 
 
 def run_worker(address: str, queue: str) -> None:
