@@ -1,0 +1,135 @@
+"""Are the settings as they are documented, and is what is not built yet refused in words?"""
+
+import pytest
+
+from gateway.api import ConfigError
+from gateway.complaint import Origin, validated
+from gateway_zeromq.plugin import ZeroMqFrontEnd, tidegate_frontends
+from gateway_zeromq.settings import ZeroMqSettings
+
+BIND = "tcp://127.0.0.1:5551"
+
+
+def read(*endpoints):
+    return validated(ZeroMqSettings, {"endpoint": list(endpoints)}, Origin("my.toml"), ("frontend", "zeromq"))
+
+
+def refusal(*endpoints):
+    with pytest.raises(ConfigError) as error:
+        read(*endpoints)
+    return error.value.text
+
+
+def test_without_a_word_there_are_pull_push_and_router_on_this_machine():
+    named = dict(ZeroMqSettings().named())
+    assert {name: (endpoint.socket, endpoint.bind) for name, endpoint in named.items()} == {
+        "pull": ("PULL", ["tcp://127.0.0.1:5557"]),
+        "push": ("PUSH", ["tcp://127.0.0.1:5558"]),
+        "router": ("ROUTER", ["tcp://127.0.0.1:5570"]),
+    }
+    assert (named["pull"].exchange, named["pull"].frames) == ("amq.topic", "key,body")
+    assert (named["push"].queue, named["push"].bindings) == ("zeromq.push", [{"exchange": "amq.topic", "key": "zeromq.push.#"}])
+    assert ZeroMqFrontEnd().addresses(ZeroMqSettings()) == ["tcp://127.0.0.1:5557", "tcp://127.0.0.1:5558", "tcp://127.0.0.1:5570"]
+
+
+def test_the_documented_examples_are_understood():
+    settings = read(
+        {"name": "jobs-in", "socket": "PULL", "bind": [BIND], "exchange": "jobs", "routing_key": "new", "frames": "body",
+         "rcvhwm": 1000, "max_message_bytes": 1048576, "max_frames": 16},
+        {"name": "jobs-out", "socket": "PUSH", "bind": BIND, "queue": "jobs", "frames": "body", "ack": "handover",
+         "bindings": [{"exchange": "amq.topic", "key": "sensors.#"}]},
+        {"name": "services", "socket": "ROUTER", "bind": [BIND], "protocols": ["tgp/1"], "security": "null",
+         "heartbeat_ms": 5000, "session_ttl_s": 300, "max_credit": 1000},
+    )  # fmt: skip
+    assert [endpoint.bind for endpoint in settings.endpoint] == [[BIND]] * 3
+
+
+def test_bind_and_connect_may_both_be_given_as_one_address_or_more():
+    (endpoint,) = read({"socket": "PUSH", "bind": "ipc:///tmp/x", "connect": [BIND, "tcp://[::1]:5"]}).endpoint
+    assert (endpoint.bind, endpoint.connect) == (["ipc:///tmp/x"], [BIND, "tcp://[::1]:5"])
+
+
+def test_endpoints_without_a_name_are_called_by_kind_and_number():
+    settings = read({"socket": "PULL", "bind": BIND}, {"socket": "PUSH", "connect": BIND, "name": "out"})
+    assert [name for name, _ in settings.named()] == ["pull-1", "out"]
+
+
+@pytest.mark.parametrize("socket", ["XPUB", "XSUB", "PUB", "SUB"])
+def test_sockets_that_are_not_built_yet_are_refused_by_name(socket):
+    text = refusal({"name": "events", "socket": socket, "bind": BIND})
+    assert "my.toml: frontend.zeromq.endpoint[0]" in text
+    assert f"endpoint 'events': socket = \"{socket}\" is not built yet: PULL, PUSH, ROUTER can be used now" in text
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"socket": "PUSH", "ack": "pong"}, 'ack = "pong" is not built yet: "handover" can be used now'),
+        ({"socket": "ROUTER", "protocols": ["tgp/1", "mdp/0.2"]}, '"mdp/0.2" is not built yet: "tgp/1" can be used now'),
+        ({"socket": "ROUTER", "security": "curve"}, "security = 'curve' is not built yet: leave it out, or say \"null\""),
+        ({"socket": "PULL", "security": "plain"}, "security = 'plain' is not built yet"),
+        ({"socket": "ROUTER", "domain": "services"}, "domain belongs to security, which is not built yet"),
+        ({"socket": "ROUTER", "secret_key_file": "k"}, "secret_key_file belongs to security"),
+    ],
+)
+def test_keys_of_later_work_are_refused_and_say_what_can_be_used_now(more, words):
+    text = refusal({"name": "e", "bind": BIND, **more})
+    assert "endpoint 'e': " in text
+    assert words in text
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "words"),
+    [
+        ({"bind": BIND}, "socket is missing: PULL, PUSH, ROUTER"),
+        ({"socket": "PUSHY", "bind": BIND}, "socket = 'PUSHY' is no kind of socket"),
+        ({"socket": "PULL"}, "has no address: give bind or connect"),
+        ({"socket": "PULL", "bind": BIND, "queue": "q"}, "frontend.zeromq.endpoint[0].queue is no setting"),
+        ({"socket": "PUSH", "bind": BIND, "frame": "body"}, "did you mean frontend.zeromq.endpoint[0].frames?"),
+        ({"socket": "PULL", "bind": "udp://127.0.0.1:5"}, "must be an address: tcp://HOST:PORT"),
+        ({"socket": "PULL", "bind": "127.0.0.1:5"}, "must be an address"),
+        ({"socket": "PULL", "bind": "tcp://127.0.0.1"}, "must be an address"),
+        ({"socket": "PULL", "bind": "tcp://127.0.0.1:65536"}, "must be an address"),
+        ({"socket": "PULL", "bind": "inproc://x"}, "must be an address"),
+        ({"socket": "PULL", "bind": [5]}, "frontend.zeromq.endpoint[0].bind[0] = 5"),
+        ({"socket": "PULL", "bind": BIND, "frames": "body,key"}, "'key,body'"),
+        ({"socket": "PULL", "bind": BIND, "frames": "key,body", "routing_key": "k"}, "has both routing_key and frames"),
+        ({"socket": "PUSH", "bind": BIND, "bindings": [{"exchange": "e", "keys": "k"}]}, "bindings[0].keys"),
+        ({"socket": "PUSH", "bind": BIND, "bindings": [{"key": "k"}]}, "bindings[0].exchange is missing"),
+        ({"socket": "PUSH", "bind": BIND, "ack": "never"}, "frontend.zeromq.endpoint[0].ack = 'never'"),
+        ({"socket": "ROUTER", "bind": BIND, "heartbeat_ms": 5}, "heartbeat_ms = 5"),
+        ({"socket": "ROUTER", "bind": BIND, "max_credit": "1"}, "max_credit = '1': must be a whole number"),
+        ({"socket": "ROUTER", "bind": BIND, "key_syntax": "mqtt"}, "keys in TGP/1 are always written as in AMQP"),
+        (5, "must be a table"),
+    ],
+)
+def test_mistakes_name_file_key_and_what_is_allowed(endpoint, words):
+    text = refusal(endpoint)
+    assert text.startswith("my.toml: frontend.zeromq.endpoint[0]")
+    assert words in text
+
+
+def test_two_endpoints_of_one_name_are_refused():
+    assert "two endpoints have the name 'x'" in refusal(
+        {"name": "x", "socket": "PULL", "bind": BIND}, {"name": "x", "socket": "PUSH", "bind": BIND}
+    )
+
+
+def test_the_plugin_offers_the_front_end():
+    (front_end,) = tidegate_frontends()
+    assert front_end.name == "zeromq"
+    assert front_end.settings_model is ZeroMqSettings
+
+
+def test_hints_can_be_pasted():
+    lines = ["PULL tcp://127.0.0.1:5557", "PUSH tcp://127.0.0.1:5558", "PUSH tcp://127.0.0.1:1", "ROUTER tcp://127.0.0.1:5570"]
+    hints = ZeroMqFrontEnd().hints(lines)
+    assert [("5558" in hint, "5557" in hint, "5570" in hint) for hint in hints] == [
+        (True, False, False),
+        (False, True, False),
+        (False, False, True),
+    ]
+    for hint in hints:
+        compile(hint.removeprefix('python -c "').removesuffix('"'), "hint", "exec")
+    assert ZeroMqFrontEnd().hints(["PULL tcp://127.0.0.1:9"]) == [], "only of the usual one it is known which frames it wants"
+    assert ZeroMqFrontEnd().hints([]) == []
