@@ -78,7 +78,8 @@ class Committer:
         batch = self._engine.batch
         if not self.waiting and not batch and not self._owing:
             if self._idle is not None:
-                self._token.run_sync_soon(self._idle.set, idempotent=True)
+                idle, self._idle = self._idle, None
+                self._token.run_sync_soon(idle.set)
             return False
         now = time.perf_counter()
         if self.waiting or batch.messages or batch.records:
@@ -193,9 +194,11 @@ class Committer:
     async def wait_idle(self) -> None:
         """Wait until everything is on disk and every outcome told. Cancellation: safe."""
         self.draining = True
-        self._idle = trio.Event()
+        if self._idle is None:
+            self._idle = trio.Event()
+        idle = self._idle
         self._token.run_sync_soon(_nothing, idempotent=True)
-        await self._idle.wait()
+        await idle.wait()
 
 
 def _nothing() -> None:
