@@ -59,7 +59,9 @@ class Cursor:
 
     def column(self, count: int) -> Sequence[int]:
         """Read a column of so many items."""
-        code = self.take(1)
+        start = self.offset + 1
+        code = self.data[self.offset : start]
+        self.offset = start
         if code == ALL_ZERO:
             return [0] * count
         if code in {_CONSTANT, _RUN}:
@@ -67,7 +69,7 @@ class Cursor:
             return [first] * count if code == _CONSTANT else range(first, first + count)
         size = _ITEM_BYTES.get(code)
         if size is None:
-            raise JournalError("the index of a segment has a column of an unknown kind")
+            raise JournalError("the index of a segment has a column of an unknown kind, or none")
         values = array(code.decode())
         values.frombytes(self.take(count * size))
         return values

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import accumulate, pairwise
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from itertools import accumulate
 from zlib import crc32
 
 from gateway.errors import JournalError
 from gateway.journal.columns import Cursor
+from gateway.journal.ledger import SegmentHandle
 from gateway.journal.segment import FORMAT, HEADER, SHARED_WIRE, decode_address
 from gateway.model.declare import BindingOptions
 from gateway.model.message import Address, Message
+from gateway.model.records import PagedReference
 
 _CRC_BYTES = 4
+
+_address = lru_cache(8192)(decode_address)
 
 
 class Index:
@@ -30,18 +35,18 @@ class Index:
         "_address_texts",
         "_addresses",
         "_expiries",
+        "_lengths",
         "_option_of",
-        "_option_texts",
         "_options",
         "_owners",
         "_priorities",
+        "_shared_wire",
+        "_starts",
         "_tag_of",
         "_tags",
-        "_wires",
-        "lengths",
+        "_wire_starts",
         "positions",
         "queues",
-        "starts",
     )
 
     def __init__(self, idx: bytes) -> None:
@@ -51,7 +56,7 @@ class Index:
         if version != FORMAT:
             raise JournalError(f"a segment has format {version}; this broker reads format {FORMAT}")
         cursor = Cursor(idx, HEADER.size)
-        self.lengths: Sequence[int] = cursor.column(messages)
+        self._lengths: Sequence[int] = cursor.column(messages)
         self._owners: Sequence[int] = _owners(cursor.column(messages))
         self.queues: Sequence[int] = cursor.column(references)
         self.positions: Sequence[int] = cursor.column(references)
@@ -62,16 +67,13 @@ class Index:
         self._priorities: Sequence[int] = cursor.column(messages)
         self._expiries: Sequence[int] = cursor.column(messages)
         self._address_texts: list[bytes] = cursor.texts(addresses)
+        self._addresses: list[Address | None] = [None] * addresses
         self._tags: list[str] = [text.decode() for text in cursor.texts(tags)]
-        self._option_texts: list[bytes] = cursor.texts(options)
-        self._addresses: dict[int, Address] = {}
-        self._options: dict[int, BindingOptions | None] = {0: None}
-        self.starts: list[int] = list(accumulate(self.lengths, initial=0))
-        if flags & SHARED_WIRE:
-            self._wires = [slice(self.starts[-1], self.starts[-1] + wire_lengths[0])] * messages
-        else:
-            ends = list(accumulate(wire_lengths, initial=self.starts[-1]))
-            self._wires = [slice(start, end) for start, end in pairwise(ends)]
+        self._options: list[BindingOptions | None] = [None, *map(_parse_options, cursor.texts(options))]
+        self._starts: list[int] = list(accumulate(self._lengths, initial=0))
+        self._shared_wire: bool = bool(flags & SHARED_WIRE)
+        shared = wire_lengths[:1] if self._shared_wire else wire_lengths
+        self._wire_starts: list[int] = list(accumulate(shared, initial=self._starts[-1]))
 
     def slots_of(self, queue_id: int, after_position: int) -> list[int]:
         """Return the references of a queue that come after a position."""
@@ -80,36 +82,45 @@ class Index:
 
     def body_bytes(self, slot: int) -> int:
         """Return the size of a reference's body."""
-        return self.lengths[self._owners[slot]]
+        return self._lengths[self._owners[slot]]
 
-    def message(self, slot: int, body: bytes) -> Message:
-        """Make a reference's message; `body` is the segment's."""
-        number = self._owners[slot]
-        text = self._address_of[number]
-        address = self._addresses.get(text)
-        if address is None:
-            address = self._addresses[text] = decode_address(self._address_texts[text])
-        start = self.starts[number]
-        return Message(
-            address,
-            body[start : start + self.lengths[number]],
-            True,
-            self._tags[self._tag_of[number]],
-            body[self._wires[number]],
-            self._priorities[number],
-            self._expiries[number],
-        )
+    def references(self, slots: Iterable[int], body: bytes, handle: SegmentHandle) -> list[PagedReference]:
+        """Make references and their messages; `body` is the segment's.
 
-    def options(self, slot: int) -> BindingOptions | None:
-        """Return what the bindings said that brought a reference."""
-        number = self._option_of[slot]
-        if number not in self._options:
-            self._options[number] = BindingOptions.parse(self._option_texts[number - 1].decode())
-        return self._options[number]
+        Cost: about 1 us per reference, and its body.
+        """
+        owners, positions, starts, wire_starts = self._owners, self.positions, self._starts, self._wire_starts
+        priorities, expiries, tags, tag_of = self._priorities, self._expiries, self._tags, self._tag_of
+        options, option_of, counts = self._options, self._option_of, handle.counts or {}
+        shared_wire = body[wire_starts[0] : wire_starts[1]] if self._shared_wire else None
+        found: list[PagedReference] = []
+        for slot in slots:
+            number = owners[slot]
+            message = Message(
+                self._addresses[self._address_of[number]] or self._address(self._address_of[number]),
+                body[starts[number] : starts[number + 1]],
+                True,
+                tags[tag_of[number]],
+                body[wire_starts[number] : wire_starts[number + 1]] if shared_wire is None else shared_wire,
+                priorities[number],
+                expiries[number],
+            )
+            count = counts.get(slot, 0) if counts else 0
+            found.append(PagedReference(message, positions[slot], options[option_of[slot]], handle, slot, count))
+        return found
+
+    def _address(self, number: int) -> Address:
+        address = self._addresses[number] = _address(self._address_texts[number])
+        return address
+
+
+@lru_cache(4096)
+def _parse_options(text: bytes) -> BindingOptions:
+    return BindingOptions.parse(text.decode())
 
 
 def _owners(counts: Sequence[int]) -> Sequence[int]:
     """Return the message of each reference."""
-    if len(set(counts)) <= 1 and (not counts or counts[0] == 1):
+    if len(set(counts)) == 1 and counts[0] == 1:
         return range(len(counts))
     return [number for number, count in enumerate(counts) for _ in range(count)]

@@ -76,12 +76,9 @@ class PageMaker:
 
 
 def _references(segment: StoredSegment, handle: SegmentHandle, queue_id: int, after_position: int) -> list[PagedReference]:
-    index = segment.index
-    assert index is not None
-    body, counts, positions = segment.body, handle.counts or {}, index.positions
+    assert segment.index is not None
+    slots = segment.index.slots_of(queue_id, after_position)
     bits = handle.bits
-    return [
-        PagedReference(index.message(slot, body), positions[slot], index.options(slot), handle, slot, counts.get(slot, 0))
-        for slot in index.slots_of(queue_id, after_position)
-        if not bits[slot >> 3] & 1 << (slot & 7)
-    ]
+    if any(bits):
+        slots = [slot for slot in slots if not bits[slot >> 3] & 1 << (slot & 7)]
+    return segment.index.references(slots, segment.body, handle)

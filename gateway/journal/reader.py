@@ -18,10 +18,12 @@ LISTED = 256
 """How many segments are looked at in one statement."""
 READ_BYTES = 1 << 20
 """How much is read in one statement, unless one segment is larger."""
+REFERENCE_COST = 400
+"""What a reference costs in memory beside its body: a page of small messages ends earlier."""
 
 _LIST = """
-SELECT json_group_array(json_array(seg, first_position, last_position, size)) FROM (
-  SELECT seg, first_position, last_position,
+SELECT json_group_array(json_array(seg, first_position, last_position, live, size)) FROM (
+  SELECT seg, first_position, last_position, live,
     (SELECT length(idx) + length(body) FROM seg WHERE id = segq.seg) AS size
   FROM segq WHERE queue = ? AND priority = 0 AND last_position > ? ORDER BY first_position LIMIT ?)
 """
@@ -131,18 +133,18 @@ def _page(connection: sqlite3.Connection, queue_id: int, after_position: int, ma
 def _choose(listed: list[list[int]], max_bytes: int) -> tuple[int, int]:
     """Return how many of the first segments make a page, and the position that they cover. Those that overlap stay together."""
     covered = size = 0
-    for number, (_, first, last, segment_bytes) in enumerate(listed):
+    for number, (_, first, last, live, segment_bytes) in enumerate(listed):
         if number and size >= max_bytes and first > covered:
             return number, covered
         covered = max(covered, last)
-        size += segment_bytes or 0
+        size += (segment_bytes or 0) + live * REFERENCE_COST
     return len(listed), covered
 
 
 def _portions(listed: list[list[int]]) -> list[list[list[int]]]:
     portions: list[list[list[int]]] = []
     size = READ_BYTES
-    for segment_id, first, _, segment_bytes in listed:
+    for segment_id, first, _, _, segment_bytes in listed:
         if size + (segment_bytes or 0) > READ_BYTES:
             portions.append([])
             size = 0

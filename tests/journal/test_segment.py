@@ -108,11 +108,11 @@ def test_a_segment_comes_back(described):
     index = Index(idx)
     found = []
     for slot in range(segment.references):
-        message = index.message(slot, body)
+        message = index.references([slot], body, segment.handle)[0].message
         address = message.address
         assert (address.vhost, address.exchange, message.persistent) == ("/", "amq.topic", True)
         what = (message.body, address.routing_key, message.wire_tag, message.wire, message.priority, message.expires_at_ms)
-        found.append((index.queues[slot], index.positions[slot], index.options(slot), *what))
+        found.append((index.queues[slot], index.positions[slot], index.references([slot], body, segment.handle)[0].options, *what))
         assert index.body_bytes(slot) == len(message.body)
     assert found == expected
     for queue, (live, live_bytes, first, last) in segment.handle.queues.items():
