@@ -1,4 +1,4 @@
-"""How does a small MQTT client talk to a broker? For the commands, over the same codec as the front-end."""
+"""How does the small MQTT client behind the commands talk to a broker, over the front-end's own codec?"""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class Client:
             await self._send(Ack(PUBACK, message.packet_id))
 
     async def disconnect(self) -> None:
-        """Say goodbye: the broker forgets the will."""
+        """Say goodbye: the broker forgets the will. Raises Lost. Cancellation: the connection is to be closed by its owner."""
         if not self.lost:
             await self._send(Signal(DISCONNECT))
             await self._stream.aclose()
@@ -152,6 +152,7 @@ class Client:
 
         Raises:
             Refused: it is a no. Lost: there is none. MalformedPacket: it is none.
+        Cancellation: the connection is of no use any more.
         """
         await self._send(self._connect)
         packet = await self._next()
@@ -178,7 +179,7 @@ class Client:
             self._splitter.feed(bytes(data))
 
     async def receive_all(self) -> None:
-        """Receive until the connection ends."""
+        """Receive until the connection ends. Cancellation: safe; `messages` ends."""
         reason = "closed by the broker"
         try:
             while (packet := await self._next()) is not None:
@@ -214,7 +215,7 @@ class Client:
                 assert_never(packet)
 
     async def ping_all(self) -> None:
-        """Keep the connection alive."""
+        """Keep the connection alive. Raises Lost. Cancellation: safe."""
         while True:
             await trio.sleep(max(self._connect.keep_alive_s / 2, 0.5))
             await self._send(Signal(PINGREQ))
@@ -226,6 +227,7 @@ async def open_client(host: str, port: int, connect: Connect) -> AsyncIterator[C
 
     Raises:
         OSError: nobody listens there. Refused, Lost, MalformedPacket: as `Client.handshake`.
+    Cancellation: closes the connection without a goodbye.
     """
     stream = await trio.open_tcp_stream(host, port)
     async with stream:

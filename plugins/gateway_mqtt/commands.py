@@ -1,4 +1,4 @@
-"""What do `tidegate pub` and `tidegate sub` do? They take the common flags of mosquitto_pub and mosquitto_sub."""
+"""What do `tidegate pub` and `tidegate sub` do, with the common flags of mosquitto_pub and mosquitto_sub?"""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from gateway_mqtt.packets import FAILURE, Connect, MalformedPacket, Will
 EXIT_UNREACHABLE = 1
 EXIT_LOST = 7
 EXIT_TIMEOUT = 27
-"""As mosquitto_sub's; a refused CONNECT exits with its return code, 1 to 5."""
+"""As mosquitto_sub's; a refused CONNECT exits with its return code, 1 to 5, and refused subscriptions with 128."""
 
 app = typer.Typer()
 

@@ -73,6 +73,19 @@ async def test_qos_0_for_a_client_that_does_not_read_is_dropped_and_counted_and_
         assert await slow.next() == Publish("t", b"again")
 
 
+async def test_what_was_dropped_for_a_client_that_leaves_without_reading_is_counted_too():
+    async with mqtt_broker(limits=LITTLE) as bench:
+        slow, publisher = await slow_client(bench), await bench.client()
+        await slow.subscribe("t")
+        await fill(bench, publisher, "t")
+        for _ in range(10):
+            await publisher.publish("t", KIB)
+        await publisher.ping()
+        await slow.vanish()
+        await bench.gone("slow")
+        assert bench.counted("mqtt.dropped") >= 10
+
+
 async def test_qos_1_waits_in_the_queue_and_arrives_whole_and_in_order():
     async with mqtt_broker(limits=LITTLE, max_inflight=30_000) as bench:
         slow, publisher = await slow_client(bench, clean=False), await bench.client()
