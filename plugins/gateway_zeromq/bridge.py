@@ -124,8 +124,10 @@ class Bridge:
         publisher.peer = self.peer
         self._answers = {}
         self._channel = self._gateway.open_channel(principal, self)
-        refused = [refusal for refusal in session.refused if refusal[0] <= session.last_seq]
-        return Greeting(session.token, resumed, session.last_seq, refused, principal.user)
+        # Who has the token knows what it sent, and sends again what is undecided; a new process must not use those numbers.
+        last_seq = session.last_seq if options.session == session.token else session.mark
+        refused = [refusal for refusal in session.refused if refusal[0] <= last_seq]
+        return Greeting(session.token, resumed, last_seq, refused, principal.user)
 
     def _publisher_of(self, session: Session) -> Publisher:
         if session.owner is None:

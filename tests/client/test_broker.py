@@ -219,7 +219,6 @@ def test_a_killed_broker_comes_back_with_all_that_it_confirmed(tmp_path):
         assert client.declare_queue("jobs")["messages"] == 0, "nothing was stored twice"
 
 
-@pytest.mark.xfail(strict=True, reason="READY.last_seq leaves out what an earlier connection sent and is not decided yet")
 def test_a_process_that_is_started_again_at_once_is_not_taken_for_its_predecessor(broker, client, queue):
     for attempt in range(5):
         name = f"{queue}-{attempt}"
