@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from itertools import count
 from typing import Any
-from weakref import WeakSet, WeakValueDictionary
+from weakref import WeakValueDictionary
 
 from gateway.model.records import Reference
 
@@ -73,11 +74,15 @@ class Settlement:
 
 
 class Ledger:
-    """All of it is the main thread's; only `Settlement.landed` is set by another."""
+    """What is settled in memory, over what is on disk. The main thread's.
+
+    Other threads set `Settlement.landed`, and may let go of a handle or ticket: the weak dictionaries are copied, never iterated.
+    """
 
     def __init__(self) -> None:
         self._resident: WeakValueDictionary[int, SegmentHandle] = WeakValueDictionary()
-        self._tickets: WeakSet[Ticket] = WeakSet()
+        self._tickets: WeakValueDictionary[int, Ticket] = WeakValueDictionary()
+        self._ticket_numbers = count()
         self._unfinished: deque[Settlement] = deque()
         self._floors: dict[int, int] = {}
         self._dirty: list[SegmentHandle] = []
@@ -132,15 +137,16 @@ class Ledger:
     def purge(self, queue_id: int, floor: int) -> None:
         """Forget all that a queue has in segments below `floor`. Cost: the number of segments in memory."""
         self._floors[queue_id] = floor
-        for ticket in self._tickets:
+        for ticket in self._open_tickets():
             if ticket.queue_id == queue_id:
                 ticket.floor = floor
-        for handle in self._resident.values():
-            numbers = handle.queues.get(queue_id)
-            if numbers is not None and handle.id < floor:
+        for reference in self._resident.valuerefs():
+            handle = reference()
+            numbers = handle.queues.get(queue_id) if handle is not None and handle.id < floor else None
+            if numbers is not None:
                 numbers[0] = numbers[1] = 0
 
-    def counted(self, reference: Reference, count: int) -> tuple[SegmentHandle, int] | None:
+    def counted(self, reference: Reference, deliveries: int) -> tuple[SegmentHandle, int] | None:
         """Keep how often a reference was delivered; return its segment and slot, or None if it has none."""
         handle: Any = reference.segment
         if handle is None:
@@ -152,7 +158,7 @@ class Ledger:
             return None
         if handle.counts is None:
             handle.counts = {}
-        handle.counts[slot] = count
+        handle.counts[slot] = deliveries
         return handle, slot
 
     # -- towards the disk ---------------------------------------------------
@@ -190,7 +196,7 @@ class Ledger:
         while unfinished and unfinished[0].landed:
             settlement = unfinished.popleft()
             if settlement.handles:
-                for ticket in self._tickets:
+                for ticket in self._open_tickets():
                     ticket.held.append(settlement.handles)
             for queue_id, floor in settlement.floors.items():
                 if self._floors.get(queue_id) == floor:
@@ -202,5 +208,9 @@ class Ledger:
         """Begin to read a page of a queue. What is on disk now, or landed since, is right; the rest is in here."""
         self.forget_landed()
         ticket = Ticket(queue_id, self._floors.get(queue_id, 0))
-        self._tickets.add(ticket)
+        self._tickets[next(self._ticket_numbers)] = ticket
         return ticket
+
+    def _open_tickets(self) -> list[Ticket]:
+        tickets = [reference() for reference in self._tickets.valuerefs()] if self._tickets else []
+        return [ticket for ticket in tickets if ticket is not None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import sys
 from pathlib import Path
 from urllib.parse import quote
 
@@ -108,6 +109,9 @@ def _configure(connection: sqlite3.Connection, path: Path, synchronous: str, wal
         "journal_size_limit = -1",
         "cache_size = -16000",
         "temp_store = MEMORY",
+        *(
+            ("fullfsync = ON", "checkpoint_fullfsync = ON") if sys.platform == "darwin" else ()
+        ),  # there fsync leaves it in the drive
     ):
         connection.execute(f"PRAGMA {pragma}").fetchall()
     (mode,) = connection.execute("PRAGMA journal_mode").fetchone()

@@ -254,7 +254,7 @@ def test_memory_does_what_a_dictionary_does(new_rig):
 
 
 def test_sqlite_does_what_a_dictionary_does(new_rig):
-    _run(new_rig, on_disk=True, examples=25)
+    _run(new_rig, on_disk=True, examples=15)
 
 
 @pytest.mark.slow
