@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ class Program:
     """One run of ``tidegate``; standard output line by line, standard error in a file."""
 
     def __init__(self, directory: Path, *arguments: str, environment: dict[str, str] | None = None) -> None:
+        self._gives_up = threading.Timer(LONGEST_S, self._give_up)
         self._errors = directory / f"errors-{len(list(directory.glob('errors-*')))}"
         with self._errors.open("wb") as errors:
             self.process = subprocess.Popen(
@@ -29,6 +31,12 @@ class Program:
                 env=os.environ | (environment or {}),
             )
 
+        self._gives_up.start()
+
+    def _give_up(self) -> None:
+        """A test that waits for a line that never comes goes on when the program ends."""
+        self.process.kill()
+
     @property
     def pid(self) -> int:
         return self.process.pid
@@ -38,7 +46,7 @@ class Program:
         return self._errors.read_text(encoding="utf-8")
 
     def lines_until(self, last: str) -> list[str]:
-        """Return what it says on standard output, up to this line."""
+        """Return what it says on standard output, up to this line; fails if it ends before."""
         lines = []
         for line in self.process.stdout:
             lines.append(line.rstrip("\n"))
@@ -54,6 +62,7 @@ class Program:
         return self.process.wait(LONGEST_S)
 
     def close(self) -> None:
+        self._gives_up.cancel()
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
