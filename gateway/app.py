@@ -119,7 +119,8 @@ async def serve(
                 await trio.sleep_forever()
         except* GatewayError as group:
             failure = _leaf(group)
-        log.info("stopping: what was taken in is committed")
+        if failure is None:
+            log.info("stopping: what was taken in is committed")
         broker.start_draining()
         await host.drain(config.limits.drain_timeout_s + _CLOSING_S)
         await broker.stop()
