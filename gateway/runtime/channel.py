@@ -316,7 +316,8 @@ class BrokerChannel:
         for outcome in exceptions:
             self._results[outcome.number] = outcome
         for number in [number for number in self._parked if number <= through]:
-            self._parked.pop(number).set()
+            # At the end of a turn: a task that is woken directly would sleep on until something else happens.
+            trio.lowlevel.current_trio_token().run_sync_soon(self._parked.pop(number).set)
 
     async def outcome(self, number: int) -> Outcome:
         """See `gateway.api.Channel.outcome`."""
