@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from gateway.errors import JournalError
+from gateway.journal.counters import Counters
 from gateway.model.declare import BindingOptions
 from gateway.model.message import Address, Message
 from gateway.model.records import (
@@ -55,7 +56,7 @@ class MemoryStore:
 class MemoryCommit:
     """A batch, ready to be stored."""
 
-    __slots__ = ("counts", "floors", "records", "settled", "stored")
+    __slots__ = ("counts", "floors", "messages", "records", "settled", "stored")
 
     def __init__(self) -> None:
         self.stored: list[tuple[int, int, _Stored]] = []
@@ -63,6 +64,7 @@ class MemoryCommit:
         self.floors: dict[int, int] = {}
         self.records: list[Record] = []
         self.counts: list[tuple[int, int, int]] = []
+        self.messages: list[Message] = []
 
     def __bool__(self) -> bool:
         return bool(self.stored or self.settled or self.floors or self.records or self.counts)
@@ -79,6 +81,7 @@ class MemoryJournal:
 
     def __init__(self, store: MemoryStore | None = None) -> None:
         self.store = store or MemoryStore()
+        self.counters = Counters()
         self._deferred: list[Reference] = []
         self._unwritten: set[int] = set()
         self._floors: dict[int, int] = {}
@@ -143,7 +146,9 @@ class MemoryJournal:
         references = (message.first, *(message.more or ()))
         message.first = message.more = None
         if message.live <= 0:
+            self.counters.messages_elided += 1
             return
+        commit.messages.append(message)
         for reference in references:
             if reference is None or reference.settled or reference.queue_id in gone:
                 continue
@@ -172,6 +177,10 @@ class MemoryJournal:
             self._unwritten.discard(number)
         for record in commit.records:
             self._define(record)
+        self.counters.commits += 1
+        self.counters.messages_written += len(commit.messages)
+        self.counters.references_written += len(commit.stored)
+        self.counters.body_bytes += sum(len(message.body) for message in commit.messages)
 
     def _define(self, record: Record) -> None:
         definitions = self.store.definitions

@@ -496,5 +496,15 @@ def test_a_clean_end_loses_nothing(rig):
     assert rig.bodies(1) == [b"x", b"y"]
 
 
+def test_both_count_what_they_write_and_what_they_need_not_write(rig):
+    declare(rig, 1, 2)
+    references = [rig.publish(b"12345", 1, 2) for _ in range(4)]
+    rig.settle(*references[0])
+    rig.commit()
+    counters = rig.journal.counters
+    assert (counters.commits, counters.messages_written, counters.messages_elided) == (2, 3, 1)
+    assert (counters.references_written, counters.body_bytes) == (6, 15)
+
+
 def test_durability_says_what_is_survived(rig):
     assert "survive" in rig.journal.durability
