@@ -24,7 +24,7 @@ from gateway.model.records import Batch, Reference
 OPTIONS = BindingOptions(qos=1, mqtt=True)
 
 
-def batch(first, count, body, *, queues=1, topics=200, fan_out=1, options=None, wire=b"", elide=0):
+def batch(first, count, body, *, queues=1, topics=200, fan_out=1, options=None, wire=b"", elide=0):  # noqa: PLR0913 - a workload
     """Make a batch of messages; `elide`: how many of ten are settled before they are handed over."""
     addresses = [Address("/", "amq.topic", f"plant.{number}.temperature") for number in range(topics)]
     made = Batch()
