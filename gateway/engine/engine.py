@@ -15,6 +15,7 @@ from gateway.engine.queue import Queue
 from gateway.engine.route import STALE, RouteHandle
 from gateway.engine.vhost import VirtualHost
 from gateway.errors import AccessRefused, GatewayError, MessageRefused, NotFound, Overloaded, PreconditionFailed, ResourceLocked
+from gateway.model.declare import Overflow
 from gateway.model.message import Message
 from gateway.model.properties import Properties
 from gateway.model.records import Batch, Page, Record, Retained, StatePut
@@ -89,7 +90,7 @@ class Engine:
         if not message.persistent:
             return self._publish_transient(route, message)
         if route.rejecting:
-            refusal = _full(route.rejecting, message)
+            refusal = self._make_room(route, route.rejecting, message)
             if refusal is not None:
                 return refusal
         if route.durable:
@@ -104,6 +105,21 @@ class Engine:
         if route.matched:
             return None
         return self._nowhere(route)
+
+    def _make_room(self, route: RouteHandle, queues: list[Queue], message: Message) -> MessageRefused | None:
+        """All or nothing: one full queue refuses the message for all. One that ends when it is full is deleted."""
+        ending: list[Queue] = []
+        for queue in queues:
+            if queue.is_full_for(len(message.body)):
+                if queue.spec.overflow is not Overflow.END_QUEUE:
+                    return MessageRefused(f"queue {queue.name!r} is full")
+                ending.append(queue)
+        for queue in ending:
+            self.events.dropped(queue.name, "queue ended", queue.count)
+            self.definitions.remove_queue(queue)
+        if ending:
+            self._resolve(route, message)
+        return None
 
     def _publish_durable(self, route: RouteHandle, message: Message) -> None:
         """Let a message join the open batch. It counts as live until every queue has it: one may drop it at once."""
@@ -122,7 +138,7 @@ class Engine:
 
     def _publish_transient(self, route: RouteHandle, message: Message) -> GatewayError | Unroutable | None:
         if route.rejecting_transient:
-            refusal = _full(route.rejecting_transient, message)
+            refusal = self._make_room(route, route.rejecting_transient, message)
             if refusal is not None:
                 return refusal
         for deliver, options, consumer in route.taps:
@@ -404,11 +420,3 @@ class Engine:
     def accept_durable(self) -> None:
         """Undo `refuse_durable`."""
         self.refusal = None
-
-
-def _full(queues: list[Queue], message: Message) -> MessageRefused | None:
-    """All or nothing: one full queue refuses the message for all."""
-    for queue in queues:
-        if queue.is_full_for(len(message.body)):
-            return MessageRefused(f"queue {queue.name!r} is full")
-    return None

@@ -60,7 +60,7 @@ class Queue:
         self.id: int = queue_id
         self.owner: object | None = owner
         self.durable: bool = queue_id != 0
-        self.rejects: bool = spec.overflow is Overflow.REJECT_PUBLISH and bool(spec.max_length or spec.max_length_bytes)
+        self.rejects: bool = spec.overflow is not Overflow.DROP_HEAD and bool(spec.max_length or spec.max_length_bytes)
         self.ready: deque[Entry] = deque()
         self.backlog: Backlog | None = None
         self.consumers: list[Consumer] = []

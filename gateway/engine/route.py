@@ -24,7 +24,7 @@ class RouteHandle:
     """An address with the queues that it reaches, as of `generation`.
 
     Persistent messages go to `stored` (or, where the binding grants QoS 0, to `low_taps` and `low_queued`);
-    others to `taps` (straight to the consumer's sink) and `queued`. ``rejecting`` are those of `stored` that refuse when full.
+    others to `taps` (straight to the consumer's sink) and `queued`. ``rejecting``: which of these refuse, or end, when full.
     ``idle``: matching queues that keep nothing transient and have nobody to hand it to.
     """
 

@@ -12,10 +12,15 @@ from gateway.errors import NotSupported, PreconditionFailed
 
 
 class Overflow(Enum):
-    """What a full queue does with the next message."""
+    """What a full queue does with the next message.
+
+    It drops its oldest one, refuses the new one, or ends: it is deleted with all that it holds and its consumers are
+    cancelled, so that nobody waits for a reader that does not keep up.
+    """
 
     DROP_HEAD = "drop-head"
     REJECT_PUBLISH = "reject-publish"
+    END_QUEUE = "end-queue"
 
 
 @dataclass(frozen=True, slots=True)

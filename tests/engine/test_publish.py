@@ -88,6 +88,31 @@ def test_a_byte_limit_refuses_what_does_not_fit(bench):
     assert bench.publish(b"x" * 2, "full") is None
 
 
+def test_a_full_queue_that_ends_is_deleted_and_the_others_get_the_message(bench):
+    bench.queue("slow", max_length=1, overflow=Overflow.END_QUEUE)
+    bench.queue("free")
+    for name in ("slow", "free"):
+        bench.bind("amq.fanout", name, "")
+    _, slow = bench.consume("slow", prefetch=1)
+    assert bench.publish(b"1", "", "amq.fanout") is None
+    assert bench.publish(b"2", "", "amq.fanout") is None
+    assert [type(reason) for reason in slow.cancellations] == [NotFound]
+    assert "slow" not in bench.engine.vhost("/").queues
+    assert bench.events.drops == [("slow", "queue ended", 1)]
+    _, free = bench.consume("free")
+    assert free.bodies == [b"1", b"2"]
+
+
+def test_a_queue_does_not_end_for_a_message_that_another_refuses(bench):
+    bench.queue("slow", max_length=1, overflow=Overflow.END_QUEUE)
+    bench.queue("full", max_length=1, overflow=Overflow.REJECT_PUBLISH)
+    for name in ("slow", "full"):
+        bench.bind("amq.fanout", name, "")
+    assert bench.publish(b"1", "", "amq.fanout") is None
+    assert isinstance(bench.publish(b"2", "", "amq.fanout"), MessageRefused)
+    assert "slow" in bench.engine.vhost("/").queues
+
+
 def test_drop_head_drops_the_oldest_and_counts_it(bench):
     bench.queue("q", max_length=2)
     for body in (b"1", b"2", b"3"):
