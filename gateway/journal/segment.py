@@ -217,7 +217,10 @@ class _Rows:
     def idx(self, *, shared_wire: bool) -> list[bytes]:
         """Return the parts of idx. Their order is that of `Index`."""
         count = len(self.bodies)
-        tags = {tag: index for index, tag in enumerate(dict.fromkeys(self.tags))}
+        if self.tags.count(self.tags[0]) == count:
+            tags = {self.tags[0]: 0}
+        else:
+            tags = {tag: index for index, tag in enumerate(dict.fromkeys(self.tags))}
         options, option_texts = self._options()
         flags = SHARED_WIRE if shared_wire else 0
         return [
@@ -241,20 +244,18 @@ class _Rows:
         return [self.several.get(index, 1) for index in range(len(self.bodies))] if self.several else [1]
 
     def _options(self) -> tuple[list[int], list[bytes]]:
-        """Return the column (0: none, i: text i - 1) and the texts. Most bindings share one object."""
+        """Return the column (0: none, i: text i - 1) and the texts. By identity: most references share an object, and that is fast."""
         options = self.options
-        if options.count(None) == len(options):
-            return [], []
+        first = options[0]
+        identities = list(map(id, options))
+        if identities.count(identities[0]) == len(options):
+            return ([1], [_option_text(first)]) if first is not None else ([], [])
         known: dict[int, int] = {id(None): 0}
-        texts: list[bytes] = []
-        column: list[int] = []
-        for option in options:
-            index = known.get(id(option))
-            if index is None and option is not None:
-                texts.append(_option_text(option))
-                index = known[id(option)] = len(texts)
-            column.append(index or 0)
-        return column, texts
+        texts: dict[bytes, int] = {}
+        for identity, option in zip(identities, options, strict=True):
+            if identity not in known and option is not None:
+                known[identity] = texts.setdefault(_option_text(option), len(texts) + 1)
+        return [known[identity] for identity in identities], list(texts)
 
     def places(self) -> dict[int, list[int]]:
         """Return per queue the number of references, the bytes of their bodies, and the lowest and highest position."""
