@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 
 import trio
 import zmq
@@ -28,35 +29,30 @@ class Monitor:
     def __init__(self, socket: zmq.Socket[bytes], gone: Callable[[int], None]) -> None:
         self._watched = socket
         self._gone = gone
-        monitor: zmq.Socket[bytes] = socket.get_monitor_socket(_DISCONNECTED)
-        self._pump: Pump[int] = Pump(monitor, lambda: _descriptor(monitor))
+        self._socket: zmq.Socket[bytes] = socket.get_monitor_socket(_DISCONNECTED)
+        # News are told while they are taken: between the two somebody might listen to a later connection.
+        self._pump: Pump[None] = Pump(self._socket, self._tell_one)
 
     async def run(self) -> None:
         """Tell, until cancelled or closed. Cancellation: safe."""
         try:
             while True:
-                for descriptor in await self._pump.receive():
-                    self._gone(descriptor)
+                await self._pump.receive()
         except trio.ClosedResourceError:
             return
 
     def look(self) -> None:
         """Tell now what there is to tell."""
-        socket = self._pump.socket
-        while True:
-            try:
-                descriptor = _descriptor(socket)
-            except zmq.Again:
-                return
-            self._gone(descriptor)
+        with suppress(zmq.Again):
+            while True:
+                self._tell_one()
+
+    def _tell_one(self) -> None:
+        frames = self._socket.recv_multipart(NOBLOCK)
+        self._gone(int(_EVENT.unpack(frames[0])[1]))
 
     def close(self) -> None:
         """Stop watching. Before the socket is closed."""
         if not self._watched.closed:
             self._watched.disable_monitor()
         self._pump.close()
-
-
-def _descriptor(monitor: zmq.Socket[bytes]) -> int:
-    frames = monitor.recv_multipart(NOBLOCK)
-    return int(_EVENT.unpack(frames[0])[1])

@@ -181,11 +181,10 @@ def test_options_of_a_later_hello_are_let_pass():
 def check(header):
     try:
         command = decode(header)
-    except ProtocolViolation as violation:
-        assert violation.reason
-    else:
-        assert type(command) in COMMANDS
-        msgspec.msgpack.encode(command)
+    except ProtocolViolation:
+        return
+    assert type(command) in COMMANDS
+    msgspec.msgpack.encode(command)
 
 
 anything = st.recursive(
