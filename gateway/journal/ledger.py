@@ -190,6 +190,11 @@ class Ledger:
         """Keep what a commit is about until it is on disk."""
         self._unfinished.append(settlement)
 
+    @property
+    def all_landed(self) -> bool:
+        """Say whether every commit that was prepared is on disk, as far as is known."""
+        return not self._unfinished
+
     def forget_landed(self) -> None:
         """Let go of what is on disk; pages that are being read keep it."""
         unfinished = self._unfinished

@@ -6,6 +6,7 @@ import fcntl
 import os
 import sqlite3
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -133,11 +134,25 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def open_database(path: Path, *, synchronous: str, wal_autocheckpoint: int) -> tuple[sqlite3.Connection, int, int]:
-    """Open a journal, check it if the last broker didn't close it in order, and mark it as in use.
+@dataclass(frozen=True, slots=True)
+class OpenDatabase:
+    """A journal in use.
 
-    Returns:
-        The connection that writes, the highest id of a segment, and how many segments are in use.
+    Args:
+        connection: the one that writes.
+        anchor: a second one, that stays open as long as the journal does (see `Writer`).
+        last_segment: the highest id of a segment.
+        segments: how many are in use.
+    """
+
+    connection: sqlite3.Connection
+    anchor: sqlite3.Connection
+    last_segment: int
+    segments: int
+
+
+def open_database(path: Path, *, synchronous: str, wal_autocheckpoint: int) -> OpenDatabase:
+    """Open a journal, check it if the last broker didn't close it in order, and mark it as in use.
 
     Cost: after an unclean end, reading the whole file.
 
@@ -153,13 +168,13 @@ def open_database(path: Path, *, synchronous: str, wal_autocheckpoint: int) -> t
         connection.execute("UPDATE meta SET value = 0 WHERE key = 'clean'")
         (last_segment,) = connection.execute("SELECT coalesce(max(id), 0) FROM seg").fetchone()
         (segments,) = connection.execute("SELECT count(DISTINCT seg) FROM segq").fetchone()
+        return OpenDatabase(connection, connect_to_read(path), last_segment, segments)
     except BaseException as error:
         if connection is not None:
             connection.close()
         if isinstance(error, sqlite3.Error | ValueError):  # ValueError: SQLite quotes a damaged schema that is no UTF-8
             raise _opening_failed(path, error) from error
         raise
-    return connection, last_segment, segments
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:

@@ -244,7 +244,7 @@ class _Rows:
         return [self.several.get(index, 1) for index in range(len(self.bodies))] if self.several else [1]
 
     def _options(self) -> tuple[list[int], list[bytes]]:
-        """Return the column (0: none, i: text i - 1) and the texts. By identity: most references share an object, and that is fast."""
+        """Return the column (0: none, i: text i - 1) and the texts. By identity, as most references share an object."""
         options = self.options
         first = options[0]
         identities = list(map(id, options))

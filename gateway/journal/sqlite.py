@@ -81,16 +81,15 @@ class SqliteJournal:
         make_directory(self._path.parent)
         self._lock.acquire()
         try:
-            connection, last_segment, self.counters.segments_live = open_database(
-                self._path, synchronous=self._synchronous, wal_autocheckpoint=self._wal_autocheckpoint
-            )
-            self._anchor = connect_to_read(self._path)
+            database = open_database(self._path, synchronous=self._synchronous, wal_autocheckpoint=self._wal_autocheckpoint)
         except BaseException:
             self._lock.release()
             raise
-        self._next_segment = last_segment + 1
+        self._anchor = database.anchor
+        self._next_segment = database.last_segment + 1
+        self.counters.segments_live = database.segments
         reopen = partial(connect, self._path, synchronous=self._synchronous, wal_autocheckpoint=self._wal_autocheckpoint)
-        self._writer = Writer(str(self._path), reopen, connection, self.counters)
+        self._writer = Writer(str(self._path), reopen, database.connection, self.counters)
         self._reader = Reader(str(self._path), partial(connect_to_read, self._path))
 
     def load(self) -> Iterator[Record]:
@@ -122,7 +121,8 @@ class SqliteJournal:
             self._lock.release()
 
     def _write_rest(self, writer: Writer) -> None:
-        rest = self.prepare(Batch())
+        self._ledger.forget_landed()
+        rest = self.prepare(Batch()) if self._ledger.all_landed else None  # else it speaks of segments that aren't there
         if rest is None:
             return
         written = threading.Event()

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.errors import JournalError
 from gateway.model.declare import QueueSpec
-from gateway.model.records import QueueDeclared, QueuePurged, StatePut
+from gateway.model.records import QueueDeclared, QueueDepth, QueuePurged, StatePut
 
 
 class FaultyConnection:
@@ -182,6 +182,19 @@ def test_a_disk_that_is_full_for_a_while_loses_nothing(rig):
     assert rig.write(commit) is None
     rig.restart()
     assert [body[:1] for body in rig.bodies(1)] == [b"x", b"y"]
+
+
+def test_an_end_while_the_disk_is_full_leaves_no_trace_of_what_was_not_confirmed(rig, faults):
+    rig.publish(b"confirmed", 1)
+    rig.commit()
+    sent, _ = rig.publish(b"sent", 1)[0], rig.publish(b"not", 1)
+    rig.settle_automatically(sent)
+    commit = rig.prepare()
+    faults.append(("before", sqlite3.SQLITE_FULL))
+    assert rig.write(commit) is not None
+    rig.restart(clean=True)
+    assert [record.live for record in rig.loaded if isinstance(record, QueueDepth)] == [1]
+    assert rig.bodies(1) == [b"confirmed"]
 
 
 def test_commits_are_written_in_the_order_they_were_given(rig):
