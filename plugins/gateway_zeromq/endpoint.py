@@ -85,7 +85,9 @@ class Spot:
             try:
                 socket.connect(address)
             except zmq.ZMQError as error:
-                raise ConfigError(f"{self._who()}: can't connect to {address}: {error.strerror} ({SETTING})") from error
+                raise ConfigError(
+                    f"{self._who()}: can't connect to {address}: {zmq.strerror(error.errno or 0)} ({SETTING})"
+                ) from error
             self.gateway.log.info("connecting", endpoint=self.name, socket=self.settings.socket, address=address)
 
     def _bind(self, socket: zmq.Socket[bytes], address: str) -> None:
@@ -96,8 +98,10 @@ class Spot:
                 socket.bind(address)
         except zmq.ZMQError as error:
             if error.errno in _CANT_LISTEN:
-                raise self._cant_listen(address, error.strerror.lower()) from error
-            raise ConfigError(f"{self._who()}: {address} is no address to listen on: {error.strerror} ({SETTING})") from error
+                raise self._cant_listen(address, zmq.strerror(error.errno or 0).lower()) from error
+            raise ConfigError(
+                f"{self._who()}: {address} is no address to listen on: {zmq.strerror(error.errno or 0)} ({SETTING})"
+            ) from error
 
     def _cant_listen(self, address: str, reason: str) -> ListenError:
         return ListenError(
