@@ -72,9 +72,6 @@ class LimitSettings(Section):
         description="Connections per front-end; more are closed at once.",
         json_schema_extra={"unit": "connections"},
     )
-    max_body_bytes: int = Field(
-        default=16 * 1024 * 1024, ge=1, le=268_435_455, description="Body of one message; larger ones are refused."
-    )
     outgoing_bytes: int = Field(
         default=8 * 1024 * 1024,
         ge=65_536,
@@ -222,7 +219,7 @@ def _override(text: str) -> tuple[tuple[str, ...], Any, bool]:
     name, equals, value = text.partition("=")
     key = tuple(name.strip().split("."))
     if not equals or not all(key):
-        raise ConfigError(f"--set {text}: must be KEY=VALUE with a dotted KEY, for instance limits.max_body_bytes=1048576")
+        raise ConfigError(f"--set {text}: must be KEY=VALUE with a dotted KEY, for instance limits.outgoing_bytes=1048576")
     parsed = _toml_value(value)
     return key, (value if parsed is None else parsed), parsed is None
 

@@ -42,14 +42,14 @@ def test_nothing_given_means_the_defaults():
 
 
 def test_the_runtime_gets_the_limits_and_the_pace_of_the_journal(write):
-    limits = load(write("[limits]\nmax_body_bytes = 1000\n[journal]\nlinger_us = 0\n")).runtime_limits()
-    assert limits == Limits(max_body_bytes=1000, linger_us=0)
+    limits = load(write("[limits]\nmax_connections = 1000\n[journal]\nlinger_us = 0\n")).runtime_limits()
+    assert limits == Limits(max_connections=1000, linger_us=0)
     assert limits.outgoing_bytes == 8 * 1024 * 1024
 
 
 def test_limits_can_not_be_changed():
     with pytest.raises(ValidationError):
-        Limits().max_body_bytes = 1
+        Limits().max_connections = 1
 
 
 @pytest.mark.parametrize(("profile", "pages"), [("default", 4000), ("flash", 1000)])
@@ -81,10 +81,10 @@ def test_any_text_given_to_set_is_a_string_or_a_toml_value_and_never_another_key
 
 
 def test_the_command_line_wins_over_the_file_and_the_last_word_over_the_first(write):
-    path = write("[limits]\nmax_connections = 1\nmax_body_bytes = 5\n")
+    path = write("[limits]\nmax_connections = 1\noutgoing_bytes = 70000\n")
     config = load(path, ["limits.max_connections=2", "limits.max_connections=3"])
     assert config.limits.max_connections == 3
-    assert config.limits.max_body_bytes == 5
+    assert config.limits.outgoing_bytes == 70000
 
 
 def test_data_dir_on_the_command_line_wins_over_everything(write):
@@ -93,10 +93,10 @@ def test_data_dir_on_the_command_line_wins_over_everything(write):
 
 
 def test_an_unknown_key_names_file_key_what_is_allowed_and_the_nearest(write):
-    path = write("[limits]\nmax_body_byts = 1\n")
+    path = write("[limits]\noutgoing_byts = 1\n")
     assert complaint(path) == (
-        f"{path}: limits.max_body_byts is no setting; did you mean limits.max_body_bytes? Allowed in limits: "
-        "max_connections, max_body_bytes, outgoing_bytes, queue_memory_bytes, open_batch_bytes, drain_timeout_s"
+        f"{path}: limits.outgoing_byts is no setting; did you mean limits.outgoing_bytes? Allowed in limits: "
+        "max_connections, outgoing_bytes, queue_memory_bytes, open_batch_bytes, drain_timeout_s"
     )
 
 
@@ -115,7 +115,7 @@ def test_an_unknown_key_on_the_command_line_is_blamed_on_the_command_line(write)
 
 
 def test_every_mistake_is_told_at_once(write):
-    lines = complaint(write('[limits]\nmax_connections = 0\nmax_body_bytes = "big"\n[log]\nlevl = "info"\n')).splitlines()
+    lines = complaint(write('[limits]\nmax_connections = 0\noutgoing_bytes = "big"\n[log]\nlevl = "info"\n')).splitlines()
     assert len(lines) == 3
 
 
