@@ -22,6 +22,7 @@ from gateway.model.properties import Properties
 from gateway.runtime.channel import BrokerChannel
 from gateway.runtime.clock import Clock, WallClock
 from gateway.runtime.committer import Committer
+from gateway.runtime.connection import StreamConnection
 from gateway.runtime.dispatcher import Turns
 from gateway.runtime.flow import Flow
 from gateway.runtime.listener import Handler, Listeners
@@ -100,12 +101,18 @@ class Broker:
         self.pager.engine = self.engine
         self.flow = Flow(self.engine, self.limits)
         self.committer = Committer(self.engine, self.journal, self.log, self.limits, self.flow.batch_taken, nursery)
-        self.turns = Turns(self.committer.end_of_turn, lambda: self.committer.commit_since, self._fail)
+        self.turns = Turns(self.committer.end_of_turn, lambda: self.committer.commit_since, self._fail, self._flush_failed)
 
     def _fail(self, error: BaseException) -> None:
         if self._failure is None:
             self._failure = error
             self.turns.soon(self._ended.set)
+
+    def _flush_failed(self, flushable: Flushable, error: Exception) -> None:
+        self.counters["flushes_failed"] += 1
+        self.log.error("a front-end failed to send", error=repr(error), exc_info=error)
+        if isinstance(flushable, StreamConnection):
+            flushable.abort()
 
     # -- life ---------------------------------------------------------------
 

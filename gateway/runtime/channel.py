@@ -23,6 +23,18 @@ if TYPE_CHECKING:
     from gateway.runtime.committer import Committer
 
 NO_EXCEPTIONS: Sequence[Outcome] = ()
+OUTCOME_COST_BYTES = 200
+"""What an outcome costs in memory until it is told: the journal may take its time."""
+
+
+class _Deaf:
+    """In place of a sink that failed: had it not heard of a refusal, a later call would be a false confirm."""
+
+    def on_outcomes(self, through: int, exceptions: Sequence[Outcome]) -> None:
+        pass
+
+
+_DEAF = _Deaf()
 
 
 class BrokerChannel:
@@ -113,6 +125,7 @@ class BrokerChannel:
 
     def _exceptional(self, number: int, problem: GatewayError | Unroutable | None) -> None:
         problem, self._refusal = self._refusal or problem, None
+        self._engine.batch.body_bytes += OUTCOME_COST_BYTES
         if problem is UNROUTABLE:
             self._exceptions.append(Outcome(number, unroutable=True))
         elif isinstance(problem, GatewayError):
@@ -199,6 +212,7 @@ class BrokerChannel:
         if not self.pending:
             self.pending = True
             self._committer.waiting.append(self)
+        self._engine.batch.body_bytes += OUTCOME_COST_BYTES
         return self._number
 
     # -- consuming ----------------------------------------------------------
@@ -311,7 +325,11 @@ class BrokerChannel:
     def _tell(self, through: int, exceptions: Sequence[Outcome]) -> None:
         self._decided_through = through
         if self._sink is not None:
-            self._sink.on_outcomes(through, exceptions)
+            try:
+                self._sink.on_outcomes(through, exceptions)
+            except Exception as error:  # a front-end's fault must not reach the others
+                self._sink = _DEAF
+                self._committer.sink_failed(self, error)
             return
         for outcome in exceptions:
             self._results[outcome.number] = outcome
@@ -323,11 +341,13 @@ class BrokerChannel:
         """See `gateway.api.Channel.outcome`."""
         if self._sink is not None:
             raise RuntimeError("this channel's outcomes go to its sink")
-        if number > self._decided_through:
+        if number > self._decided_through and not self._closed:
             event = self._parked.setdefault(number, trio.Event())
             await event.wait()
         else:
             await trio.lowlevel.checkpoint()
+        if number > self._decided_through:
+            raise GatewayError("the channel was closed before this was decided")
         outcome = self._results.pop(number, None) or Outcome(number)
         if outcome.error is not None:
             raise outcome.error
@@ -351,7 +371,8 @@ class BrokerChannel:
         if self.owner is self:
             self._engine.definitions.release(self)
         for event in self._parked.values():
-            event.set()
+            trio.lowlevel.current_trio_token().run_sync_soon(event.set)
+        self._parked.clear()
 
 
 def _number(outcome: Outcome) -> int:

@@ -64,7 +64,7 @@ class Committer:
         self._owing = False
         self._failing_since = 0.0
         self._pace_until = math.inf
-        self._paced = trio.Event()
+        self._alarm = trio.CancelScope()
         self._idle: trio.Event | None = None
         self.waiting: list[BrokerChannel] = []
         self.commit_since = 0.0
@@ -104,9 +104,10 @@ class Committer:
             return False
         if not self._opened:
             self._opened = now
-            self._pace(self._linger_s)
-            return True
-        return now - self._opened < self._linger_s
+        left_s = self._opened + self._linger_s - now
+        if left_s > 0:
+            self._pace(left_s)
+        return left_s > 0
 
     def _hand_over(self, now: float) -> bool:
         engine = self._engine
@@ -174,6 +175,11 @@ class Committer:
             channel.decided(through, exceptions)
         return bool(releases)
 
+    def sink_failed(self, channel: BrokerChannel, error: Exception) -> None:
+        """A front-end raised when it was told outcomes: what it knows of them is uncertain, so its channel ends."""
+        self._log.error("a front-end failed to take outcomes", error=repr(error), exc_info=error)
+        self._token.run_sync_soon(channel.close)
+
     # -- time ---------------------------------------------------------------
 
     def _pace(self, delay_s: float) -> None:
@@ -181,14 +187,16 @@ class Committer:
         until = time.perf_counter() + delay_s
         if until < self._pace_until:
             self._pace_until = until
-            self._token.run_sync_soon(self._paced.set, idempotent=True)
+            self._token.run_sync_soon(self._set_alarm, idempotent=True)
+
+    def _set_alarm(self) -> None:
+        self._alarm.deadline = trio.current_time() + max(self._pace_until - time.perf_counter(), 0.0)
 
     async def run_pacer(self) -> None:
         """Wake the loop when something was to wait only so long. Cancellation: safe."""
         while True:
-            await self._paced.wait()
-            self._paced = trio.Event()
-            await trio.sleep(max(self._pace_until - time.perf_counter(), 0.0))
+            with trio.CancelScope() as self._alarm:
+                await trio.sleep_forever()
             self._pace_until = math.inf
 
     async def wait_idle(self) -> None:

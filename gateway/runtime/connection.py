@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -33,6 +34,7 @@ class StreamConnection:
         "_limit",
         "_listeners",
         "_peer",
+        "_relieved",
         "_scope",
         "_socket",
         "_touch",
@@ -53,9 +55,10 @@ class StreamConnection:
         self._limit = listeners.limits.outgoing_bytes
         self._touch = listeners.turns.touch
         self.out: list[bytes] = []
-        self._backlog: list[bytes] = []
+        self._backlog: list[bytes | memoryview] = []
         self._backlog_bytes = 0
         self._writing = False
+        self._relieved: trio.Event | None = None
         self._gone = False
         self._congestion: CongestionSink | None = None
         self._scope: trio.CancelScope | None = None
@@ -123,6 +126,9 @@ class StreamConnection:
             await wait_readable(sock)
             if self._listeners.draining:
                 await trio.sleep_forever()
+            if flow.holding:
+                self.heard_at = math.inf  # it is not silent: nobody listens
+                await flow.until_released()
             try:
                 data = sock.recv(RECEIVE_BYTES)
             except BlockingIOError:
@@ -134,16 +140,17 @@ class StreamConnection:
             feed(data)
             if self.reason is not None:
                 return
-            if flow.holding:
-                await flow.until_released()
-            if self.is_congested and self._congestion is None:
-                await self._until_read()
+            while self.is_congested and self._congestion is None:
+                await self._relief()  # a peer that does not read what it is answered is not read from either
 
-    async def _until_read(self) -> None:
-        """A peer that does not read what it is answered is not read from either."""
-        while self.is_congested:
-            await wait_writable(self._socket)
-            self._send_backlog()
+    async def _relief(self) -> None:
+        """Wait until the peer has caught up, or nothing is left to be sent."""
+        self._relieved = trio.Event()
+        await self._relieved.wait()
+
+    def _relieve(self) -> None:
+        if self._relieved is not None:
+            self._relieved.set()
 
     # -- sending ------------------------------------------------------------
 
@@ -166,9 +173,11 @@ class StreamConnection:
                 return
             if sent == len(data):
                 return
-            data = data[sent:]
-        self._backlog.append(data)
-        self._backlog_bytes += len(data)
+            self._backlog.append(memoryview(data)[sent:])
+        else:
+            sent = 0
+            self._backlog.append(data)
+        self._backlog_bytes += len(data) - sent
         if self._backlog_bytes > self._limit and not self.is_congested:
             self._fell_behind()
         if not self._writing:
@@ -185,6 +194,7 @@ class StreamConnection:
             self._lost()
         finally:
             self._writing = False
+            self._relieve()
 
     def _send_backlog(self) -> None:
         if not self._backlog or self._gone:
@@ -197,7 +207,7 @@ class StreamConnection:
         except OSError:
             self._lost()
             return
-        self._backlog = [data[sent:]] if sent < len(data) else []
+        self._backlog = [memoryview(data)[sent:]] if sent < len(data) else []
         self._backlog_bytes = len(data) - sent
         if self.is_congested and self._backlog_bytes < self._limit // 4:
             self._caught_up()
@@ -210,6 +220,7 @@ class StreamConnection:
 
     def _caught_up(self) -> None:
         self.is_congested = False
+        self._relieve()
         self._listeners.flow.caught_up()
         if self._congestion is not None and not self._gone:
             self._congestion.decongested()
@@ -257,8 +268,7 @@ class StreamConnection:
     async def _linger(self) -> None:
         self.flush()
         while self._backlog and not self._gone:
-            await wait_writable(self._socket)
-            self._send_backlog()
+            await self._relief()
         self._socket.shutdown(socket.SHUT_WR)
         while True:
             await wait_readable(self._socket)

@@ -32,14 +32,20 @@ class Turns(trio.abc.Instrument):
         at_end: called first; returns True if it wants another round.
         commit_since: `perf_counter` of the commit under way; 0.0: none.
         fail: told of an exception; the broker ends (its state can't be trusted).
+        flush_failed: told of what could not be flushed; everything else is.
     """
 
     def __init__(
-        self, at_end: Callable[[], bool], commit_since: Callable[[], float], fail: Callable[[BaseException], None]
+        self,
+        at_end: Callable[[], bool],
+        commit_since: Callable[[], float],
+        fail: Callable[[BaseException], None],
+        flush_failed: Callable[[Flushable, Exception], None],
     ) -> None:
         self._at_end = at_end
         self._commit_since = commit_since
         self._fail = fail
+        self._flush_failed = flush_failed
         self._token = trio.lowlevel.current_trio_token()
         self._dirty: list[Flushable] = []
         self._waited_from = 0.0
@@ -83,7 +89,10 @@ class Turns(trio.abc.Instrument):
                 batch = dirty[:]
                 dirty.clear()
                 for flushable in batch:
-                    flushable.flush()
+                    try:
+                        flushable.flush()
+                    except Exception as error:  # a front-end's fault must not reach the others
+                        self._flush_failed(flushable, error)
             elif not again:
                 return
         self.wake()

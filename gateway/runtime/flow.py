@@ -7,6 +7,8 @@ import trio
 from gateway.config import Limits
 from gateway.engine.engine import Engine
 
+RECORD_COST_BYTES = 400
+"""What a message or another record of the open batch costs in memory beside the body."""
 GATE_S = 0.05
 """How long a peer that reads too slowly may hold back those who feed it, each time it falls behind."""
 
@@ -30,18 +32,24 @@ class Flow:
     @property
     def holding(self) -> bool:
         """Publishers should not be read from now."""
-        return self._engine.batch.body_bytes > self._open_batch_bytes or self._gate is not None
+        return self._gate is not None or self._is_batch_full()
+
+    def _is_batch_full(self) -> bool:
+        batch = self._engine.batch
+        return batch.body_bytes + RECORD_COST_BYTES * (len(batch.messages) + len(batch.records)) > self._open_batch_bytes
 
     async def until_released(self) -> None:
         """Wait while `holding`. Cancellation: safe."""
-        while self._engine.batch.body_bytes > self._open_batch_bytes:
+        while self._is_batch_full():
             if self._released is None:
                 self._released = trio.Event()
             await self._released.wait()
-        if self._gate is not None:
+        gate = self._gate
+        if gate is not None:
             with trio.move_on_at(self._gate_until):
-                await self._gate.wait()
-            self._open_gate()
+                await gate.wait()
+            if self._gate is gate:
+                self._open_gate()
 
     def batch_taken(self) -> None:
         """The open batch is empty again. Safe at the end of a turn."""

@@ -78,10 +78,10 @@ class Listeners:
                 sock.close()
 
     def spawn(self, task: Callable[[], Awaitable[None]]) -> None:
-        """Start a task for a connection; safe at the end of a turn."""
+        """Start a task for a connection, unless all of them have ended; safe at the end of a turn."""
         nursery = self._nursery
         if nursery is not None:
-            self.turns.soon(lambda: nursery.start_soon(task))
+            self.turns.soon(lambda: nursery.start_soon(task) if nursery.child_tasks else None)
 
     def violated(self, connection: StreamConnection, violation: ProtocolViolation) -> None:
         """Count and log what a peer did against its protocol."""
