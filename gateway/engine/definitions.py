@@ -133,8 +133,8 @@ class Definitions:
             raise PreconditionFailed(f"queue {name!r} in vhost {vhost!r} not empty")
         return self.remove_queue(queue)
 
-    def remove_queue(self, queue: Queue) -> int:
-        """Delete a queue with its bindings, consumers and messages; return how many were ready."""
+    def remove_queue(self, queue: Queue, reason: GatewayError | None = None) -> int:
+        """Delete a queue with its bindings, consumers (told `reason`) and messages; return how many were ready."""
         host = self.engine.vhost(queue.vhost)
         removed, entries = queue.purge()
         queue.deleted = True
@@ -150,7 +150,7 @@ class Definitions:
         if queue.durable:
             del self.engine.queues_by_id[queue.id]
             self._record(QueueDeleted(queue.vhost, queue.id, queue.name))
-        queue.cancel_consumers()
+        queue.cancel_consumers(reason)
         return removed
 
     def release(self, owner: object) -> None:

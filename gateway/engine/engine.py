@@ -116,7 +116,7 @@ class Engine:
                 ending.append(queue)
         for queue in ending:
             self.events.dropped(queue.name, "queue ended", queue.count)
-            self.definitions.remove_queue(queue)
+            self.definitions.remove_queue(queue, NotFound(f"queue {queue.name!r} was full, so it has ended"))
         if ending:
             self._resolve(route, message)
         return None

@@ -15,6 +15,7 @@ from gateway.api import (
     Gateway,
     GatewayError,
     Outcome,
+    Overflow,
     Principal,
     ProtocolViolation,
 )
@@ -40,7 +41,7 @@ from gateway_mqtt.packets import (
 from gateway_mqtt.protocol import Connected
 from gateway_mqtt.session import Session, Sessions
 from gateway_mqtt.settings import MqttSettings
-from gateway_mqtt.translate import Encoder, Routes, SessionLimits, TopicLimits
+from gateway_mqtt.translate import SESSION_OVERFLOW, Encoder, Routes, SessionLimits, TopicLimits
 
 KEEP_ALIVE_GRACE = 1.5
 PONG = encode(Signal(PINGRESP))
@@ -65,8 +66,8 @@ class Broker:
             gateway,
             settings,
             TopicLimits(settings.max_topic_levels, settings.max_topic_bytes),
-            SessionLimits(settings.session_max_messages, settings.session_max_bytes),
-            SessionLimits(settings.clean_session_max_messages, settings.clean_session_max_bytes),
+            SessionLimits(settings.session_max_messages, settings.session_max_bytes, SESSION_OVERFLOW[settings.session_overflow]),
+            SessionLimits(settings.clean_session_max_messages, settings.clean_session_max_bytes, Overflow.END_QUEUE),
         )
 
 
@@ -162,11 +163,11 @@ class Link:
         present = exists and not self._session.clean
         if exists and not present:
             self._inbound.expect(self._channel.delete_queue(self._queue), self._prepared)  # [MQTT-3.1.2-6]
-        if not present:
+        if present:  # not declared again: it keeps the limits that it was made with, whatever the settings say now
+            self._session.filters.update(translate.subscribed(self._channel, self._queue))
+        else:
             spec = translate.session_queue(self.client_id, self._limits, clean=self._session.clean)
             self._inbound.expect(self._channel.declare_queue(spec), self._prepared)
-        else:
-            self._session.filters.update(translate.subscribed(self._channel, self._queue))
         self._broker.sessions.enter(self._session, self, present=present)
         options = ConsumeOptions(prefetch=self._broker.settings.max_inflight, exclusive=True)
         self._inbound.expect(self._channel.consume(self._queue, self._outbound, options), partial(self._consuming, present))
@@ -182,8 +183,9 @@ class Link:
     def _consuming(self, present: bool, outcome: Outcome) -> None:
         if self._ended:
             return
-        if outcome.error is not None:
-            self._refuse(outcome.error)
+        error = outcome.error or self._outbound.ended
+        if error is not None:
+            self._refuse(error)
             return
         self.accepted = True
         self._connect = None  # with the password in it
@@ -304,11 +306,6 @@ class Link:
 
     # -- the end ------------------------------------------------------------
 
-    def sweep(self) -> None:
-        """Look after what no event tells; called every now and then."""
-        if self._session.clean:
-            self._outbound.check_backlog(self._queue, self._limits)
-
     def take_over(self) -> None:
         """Another connection has come with this client identifier [MQTT-3.1.4-2]."""
         self._gateway.count("takeovers")
@@ -327,9 +324,13 @@ class Link:
         self._outbound.report()
         if self.accepted and self._will is not None:
             self._publish_will(self._will)
-        self._broker.sessions.leave(self._session, self)
+        self._broker.sessions.leave(self._session, self, self._is_there)
         self._channel.close()
         self._decide()
+
+    def _is_there(self, client_id: str) -> bool:
+        """Say whether a client has a session in this virtual host."""
+        return self._channel.queue_exists(translate.session_queue_name(client_id))
 
     def _publish_will(self, will: translate.WillMessage) -> None:
         if will.retain:

@@ -19,7 +19,7 @@ from gateway.api import (
 from gateway_mqtt.packets import MAX_IDENTIFIER, malformed
 from gateway_mqtt.retained import RetainedQueue
 from gateway_mqtt.session import Session
-from gateway_mqtt.translate import Encoder, SessionLimits, with_flags
+from gateway_mqtt.translate import Encoder, with_flags
 
 IDENTIFIERS = tuple(number.to_bytes(2, "big") for number in range(MAX_IDENTIFIER + 1))
 DUP = 8
@@ -36,6 +36,7 @@ class Outbound:
 
     Until `open`, what comes is collected: nothing may be sent before the CONNACK [MQTT-3.2.0-1].
     ``slow``: messages of QoS 0 take the long way, because the connection is congested or retained ones are to be sent first.
+    ``ended``: why the session is gone, if it is.
     """
 
     __slots__ = (
@@ -55,6 +56,7 @@ class Outbound:
         "_slow",
         "_touch",
         "_unfit",
+        "ended",
     )
 
     def __init__(
@@ -74,6 +76,7 @@ class Outbound:
         self._replied: int = 0
         self._unfit: list[Delivery] = []
         self._retained: RetainedQueue | None = None
+        self.ended: GatewayError | None = None
 
     def attach(self, channel: Channel) -> None:
         """Settle on this channel."""
@@ -271,19 +274,15 @@ class Outbound:
             self._release()
 
     def cancelled(self, reason: GatewayError) -> None:
-        """The session's queue is gone, so the session is."""
+        """The session's queue is gone, so the session is: it was full, or somebody deleted it."""
+        self.ended = reason
+        self._gateway.count("sessions_ended")
+        if self._consumer is None:
+            return  # the CONNECT is not answered yet: it will be refused
         self._gateway.log.warning(
             "a session has ended: connection closed", client=self._session.client_id, peer=self._connection.peer, reason=reason.text
         )
         self._connection.close(CloseReason.LOCAL)
-
-    def check_backlog(self, queue: str, limits: SessionLimits) -> None:
-        """Close the connection of a clean session that has come to its limit."""
-        if not self._slow and len(self._inflight) < self._max_inflight:
-            return
-        info = self._channel.queue_info(queue)
-        if info is not None and limits.reached(info.messages + len(self._inflight), info.body_bytes):
-            self.give_up("its session is full")
 
     def give_up(self, reason: str) -> None:
         """Cut a client off that does not keep up."""

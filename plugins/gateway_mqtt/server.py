@@ -29,7 +29,6 @@ from gateway_mqtt.packets import (
 from gateway_mqtt.settings import MqttSettings
 from gateway_mqtt.splitter import Splitter
 
-SWEEP_S = 1.0
 FIRST_WITH_EMPTY = 4
 """MQTT 3.1 knows no empty client identifiers."""
 
@@ -46,19 +45,9 @@ class Server:
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Serve until the broker drains. Errors and cancellation as `FrontEnd.serve`."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._sweep)
-            async with trio.open_nursery() as listening:
-                serve = partial(self._gateway.serve_streams, self._settings.listen, self.handle, setting="frontend.mqtt.listen")
-                await listening.start(serve)
-                task_status.started()
-            nursery.cancel_scope.cancel()
-
-    async def _sweep(self) -> None:
-        """Find clean sessions that have come to their limit: no event tells of that."""
-        while True:
-            await trio.sleep(SWEEP_S)
-            for link in self._broker.sessions.links():
-                link.sweep()
+            serve = partial(self._gateway.serve_streams, self._settings.listen, self.handle, setting="frontend.mqtt.listen")
+            await nursery.start(serve)
+            task_status.started()
 
     async def handle(self, connection: Connection) -> None:
         """Serve one connection until it ends.

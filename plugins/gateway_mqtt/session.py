@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from gateway_mqtt.packets import MAX_IDENTIFIER
@@ -17,6 +18,9 @@ class InFlight(Protocol):
     def position(self) -> int:
         """Its number in the queue."""
 
+
+FEW = 100
+"""So many absent clients are remembered without asking whether their sessions are still there."""
 
 D = TypeVar("D", bound=InFlight)
 L = TypeVar("L")
@@ -78,13 +82,10 @@ class Sessions(Generic[L]):
     def __init__(self) -> None:
         self._live: dict[SessionKey, L] = {}
         self._parked: dict[SessionKey, Parked] = {}
+        self._many: int = FEW
 
     def __len__(self) -> int:
         return len(self._live)
-
-    def links(self) -> list[L]:
-        """Return all connections that have a session now."""
-        return list(self._live.values())
 
     def holder(self, key: SessionKey) -> L | None:
         """Return the connection that has this identifier."""
@@ -103,14 +104,26 @@ class Sessions(Generic[L]):
             session.resend = parked.resend
             session.inflight.update(dict.fromkeys(parked.resend.values()))
 
-    def leave(self, session: Session[D], link: L) -> None:
-        """Take a session from a connection, and park what its next one needs."""
+    def leave(self, session: Session[D], link: L, is_there: Callable[[str], bool]) -> None:
+        """Take a session from a connection, and park what its next one needs.
+
+        Args:
+            is_there: says of a client identifier of the same virtual host whether it has a session.
+        """
         if self._live.get(session.key) is not link:
             return
         del self._live[session.key]
-        if session.clean:
+        if session.clean or not is_there(session.client_id):
             return
         resend = {delivery.position: packet_id for packet_id, delivery in session.inflight.items() if delivery is not None}
         resend.update(session.resend)
         if resend:
             self._parked[session.key] = Parked(resend, session.next_id)
+        if len(self._parked) > self._many:
+            self._forget_ended(session.key[0], is_there)
+
+    def _forget_ended(self, vhost: str, is_there: Callable[[str], bool]) -> None:
+        """Forget sessions that ended while their clients were away: nobody tells. Cost: linear, but rare."""
+        for key in [key for key in self._parked if key[0] == vhost and not is_there(key[1])]:
+            del self._parked[key]
+        self._many = max(FEW, 2 * len(self._parked))

@@ -42,21 +42,22 @@ class MqttSettings(BaseModel):
         default=5_000_000,
         ge=0,
         le=MOST_MESSAGES,
-        description="Messages of QoS 1 in a persistent session, unacknowledged ones included; of sessions made from now on. "
-        "0: no limit.",
+        description="Messages of QoS 1 in a persistent session, unacknowledged ones included. 0: no limit. "
+        "A session keeps the limits that it was made with, until a clean connect of its client ends it.",
     )
-    session_max_bytes: int = Field(
-        default=0, ge=0, le=MOST_BYTES, description="Bytes of their bodies; of sessions that are made from now on. 0: no limit."
-    )
-    session_overflow: Literal["reject"] = Field(
+    session_max_bytes: int = Field(default=0, ge=0, le=MOST_BYTES, description="Bytes of their bodies, likewise. 0: no limit.")
+    session_overflow: Literal["reject", "end-session"] = Field(
         default="reject",
-        description="A full persistent session refuses: the publisher gets no PUBACK, and its connection is closed.",
+        description="What a full persistent session does with one more message; of sessions that are made from now on. "
+        "reject: it refuses; the publisher gets no PUBACK, and its connection is closed. "
+        "end-session: it ends with all that it holds, its client is disconnected; the publisher gets its PUBACK.",
     )
     clean_session_max_messages: int = Field(
         default=100_000,
         ge=0,
         le=MOST_MESSAGES,
-        description="Messages of QoS 1 in a clean session; a client that lets it come to that is disconnected. 0: no limit.",
+        description="Messages of QoS 1 in a clean session, unacknowledged ones included; one more ends the session, and its "
+        "client is disconnected. 0: no limit.",
     )
     clean_session_max_bytes: int = Field(
         default=64 * 1024 * 1024, ge=0, le=MOST_BYTES, description="Bytes of their bodies, likewise. 0: no limit."

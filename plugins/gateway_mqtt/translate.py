@@ -28,6 +28,9 @@ SESSION_PREFIX = "mqtt.session."
 MAX_CLIENT_ID_BYTES = 255 - len(SESSION_PREFIX)
 """A session is a queue, and queues have names of at most 255 bytes."""
 
+SESSION_OVERFLOW = {"reject": Overflow.REJECT_PUBLISH, "end-session": Overflow.END_QUEUE}
+"""What the setting of that name makes of a persistent session's queue."""
+
 MAX_CACHED_TOPICS = 50_000
 MAX_CACHED_TOPIC_BYTES = 256
 """Longer topics are resolved at every message: what a cache holds must be bounded in bytes too."""
@@ -48,35 +51,25 @@ def session_queue_name(client_id: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SessionLimits:
-    """What a session may hold, unacknowledged messages included; 0: no limit."""
+    """What a session may hold, unacknowledged messages included, and what it does when it is full; 0: no limit."""
 
     messages: int
     body_bytes: int
-
-    def reached(self, messages: int, body_bytes: int) -> bool:
-        """Say whether a session that holds so much has come to its limit."""
-        return bool((self.messages and messages >= self.messages) or (self.body_bytes and body_bytes >= self.body_bytes))
-
-    def with_slack(self) -> SessionLimits:
-        """Return these limits and half as much again: for a queue that is looked at only now and then."""
-        return SessionLimits(self.messages + self.messages // 2, self.body_bytes + self.body_bytes // 2)
+    overflow: Overflow
 
 
 def session_queue(client_id: str, limits: SessionLimits, *, clean: bool) -> QueueSpec:
     """Return the queue of a session.
 
-    A persistent one refuses what it has no room for, and its publishers are told. A clean one ends with its connection, which
-    ends at the limit: that is looked for every second, and what comes meanwhile and is beyond the slack is dropped.
+    A clean one is its connection's own, and ends with it; where the queue ends first, the connection ends with that.
     """
-    if clean:
-        limits = limits.with_slack()
     return QueueSpec(
         session_queue_name(client_id),
         durable=not clean,
         exclusive=clean,
         max_length=limits.messages,
         max_length_bytes=limits.body_bytes,
-        overflow=Overflow.DROP_HEAD if clean else Overflow.REJECT_PUBLISH,
+        overflow=limits.overflow,
         keep_transient=False,
     )
 

@@ -102,38 +102,6 @@ async def test_qos_1_waits_in_the_queue_and_arrives_whole_and_in_order():
         assert [(await slow.next()).payload for _ in range(100)] == [b"%d" % n for n in range(100)]
 
 
-async def test_a_clean_session_at_its_limit_is_closed_and_its_publishers_go_on(autojump_clock):
-    autojump_clock.autojump_threshold = 0.002
-    async with mqtt_broker(clean_session_max_messages=50, max_inflight=10) as bench:
-        lazy, publisher = await bench.client("lazy"), await bench.client()
-        await lazy.subscribe("t", qos=1)
-        for _ in range(49):
-            await publisher.publish("t", b"x", qos=1)
-        await trio.sleep(5)
-        await lazy.take(10)
-        await lazy.ping()  # it acknowledges nothing, but there is room
-        for _ in range(100):
-            await publisher.publish("t", b"x", qos=1)
-        await trio.sleep(5)
-        assert await lazy.next() is None
-        assert bench.logged("a client does not keep up: connection closed") == 1
-        assert bench.queue("lazy") is None
-        await publisher.publish("t", b"x", qos=1)
-
-
-async def test_a_clean_session_with_too_many_bytes_is_closed_too(autojump_clock):
-    autojump_clock.autojump_threshold = 0.002
-    async with mqtt_broker(clean_session_max_bytes=10_000, max_inflight=2) as bench:
-        lazy, publisher = await bench.client("lazy"), await bench.client()
-        await lazy.subscribe("t", qos=1)
-        for _ in range(40):
-            await publisher.publish("t", KIB, qos=1)
-        assert bench.queue("lazy").body_bytes <= 15_000
-        await trio.sleep(5)
-        await lazy.take(2)
-        assert await lazy.next() is None
-
-
 async def test_a_client_that_asks_and_never_reads_is_cut_off():
     async with mqtt_broker(limits=LITTLE) as bench:
         slow, other = await slow_client(bench, "greedy"), await bench.client()

@@ -86,16 +86,16 @@ def test_a_topic_that_may_not_be_published_to_or_is_too_deep_is_refused_and_not_
     assert not routes.known
 
 
-def test_a_persistent_session_refuses_what_it_has_no_room_for_and_a_clean_one_is_its_connections_own():
-    persistent = translate.session_queue("c", SessionLimits(7, 70), clean=False)
+def test_a_clean_session_is_its_connections_own_and_a_persistent_one_outlives_it_and_both_have_their_limits():
+    limits = SessionLimits(7, 70, Overflow.REJECT_PUBLISH)
+    persistent = translate.session_queue("c", limits, clean=False)
     assert (persistent.name, persistent.durable, persistent.exclusive) == ("mqtt.session.c", True, False)
     assert (persistent.max_length, persistent.max_length_bytes, persistent.overflow) == (7, 70, Overflow.REJECT_PUBLISH)
-    clean = translate.session_queue("c", SessionLimits(7, 70), clean=True)
-    assert (clean.durable, clean.exclusive) == (False, True)
-    assert (clean.max_length, clean.max_length_bytes) == (10, 105)
+    clean = translate.session_queue("c", SessionLimits(7, 70, Overflow.END_QUEUE), clean=True)
+    assert (clean.name, clean.durable, clean.exclusive) == ("mqtt.session.c", False, True)
+    assert (clean.max_length, clean.max_length_bytes, clean.overflow) == (7, 70, Overflow.END_QUEUE)
     assert not persistent.keep_transient
     assert not clean.keep_transient
-    assert not SessionLimits(0, 0).reached(10**9, 10**15)
 
 
 def test_the_longest_client_identifier_makes_the_longest_queue_name():
