@@ -62,6 +62,10 @@ class Consumer:
                 self.queue.consumer_able(self)
 
     def fail(self, error: GatewayError) -> None:
-        """Tell the sink that the consumer is gone."""
-        if self.sink is not None:
+        """Tell the sink that the consumer is gone; its fault stays its own."""
+        if self.sink is None:
+            return
+        try:
             self.sink.cancelled(error)
+        except Exception as fault:
+            self.queue.engine.events.consumer_failed(self.queue.name, fault)

@@ -14,6 +14,7 @@ from gateway.model.declare import Binding, ExchangeSpec, QueueSpec, arguments_te
 from gateway.model.message import Message
 from gateway.model.records import (
     Bound,
+    DeliveryCounted,
     ExchangeDeclared,
     ExchangeDeleted,
     QueueDeclared,
@@ -23,6 +24,7 @@ from gateway.model.records import (
     Record,
     Unbound,
 )
+from gateway.routing.exchange import encoded_length
 
 if TYPE_CHECKING:
     from gateway.engine.engine import Engine
@@ -38,7 +40,7 @@ class Definitions:
         self.node_id: str = node_id
         self.next_queue_id: int = 1
         self.names_made: int = 0
-        self.owned: dict[object, list[Queue]] = {}
+        self.owned: dict[object, dict[Queue, None]] = {}
 
     def _record(self, record: Record) -> None:
         self.engine.batch.records.append(record)
@@ -61,14 +63,27 @@ class Definitions:
         exchange = table.get(name)
         if if_unused and exchange.bindings:
             raise PreconditionFailed(f"exchange {name!r} in vhost {vhost!r} in use")
-        removed = table.delete(name)
+        for source in self._drop_exchange(vhost, exchange.spec):
+            self._auto_delete(vhost, source)
+
+    def _drop_exchange(self, vhost: str, spec: ExchangeSpec) -> list[str]:
+        """Delete an exchange and its bindings; return which exchanges lost one."""
+        removed = self.engine.vhost(vhost).table.delete(spec.name)
         self.engine.generation += 1
         for binding in removed:
-            self._unbound(vhost, binding, durable=exchange.spec.durable)
-        if exchange.spec.durable:
-            self._record(ExchangeDeleted(vhost, name))
-        for binding in removed:
-            self._auto_delete(vhost, binding.source)
+            self._unbound(vhost, binding, durable=spec.durable)
+        if spec.durable:
+            self._record(ExchangeDeleted(vhost, spec.name))
+        return [binding.source for binding in removed]
+
+    def _auto_delete(self, vhost: str, name: str) -> None:
+        """Delete an exchange that lost its last binding, and those before it that lose theirs by that."""
+        table = self.engine.vhost(vhost).table
+        pending = [name]
+        while pending:
+            name = pending.pop()
+            if table.is_spent(name):
+                pending += self._drop_exchange(vhost, table.get(name).spec)
 
     # -- queues -------------------------------------------------------------
 
@@ -98,7 +113,7 @@ class Definitions:
 
     def _named(self, spec: QueueSpec) -> QueueSpec:
         if spec.name:
-            if len(spec.name.encode()) > MAX_NAME_BYTES:
+            if encoded_length(spec.name) > MAX_NAME_BYTES:
                 raise PreconditionFailed(f"the name of a queue has at most {MAX_NAME_BYTES} bytes")
             if spec.name.startswith("amq."):
                 raise AccessRefused(f"queue name {spec.name!r}: names that begin with 'amq.' are reserved")
@@ -118,7 +133,7 @@ class Definitions:
         queue = Queue(self.engine, host.name, spec, queue_id, owner)
         host.queues[spec.name] = queue
         if owner is not None:
-            self.owned.setdefault(owner, []).append(queue)
+            self.owned.setdefault(owner, {})[queue] = None
         if queue_id:
             self.engine.queues_by_id[queue_id] = queue
         self.engine.generation += 1
@@ -139,13 +154,14 @@ class Definitions:
         removed, entries = queue.purge()
         queue.deleted = True
         del host.queues[queue.name]
+        self._disown(queue)
         self.engine.generation += 1
         for binding in host.table.unbind_all(queue.name, to_exchange=False):
             self._unbound(queue.vhost, binding, durable=queue.durable)
             self._auto_delete(queue.vhost, binding.source)
         for entry in entries:
             self._forget(entry)
-        for entry in self._held(queue):
+        for entry in self._held(queue, queue.count - removed):
             self._forget(entry)
         if queue.durable:
             del self.engine.queues_by_id[queue.id]
@@ -153,11 +169,17 @@ class Definitions:
         queue.cancel_consumers(reason)
         return removed
 
+    def _disown(self, queue: Queue) -> None:
+        owned = self.owned.get(queue.owner)
+        if owned is not None:
+            owned.pop(queue, None)
+            if not owned:
+                del self.owned[queue.owner]
+
     def release(self, owner: object) -> None:
         """Delete the exclusive queues of an owner that goes."""
-        for queue in self.owned.pop(owner, ()):
-            if not queue.deleted:
-                self.remove_queue(queue)
+        for queue in list(self.owned.get(owner, ())):
+            self.remove_queue(queue)
 
     def purge_queue(self, vhost: str, name: str, owner: object) -> int:
         """Remove what is ready; return how many. What is delivered and unsettled stays. Errors as `Channel.purge_queue`."""
@@ -165,7 +187,7 @@ class Definitions:
         removed, entries = queue.purge()
         for entry in entries:
             self._forget(entry)
-        survivors = sorted(self._held(queue), key=lambda entry: entry.position)
+        survivors = sorted(self._held(queue, queue.count - removed), key=lambda entry: entry.position)
         queue.count = len(survivors)
         queue.body_bytes = sum(len(entry.message.body) for entry in survivors)
         if queue.durable and removed:
@@ -174,9 +196,14 @@ class Definitions:
             self._record(QueuePurged(queue.id))
         return removed
 
-    def _held(self, queue: Queue) -> list[Entry]:
-        """Return what channels hold of a queue."""
-        return [entry for held in self.engine.holdings.values() for entry in held if entry.queue is queue and not entry.settled]
+    def _held(self, queue: Queue, amount: int) -> list[Entry]:
+        """Return what channels hold of a queue. Cost: what all channels hold, until the `amount` is found."""
+        found: list[Entry] = []
+        for held in self.engine.holdings.values() if amount > 0 else ():
+            found += [entry for entry in held if entry.queue is queue and not entry.settled]
+            if len(found) >= amount:
+                break
+        return found
 
     def _rewrite(self, entry: Entry) -> None:
         """Let an entry that is on disk join the open batch, under its old position: its former place there goes."""
@@ -193,6 +220,8 @@ class Definitions:
         batch.messages.append(message)
         batch.unsettled += 1
         batch.undelivered += 1
+        if entry.count > 1:
+            self._record(DeliveryCounted(entry, entry.count - 1))
 
     def _forget(self, entry: Entry) -> None:
         """Settle an entry whose references on disk go by a record of their own."""
@@ -241,10 +270,6 @@ class Definitions:
     def _unbound(self, vhost: str, binding: Binding, *, durable: bool) -> None:
         if durable:
             self._record(Unbound(vhost, binding))
-
-    def _auto_delete(self, vhost: str, exchange: str) -> None:
-        if self.engine.vhost(vhost).table.is_spent(exchange):
-            self.delete_exchange(vhost, exchange)
 
     # -- recovery -----------------------------------------------------------
 

@@ -89,13 +89,13 @@ class Engine:
             self._resolve(route, message)
         if not message.persistent:
             return self._publish_transient(route, message)
+        if route.durable and self.refusal is not None:
+            return self.refusal
         if route.rejecting:
             refusal = self._make_room(route, route.rejecting, message)
             if refusal is not None:
                 return refusal
         if route.durable:
-            if self.refusal is not None:
-                return self.refusal
             self._publish_durable(route, message)
         else:
             for queue, options in route.stored:
@@ -317,19 +317,19 @@ class Engine:
         """Cancel a consumer whose sink raised; what it holds is put back when its channel closes."""
         self.events.consumer_failed(consumer.queue.name, error)
         self.cancel(consumer)
-        try:
-            consumer.fail(GatewayError(f"the consumer's sink failed: {error!r}"))
-        except Exception as another:
-            self.events.consumer_failed(consumer.queue.name, another)
+        consumer.fail(GatewayError(f"the consumer's sink failed: {error!r}"))
 
     def get(self, queue: Queue, consumer: Consumer, channel: object, number: int) -> Entry | Later | None:
         """Take one message for `consumer`; None: the queue is empty; LATER: `EngineEvents.got` brings it to `channel`."""
+        if not queue.ready:
+            queue.want_page()  # what is in memory comes at once
         entry = queue.take(consumer)
-        if entry is not None or queue.backlog is None or not len(queue.backlog):
-            return entry
-        queue.waiting.append((channel, number, consumer))
+        if entry is None and queue.backlog is not None:
+            queue.waiting.append((channel, number, consumer))
+            queue.want_page()
+            return LATER
         queue.want_page()
-        return LATER
+        return entry
 
     def forget_waiting(self, channel: object) -> None:
         """Answer no `get` of this channel any more."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from gateway.engine.backlog import Backlog
@@ -20,6 +22,7 @@ PAGE_SHARE = 8
 """A page is this part of the window: what entries cost in memory comes on top of its bytes."""
 ENTRY_COST_BYTES = 400
 """What an entry and its message cost in memory beside the body."""
+_position = attrgetter("position")
 
 
 class Queue:
@@ -144,7 +147,7 @@ class Queue:
             dropped += 1
         if dropped:
             self.engine.events.dropped(self.name, "maxlen", dropped)
-            self.want_page()
+        self.want_page()
 
     # -- out ----------------------------------------------------------------
 
@@ -189,7 +192,7 @@ class Queue:
             self.want_page()
 
     def take(self, consumer: Consumer) -> Entry | None:
-        """Take one entry for a `get`; None: nothing is in memory."""
+        """Take one entry for a `get`; None: nothing is in memory. The caller wants the next page."""
         if not self.ready:
             return None
         entry = self._pop()
@@ -199,8 +202,6 @@ class Queue:
             self.engine.settle_automatically(entry)
         else:
             consumer.held.add(entry)
-        if self.backlog is not None:
-            self.want_page()
         return entry
 
     # -- back ---------------------------------------------------------------
@@ -224,10 +225,7 @@ class Queue:
         elif position > ready[-1].position:
             ready.append(entry)
         else:
-            for index, other in enumerate(ready):
-                if position < other.position:
-                    ready.insert(index, entry)
-                    return
+            ready.insert(bisect_left(ready, position, key=_position), entry)
 
     # -- consumers ----------------------------------------------------------
 
@@ -298,9 +296,10 @@ class Queue:
         if backlog is None or backlog.window_end != after_position:
             return
         backlog.requested = False
+        before = len(backlog)
         entries = backlog.take_page(references, lost)
+        self.count -= before - len(backlog) - len(entries)
         if lost:
-            self.count -= lost
             self.engine.events.dropped(self.name, "journal", lost)
         self._admit(entries)
 

@@ -19,11 +19,6 @@ from gateway.runtime.channel import BrokerChannel
 from tests.engine.support import Bench, Sink
 
 
-def known(reason):
-    """Mark what fails today; it must be taken away with the fault."""
-    return pytest.mark.xfail(strict=True, reason=reason)
-
-
 @pytest.fixture
 def bench():
     return Bench()
@@ -218,7 +213,6 @@ def test_page_that_a_purge_has_overtaken_is_dropped(bench):
     assert bench.engine.vhost("/").queues["q"].ready_count == 0
 
 
-@known("Queue.take wants a page, which admits and answers later waiters, before its own answer is told")
 def test_gets_that_wait_are_answered_in_order(bench):
     channel, number = waiting_getter(bench)
     queue = bench.engine.definitions.usable_queue("/", "q", None)
@@ -237,7 +231,6 @@ class FailingAtTheEnd(Sink):
         raise RuntimeError("broken front-end")
 
 
-@known("Queue.cancel_consumers lets a front-end's fault through; consumers behind it stay")
 def test_sink_that_fails_when_its_queue_goes_does_not_reach_who_deletes_it(bench):
     bench.queue()
     bench.consume(sink=FailingAtTheEnd())
@@ -247,7 +240,6 @@ def test_sink_that_fails_when_its_queue_goes_does_not_reach_who_deletes_it(bench
     assert [name for name, _ in bench.events.failures] == ["q"]
 
 
-@known("Definitions._auto_delete and delete_exchange call each other: RecursionError half way")
 def test_long_chain_of_auto_delete_exchanges_goes_with_its_end(bench):
     definitions = bench.engine.definitions
     for number in range(1000):
@@ -260,13 +252,11 @@ def test_long_chain_of_auto_delete_exchanges_goes_with_its_end(bench):
     assert len(list(bench.engine.vhost("/").table)) == 5
 
 
-@known("UnicodeEncodeError instead of a refusal")
 def test_name_that_is_no_text_is_refused(bench):
     with pytest.raises(PreconditionFailed):
         bench.queue("\ud800")
 
 
-@known("Definitions._rewrite forgets the count that is on disk")
 def test_delivery_count_outlives_a_purge_and_a_restart(bench):
     bench.queue()
     _, sink = bench.consume(prefetch=1)
