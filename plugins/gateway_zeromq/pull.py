@@ -74,9 +74,9 @@ class PullSocket:
     # -- the way of every message
 
     def _work(self) -> Callable[[list[Whole]], None]:
-        if not self._persistent:
-            return self._post_all
-        return {"body": self._publish_bodies, "key,body": self._publish_pairs}.get(self._settings.frames, self._publish_all)
+        if self._persistent:
+            return {"body": self._publish_bodies, "key,body": self._publish_pairs}.get(self._settings.frames, self._publish_all)
+        return self._post_bodies if self._settings.frames == "body" else self._post_all
 
     def _publish_bodies(self, batch: list[Whole]) -> None:
         route, publish = self._fixed, self._channel.publish
@@ -103,6 +103,15 @@ class PullSocket:
         found = self._understand(whole)
         if found is not None:
             self._submitted = self._channel.publish(*found)
+
+    def _post_bodies(self, batch: list[Whole]) -> None:
+        route, post = self._fixed, self._channel.post
+        address = route.address
+        for message in batch:
+            if type(message) is bytes:
+                post(route, Message(address, message))
+            else:
+                self._understand(message)
 
     def _post_all(self, batch: list[Whole]) -> None:
         for whole in batch:

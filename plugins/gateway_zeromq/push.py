@@ -6,8 +6,7 @@ with it. So the settlement is automatic: it spares the message no way to the dis
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import trio
 import zmq
@@ -34,6 +33,15 @@ PER_TURN = 1_024
 RETRY_S = 1.0
 
 
+class Loose:
+    """A message that needs no settlement."""
+
+    __slots__ = ("message",)
+
+    def __init__(self, message: Message) -> None:
+        self.message: Message = message
+
+
 class PushSocket:
     """One PUSH endpoint: a consumer of its queue, and the sink of what it is delivered.
 
@@ -46,7 +54,7 @@ class PushSocket:
         self._settings = settings
         self._gateway = spot.gateway
         self._principal = principal
-        self._pending: deque[Delivery | Message] = deque()
+        self._pending: list[Delivery | Loose] = []
         self._consumer: Consumer | None = None
         self._failure: GatewayError | None = None
         self._answered = Alarm()
@@ -152,7 +160,7 @@ class PushSocket:
     def deliver_transient(self, message: Message, options: BindingOptions | None) -> None:
         """See `gateway.api.ConsumerSink`: it is settled already, and dropped if there is no room."""
         if self._ready:
-            self._pending.append(message)
+            self._pending.append(Loose(message))
             if not self._touched:
                 self._touched = True
                 self._gateway.touch(self)
@@ -170,47 +178,43 @@ class PushSocket:
 
     def _send(self) -> None:
         """Hand over what is pending; what libzmq doesn't take stays, unsettled."""
-        self._touched = True  # what settling brings is sent here, too
+        self._touched = True  # what comes meanwhile is sent here, too
         taken = 0
         try:
-            taken = self._hand_over_bodies() if self._join is join_body else self._hand_over_frames()
+            for _ in self._sent() if self._join is join_body else self._sent_frames():
+                taken += 1
         except zmq.Again:
             self._ready = False
         except zmq.ZMQError as error:
             self._ready = False
             if not self._pump.closed:
                 self._gateway.log.error("sending failed", endpoint=self._spot.name, error=str(error))  # noqa: TRY400 - not logging's
+        handed, self._pending[:taken] = self._pending[:taken], []
+        settle = self._settle
+        for item in handed:
+            if not isinstance(item, Loose):
+                settle(item)
         self._touched = False
         self._pump.recheck()
         if not self._ready or taken >= PER_TURN:
             self._blocked.ring()
 
-    def _hand_over_bodies(self) -> int:
-        pending, send, settle = self._pending, self._pump.send, self._settle
-        taken = 0
-        while pending and taken < PER_TURN:
-            item = pending[0]
-            body = item.body if isinstance(item, Message) else item.message.body
+    def _sent(self) -> Iterator[None]:
+        """Send bodies; one step per message that libzmq took."""
+        send = self._pump.send
+        for item in self._pending[:PER_TURN]:
+            body = item.message.body
             send(body, NOBLOCK, len(body) < COPY_BELOW_BYTES)
-            pending.popleft()
-            taken += 1
-            if not isinstance(item, Message):
-                settle(item)
-        return taken
+            yield
 
-    def _hand_over_frames(self) -> int:
-        pending, join, mqtt = self._pending, self._join, self._settings.key_syntax == "mqtt"
-        taken = 0
-        while pending and taken < PER_TURN:
-            item = pending[0]
-            message = item if isinstance(item, Message) else item.message
+    def _sent_frames(self) -> Iterator[None]:
+        """Send what the joiner makes of each message."""
+        send, join, mqtt = self._pump.send_frames, self._join, self._settings.key_syntax == "mqtt"
+        for item in self._pending[:PER_TURN]:
+            message = item.message
             key = swap_key(message.routing_key) if mqtt else message.routing_key
-            self._pump.send_frames(join(message, key.encode()))
-            pending.popleft()
-            taken += 1
-            if not isinstance(item, Message):
-                self._settle(item)
-        return taken
+            send(join(message, key.encode()))
+            yield
 
     def _grant(self) -> None:
         """Give credit for what was handed over, while there is room."""
