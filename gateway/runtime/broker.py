@@ -16,6 +16,7 @@ from gateway.api.stream import Connection
 from gateway.config import Limits
 from gateway.engine.delivery import Entry
 from gateway.engine.engine import Engine
+from gateway.errors import JournalError
 from gateway.journal.port import Journal
 from gateway.model.message import Address, Decoders, Message, WireDecoder
 from gateway.model.properties import Properties
@@ -30,6 +31,8 @@ from gateway.runtime.pager import Pager
 
 Authenticate = Callable[[Credentials], Awaitable[Principal]]
 MAX_LOGGED_KEYS = 1_000
+LEAST_PATIENCE_S = 0.1
+"""A journal that fails is waited for so long at the end, whatever draining may take."""
 
 
 class Broker:
@@ -135,8 +138,18 @@ class Broker:
             listeners.end_all()
 
     async def stop(self) -> None:
-        """Commit everything, close the journal clean. When all front-ends have returned. Cancellation: stops uncleanly."""
-        await self.committer.wait_idle()
+        """Commit everything, close the journal clean. When all front-ends have returned. Cancellation: stops uncleanly.
+
+        A journal that fails is waited for as long as draining may take: then `run` raises JournalError.
+        """
+        done = False
+        while not done:
+            with trio.move_on_after(max(self.limits.drain_timeout_s, LEAST_PATIENCE_S)):
+                await self.committer.wait_idle()
+                done = True
+            if not done and self.committer.failing:
+                self._failure = self._failure or JournalError("the journal can't be written: what was not confirmed is lost")
+                done = True
         self._ended.set()
         await self._stopped.wait()
 

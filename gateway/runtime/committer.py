@@ -71,6 +71,11 @@ class Committer:
         self.draining = False
         self.ended = False
 
+    @property
+    def failing(self) -> bool:
+        """The last attempt to write failed."""
+        return self._failing_since > 0
+
     def end_of_turn(self) -> bool:
         """Hand over the open batch if it is time; True: outcomes were released, so there may be more to send."""
         if self.commit_since:

@@ -9,7 +9,7 @@ import trio
 
 from gateway.api.channel import ConsumeOptions
 from gateway.api.frontend import Principal
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, JournalError
 from gateway.model.declare import QueueSpec
 from gateway.model.message import Message
 from tests.runtime.support import HandJournal, Log, Outcomes, running, turns
@@ -311,3 +311,28 @@ async def test_publishers_that_were_held_back_do_not_all_rush_in_at_once():
         nursery.cancel_scope.cancel()
     for stream in streams:
         await stream.aclose()
+
+
+class FailingJournal(HandJournal):
+    def write(self, commit, done):
+        done(JournalError("disk full"))
+
+
+async def test_stop_does_not_wait_for_ever_for_a_journal_that_fails():
+    journal = FailingJournal()
+    with trio.fail_after(5), pytest.RaisesGroup(JournalError, flatten_subgroups=True):
+        async with running(journal, drain_timeout_s=0.1) as broker:
+            open_channel(broker, Outcomes()).declare_queue(QueueSpec("q"))
+            await broker.stop()
+    assert journal.closed is False
+
+
+async def test_stop_waits_for_a_journal_that_is_only_slow():
+    journal = HandJournal()
+    async with running(journal, drain_timeout_s=0.05) as broker, trio.open_nursery() as nursery:
+        open_channel(broker, Outcomes()).declare_queue(QueueSpec("q"))
+        nursery.start_soon(broker.stop)
+        await trio.sleep(0.3)
+        assert journal.closed is None
+        journal.finish()
+    assert journal.closed is True
