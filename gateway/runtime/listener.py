@@ -55,20 +55,23 @@ class Listeners:
         task_status: trio.TaskStatus[list[str]],
     ) -> None:
         """See `gateway.api.Gateway.serve_streams`."""
-        sockets = [bound for address in listen for bound in _bind(address, setting, self.name)]
+        sockets: list[socket.socket] = []
         try:
+            sockets.extend(_bind(address, setting, self.name) for address in listen)
+            addresses = [_address_of(sock) for sock in sockets]
             async with trio.open_nursery() as self._nursery:
                 self._nursery.start_soon(self._sweep)
-                accepting = trio.CancelScope()
+                async with trio.open_nursery() as accepting:
+                    for sock in sockets:
+                        accepting.start_soon(self._accept, sock, handler)
+                    for address in addresses:
+                        announce(address)
+                    task_status.started(addresses)
+                    await draining.wait()
+                    self.draining = True
+                    accepting.cancel_scope.cancel()
                 for sock in sockets:
-                    self._nursery.start_soon(self._accept, sock, handler, accepting)
-                addresses = [_address_of(sock) for sock in sockets]
-                for address in addresses:
-                    announce(address)
-                task_status.started(addresses)
-                await draining.wait()
-                self.draining = True
-                accepting.cancel()
+                    sock.close()
                 if self.connections:
                     self._ended = trio.Event()
                     await self._ended.wait()
@@ -93,20 +96,18 @@ class Listeners:
         for connection in list(self.connections):
             connection.close(CloseReason.SHUTDOWN)
 
-    async def _accept(self, sock: socket.socket, handler: Handler, scope: trio.CancelScope) -> None:
-        with scope:
-            while True:
-                await trio.lowlevel.wait_readable(sock)
-                for _ in range(PER_TURN):
-                    try:
-                        accepted, address = sock.accept()
-                    except BlockingIOError:
-                        break
-                    except OSError as error:
-                        await self._not_accepted(error)
-                        break
-                    self._start(accepted, address, handler)
-        sock.close()
+    async def _accept(self, sock: socket.socket, handler: Handler) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(sock)
+            for _ in range(PER_TURN):
+                try:
+                    accepted, address = sock.accept()
+                except BlockingIOError:
+                    break
+                except OSError as error:
+                    await self._not_accepted(error)
+                    break
+                self._start(accepted, address, handler)
 
     async def _not_accepted(self, error: OSError) -> None:
         if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
@@ -156,7 +157,7 @@ class Listeners:
                     connection.close(CloseReason.IDLE)
 
 
-def _bind(address: str, setting: str, name: str) -> list[socket.socket]:
+def _bind(address: str, setting: str, name: str) -> socket.socket:
     host, port = _parsed(address, setting)
     try:
         infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -177,7 +178,7 @@ def _bind(address: str, setting: str, name: str) -> list[socket.socket]:
             f"choose another by {setting}, or switch it off by frontend.{name}.enabled = false"
         ) from None
     sock.setblocking(False)
-    return [sock]
+    return sock
 
 
 def _parsed(address: str, setting: str) -> tuple[str, int]:
