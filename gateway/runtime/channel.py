@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from gateway.runtime.committer import Committer
 
 NO_EXCEPTIONS: Sequence[Outcome] = ()
+TIDY_FROM = 64
+"""A channel with more consumers looks now and then which of them are gone."""
 OUTCOME_COST_BYTES = 200
 """What an outcome costs in memory until it is told: the journal may take its time."""
 
@@ -48,7 +50,6 @@ class BrokerChannel:
         "_decided_through",
         "_engine",
         "_exceptions",
-        "_getters",
         "_held",
         "_held_back",
         "_late",
@@ -59,6 +60,7 @@ class BrokerChannel:
         "_refusal",
         "_results",
         "_sink",
+        "_tidy_at",
         "_vhost",
         "owner",
         "pending",
@@ -81,8 +83,8 @@ class BrokerChannel:
         self.owner: object = owner if owner is not None else self
         self._held: set[Entry] = set()
         engine.holdings[self] = self._held
-        self._consumers: list[Consumer] = []
-        self._getters: dict[tuple[str, bool], Consumer] = {}
+        self._consumers: dict[Consumer, None] = {}
+        self._tidy_at = TIDY_FROM
         self._number = 0
         self.pending = False
         self._exceptions: list[Outcome] = []
@@ -223,13 +225,15 @@ class BrokerChannel:
 
     def _consume(self, queue: str, sink: ConsumerSink, options: ConsumeOptions) -> Consumer:
         consumer = self._engine.consume(self._vhost, queue, sink, options, self._held, self.owner)
-        self._consumers.append(consumer)
+        self._consumers[consumer] = None
+        if len(self._consumers) > self._tidy_at:  # a queue that goes takes its consumers with it, and tells no channel
+            self._consumers = {consumer: None for consumer in self._consumers if consumer.active}
+            self._tidy_at = 2 * len(self._consumers) + TIDY_FROM
         return consumer
 
     def cancel(self, consumer: Consumer) -> None:
         """See `gateway.api.Channel.cancel`."""
-        if consumer in self._consumers:
-            self._consumers.remove(consumer)
+        self._consumers.pop(consumer, None)
         self._engine.cancel(consumer)
 
     def get(self, queue: str, *, no_ack: bool = False) -> int:

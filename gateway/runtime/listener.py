@@ -120,8 +120,12 @@ class Listeners:
             self.counters["refused_connections"] += 1
             accepted.close()
             return
-        accepted.setblocking(False)
-        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            accepted.setblocking(False)
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError:  # macOS says so of a peer that is gone already
+            accepted.close()
+            return
         loopback = ipaddress.ip_address(address[0].partition("%")[0]).is_loopback
         connection = StreamConnection(accepted, f"{address[0]}:{address[1]}", is_loopback=loopback, listeners=self)
         self.connections.add(connection)

@@ -180,7 +180,7 @@ def test_channel_can_not_ack_what_another_channel_holds_now(bench):
     bench.publish(b"1")
     (delivery,) = sinks[0].deliveries
     other.consume("q", sinks[1], ConsumeOptions(prefetch=1))
-    one.cancel(one._consumers[0])
+    one.cancel(next(iter(one._consumers)))
     one.nack(delivery, requeue=True)
     assert len(sinks[1].deliveries) == 1
     with pytest.raises(NotFound):

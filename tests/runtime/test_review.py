@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 
 import pytest
@@ -336,3 +337,28 @@ async def test_stop_waits_for_a_journal_that_is_only_slow():
         assert journal.closed is None
         journal.finish()
     assert journal.closed is True
+
+
+async def test_channel_forgets_consumers_whose_queues_are_gone():
+    class Leaver(Taker):
+        def cancelled(self, reason):
+            pass
+
+    async with running(HandJournal(automatic=True)) as broker:
+        channel = open_channel(broker, Outcomes())
+        for _ in range(1_000):
+            channel.declare_queue(QueueSpec("brief", exclusive=True))
+            channel.consume("brief", Leaver(), ConsumeOptions())
+            channel.delete_queue("brief")
+        assert len(channel._consumers) < 200
+
+
+async def test_peer_that_is_gone_before_it_is_served_ends_nothing():
+    async with running(HandJournal()) as broker, trio.open_nursery() as nursery:
+        await serving(broker, nursery, nothing)
+        (listeners,) = broker.listeners
+        gone = socket.socket()
+        gone.close()  # options can't be set any more, as macOS says of a connection that was reset
+        listeners._start(gone, ("127.0.0.1", 1), nothing)
+        assert not listeners.connections
+        nursery.cancel_scope.cancel()
