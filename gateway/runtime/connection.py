@@ -129,6 +129,7 @@ class StreamConnection:
             if flow.holding:
                 self.heard_at = math.inf  # it is not silent: nobody listens
                 await flow.until_released()
+                self.heard_at = trio.current_time()
             try:
                 data = sock.recv(RECEIVE_BYTES)
             except BlockingIOError:

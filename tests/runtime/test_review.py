@@ -10,7 +10,7 @@ import trio
 
 from gateway.api.channel import ConsumeOptions
 from gateway.api.frontend import Principal
-from gateway.errors import GatewayError, JournalError
+from gateway.errors import GatewayError, JournalError, Overloaded
 from gateway.model.declare import QueueSpec
 from gateway.model.message import Message
 from tests.runtime.support import HandJournal, Log, Outcomes, running, turns
@@ -362,3 +362,15 @@ async def test_peer_that_is_gone_before_it_is_served_ends_nothing():
         listeners._start(gone, ("127.0.0.1", 1), nothing)
         assert not listeners.connections
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.xfail(strict=True, reason="refusals are told with the commit after the one that fails: when the disk works again")
+async def test_publisher_who_comes_while_the_journal_fails_is_told_no_at_once():
+    async with running(FailingJournal(), refuse_after_ms=0) as broker:
+        open_channel(broker, Outcomes()).declare_queue(QueueSpec("q"))
+        await turns()
+        assert broker.engine.refusal is not None
+        outcomes = Outcomes()
+        number = publish(open_channel(broker, outcomes), "q")
+        await turns()
+        assert isinstance(outcomes.exceptions[number].error, Overloaded)
