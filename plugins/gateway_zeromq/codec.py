@@ -18,6 +18,8 @@ from gateway.api import Properties, ProtocolViolation
 VERSION = 1
 SPEC = "TGP/1"
 MAX_HEADER_BYTES = 65_536
+MAX_DEPTH = 64
+"""Maps and lists within each other, in headers and arguments: others must be able to write them, too."""
 
 MANDATORY = 1
 NO_CONFIRM = 2
@@ -25,13 +27,15 @@ NO_CONFIRM = 2
 READY, CONFIRM, RETURN, CANCEL, DELIVER, EMPTY, GOT, OK, ERROR, PING, PONG, BYE = 2, 4, 5, 7, 8, 18, 19, 20, 21, 22, 23, 24
 
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
-Tag: TypeAlias = Annotated[str, Meta(max_length=255)] | int
+Tag: TypeAlias = Annotated[str, Meta(max_length=255)] | Count
 Name: TypeAlias = str
 
 
 class Props(Properties, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """AMQP's basic properties as a publisher sends them: the common ones, and the delivery mode (1: it need not last)."""
 
+    priority: Annotated[int, Meta(ge=0, le=255)] | None = None
+    expiration_ms: Annotated[int, Meta(ge=0, le=1 << 53)] | None = None
     delivery_mode: Literal[1, 2] = 2
 
 
@@ -234,11 +238,30 @@ def decode(header: bytes) -> Command:
     if len(header) > MAX_HEADER_BYTES:
         raise ProtocolViolation(f"a header of {len(header)} bytes; at most {MAX_HEADER_BYTES} are allowed", SPEC)
     try:
-        return _decode_json(header) if header[:1] == b"{" else _unpack(header)
+        command = _decode_json(header) if header[:1] == b"{" else _unpack(header)
+        if len(header) > MAX_DEPTH:
+            check_depth(getattr(command, "args", None) or getattr(getattr(command, "props", None), "headers", None))
     except msgspec.MsgspecError as error:
         _refuse(header, str(error))
     except (ValueError, RecursionError, OverflowError) as error:
         raise ProtocolViolation(f"the header can't be read: {error}", SPEC) from None
+    return command
+
+
+def check_depth(value: object, left: int = MAX_DEPTH) -> None:
+    """Refuse what is nested too deeply.
+
+    Raises:
+        ValueError: it is.
+    """
+    if not left:
+        raise ValueError(f"more than {MAX_DEPTH} maps and lists within each other")
+    if isinstance(value, dict):
+        for inner in value.values():
+            check_depth(inner, left - 1)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            check_depth(inner, left - 1)
 
 
 def is_json(header: bytes) -> bool:
@@ -268,6 +291,7 @@ def _decode_json(header: bytes) -> Command:
     values = {name: getattr(twin, name) for name in twin.__struct_fields__}
     if values.get("props") is not None:
         values["props"] = msgspec.convert(values["props"], Props)
+        _pack(values["props"])  # numbers may be too large for others
     command: Command = twin._command(**values)  # noqa: SLF001 - _twin has put it there
     return command
 

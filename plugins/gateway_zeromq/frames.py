@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from gateway.api import COMMON, NO_PROPERTIES, Message, Properties, encode_properties
+from gateway_zeromq.codec import check_depth
 
 MULTIPART = "application/vnd.zeromq.multipart"
 """Content type of a body that is a message of several frames: a msgpack array of them."""
@@ -73,9 +74,10 @@ def _wire(frame: bytes) -> bytes:
         return b""
     try:
         headers = _parse_headers(frame) if frame[:1] == b"{" else _unpack_headers(frame)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        check_depth(headers)
+        return encode_properties(Properties(headers=headers)) if headers else b""
+    except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError) as error:
         raise WrongFrames(f"the headers are neither a msgpack map nor a JSON object with text as keys: {error}") from None
-    return encode_properties(Properties(headers=headers)) if headers else b""
 
 
 Joiner: TypeAlias = Callable[[Message, bytes], list[bytes]]

@@ -72,7 +72,7 @@ class Publisher:
         if seq and seq <= session.mark:
             self._again(seq)
             return
-        if self._is_over(len(body)):
+        if session.pending and self._is_over(len(body)):
             self._close_over_limit(seq)
             return
         route = self._routes.get((command.exchange, command.routing_key)) or self._route(command)
@@ -80,7 +80,7 @@ class Publisher:
             if route is not None:
                 self._refuse(command, NO_ROOM)
             return
-        message = message_of(route.address, command, body, self._gateway.now_ms())
+        message = message_of(route.address, command, body, self._gateway.now_ms)
         if command.flags == NO_CONFIRM:
             self.channel.post(route, message)
         else:
@@ -124,8 +124,6 @@ class Publisher:
 
     def _is_over(self, body_bytes: int) -> bool:
         session, rules = self.session, self._rules
-        if not session.pending:
-            return False
         return len(session.pending) >= rules.max_unconfirmed or session.pending_bytes + body_bytes > rules.max_unconfirmed_bytes
 
     def _close_over_limit(self, seq: int) -> None:

@@ -19,6 +19,7 @@ from gateway.api import (
     Delivery,
     GatewayError,
     Message,
+    NotFound,
     Outcome,
     Principal,
     swap_key,
@@ -193,7 +194,10 @@ class PushSocket:
         settle = self._settle
         for item in handed:
             if not isinstance(item, Loose):
-                settle(item)
+                try:
+                    settle(item)
+                except NotFound:  # its queue was deleted meanwhile
+                    self._gateway.count("settled_without_delivery")
         self._touched = False
         self._pump.recheck()
         if not self._ready or taken >= PER_TURN:

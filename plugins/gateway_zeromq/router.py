@@ -211,10 +211,17 @@ class RouterSocket:
         if name is None:
             peer.out.clear()
             return
-        sent = 0
+        sent, send, enveloped = 0, self._pump.send, peer.enveloped
         try:
             for header, body in peer.out:
-                self._send_one(name, header, body, enveloped=peer.enveloped)
+                send(name, MORE)
+                if enveloped:
+                    send(b"", MORE)
+                if body is None:
+                    send(header, NOBLOCK)
+                else:
+                    send(header, MORE)
+                    send(body, NOBLOCK, len(body) < COPY_BELOW_BYTES)
                 sent += 1
         except zmq.Again:
             self._fell_behind(peer)
@@ -222,17 +229,6 @@ class RouterSocket:
             self._died(peer)
             return
         self._sent(peer, sent)
-
-    def _send_one(self, name: bytes, header: bytes, body: bytes | None, *, enveloped: bool) -> None:
-        send = self._pump.send
-        send(name, MORE)
-        if enveloped:
-            send(b"", MORE)
-        if body is None:
-            send(header, NOBLOCK)
-        else:
-            send(header, MORE)
-            send(body, NOBLOCK, len(body) < COPY_BELOW_BYTES)
 
     def _sent(self, peer: Peer, count: int) -> None:
         if count == len(peer.out):

@@ -31,7 +31,7 @@ from gateway.api import (
     encode_properties,
     queue_spec,
 )
-from gateway_zeromq.codec import Bind, Declare, Delete, Props, Publish, Purge, Unbind
+from gateway_zeromq.codec import Bind, Declare, Delete, Publish, Purge, Unbind
 
 CODES: dict[type[GatewayError], int] = {
     AccessRefused: 403,
@@ -55,19 +55,23 @@ def code_of(error: GatewayError) -> int:
 
 # -- messages
 
+PERSISTENT = 2
+"""AMQP 0-9-1 §1.8, basic.delivery-mode."""
+_NOTHING = encode_properties(NO_PROPERTIES)
+_json = msgspec.json.Encoder(enc_hook=str).encode
 
-def message_of(address: Address, command: Publish, body: bytes, now_ms: int) -> Message:
+
+def message_of(address: Address, command: Publish, body: bytes, now_ms: Callable[[], int]) -> Message:
     """Return the message that a PUBLISH carries."""
     props = command.props
     if props is None:
         return Message(address, body, True)
-    expires_at_ms = now_ms + props.expiration_ms if props.expiration_ms is not None else 0
-    return Message(address, body, props.delivery_mode == 2, *_wire_of(props), min(props.priority or 0, 255), expires_at_ms)  # noqa: PLR2004 - AMQP's persistent
-
-
-def _wire_of(props: Props) -> tuple[str, bytes]:
-    common = Properties(**{name: getattr(props, name) for name in Properties.__struct_fields__})
-    return (COMMON, encode_properties(common)) if common != NO_PROPERTIES else ("", b"")
+    persistent = props.delivery_mode == PERSISTENT
+    # What differs from the default is encoded, so the delivery mode is left out: it is the message's own.
+    wire = encode_properties(props if persistent else msgspec.structs.replace(props, delivery_mode=PERSISTENT))
+    expires_at_ms = now_ms() + props.expiration_ms if props.expiration_ms is not None else 0
+    tag = COMMON if wire != _NOTHING else ""
+    return Message(address, body, persistent, tag, wire if tag else b"", props.priority or 0, expires_at_ms)
 
 
 def properties_of(message: Message, decode: Callable[[Message], Properties], *, as_json: bool) -> Any:
@@ -82,7 +86,18 @@ def properties_of(message: Message, decode: Callable[[Message], Properties], *, 
     if message.wire_tag == COMMON and not as_json:
         return msgspec.Raw(message.wire)
     properties = decode(message)
-    return None if properties == NO_PROPERTIES else properties
+    if properties == NO_PROPERTIES:
+        return None
+    return msgspec.Raw(_as_json(properties)) if as_json else properties
+
+
+def _as_json(properties: Properties) -> bytes:
+    """Return properties as JSON; what it can't say (msgpack's extensions, keys that are no text) is said as text."""
+    try:
+        return _json(properties)
+    except TypeError:
+        plain = msgspec.structs.replace(properties, headers={key: str(value) for key, value in (properties.headers or {}).items()})
+        return _json(plain)
 
 
 # -- what exists

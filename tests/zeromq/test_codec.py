@@ -129,6 +129,13 @@ def test_what_the_server_says_is_no_command_of_a_client_unless_both_may_say_it(n
             decode(pack([number, *fields]))
 
 
+def nested(depth):
+    value = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
 @pytest.mark.parametrize(
     ("header", "reason"),
     [
@@ -145,6 +152,17 @@ def test_what_the_server_says_is_no_command_of_a_client_unless_both_may_say_it(n
         (pack([3, 1, b"e", "k"]), "PUBLISH: .*`exchange`"),
         (pack([3, 1, "e", "k", {"what": 1}]), "PUBLISH: .*unknown field `what`"),
         (pack([3, 1, "e", "k", {"priority": "high"}]), "PUBLISH: .*`props"),
+        (pack([3, 1, "e", "k", {"headers": {"x": nested(64)}}]), "more than 64 maps and lists within each other"),
+        (pack([13, 1, "queue", "q", {"x": nested(64)}]), "more than 64 maps and lists within each other"),
+        (
+            b'{"cmd":"PUBLISH","seq":1,"exchange":"e","routing_key":"k","props":{"headers":{"n":123456789012345678901}}}',
+            "serialize ints",
+        ),
+        (b'{"cmd":"CREDIT","tag":123456789012345678901,"delta":1}', "`\\$.tag`"),
+        (pack([3, 1, "e", "k", {"priority": 256}]), "PUBLISH: .*`props"),
+        (pack([3, 1, "e", "k", {"expiration_ms": -1}]), "PUBLISH: .*`props"),
+        (pack([3, 1, "e", "k", {"delivery_mode": 3}]), "PUBLISH: .*`props"),
+        (pack([3, 1, "e", "k", {"correlation_id": 5}]), "PUBLISH: .*`props"),
         (pack([3, 1, "e", "k", None, 4]), "PUBLISH: .*`flags`"),
         (pack([13, 1, "que", "q"]), "DECLARE: .*'que'.*`kind`"),
         (pack([6, 1, "q", "t" * 256, 1]), "CONSUME: .*`tag`"),
@@ -174,6 +192,11 @@ def test_lone_surrogates_are_no_text():
         decode(b'{"cmd":"GET","r":1,"queue":"\\ud800"}')
 
 
+def test_what_is_nested_within_reason_is_taken():
+    command = decode(pack([3, 1, "e", "k", {"headers": {"x": nested(60)}}]))
+    assert command.props.headers == {"x": nested(60)}
+
+
 def test_options_of_a_later_hello_are_let_pass():
     assert decode(pack([1, 1, 2, {"client": "a", "shiny": True}])) == Hello(1, 2, HelloOptions("a"))
 
@@ -189,7 +212,11 @@ def check(header):
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text() | st.binary(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(max_size=4), inner, max_size=4)
+        | st.dictionaries(st.integers(0, 9) | st.binary(max_size=2) | st.none(), inner, max_size=2)
+    ),
     max_leaves=8,
 )
 

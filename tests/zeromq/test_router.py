@@ -1,5 +1,6 @@
 """Do real TGP clients get what they were promised, whatever becomes of them and of others?"""
 
+import msgspec
 import pytest
 import trio
 import trio.lowlevel
@@ -62,6 +63,25 @@ async def test_everything_works_in_json_too(context):
         await client.say_json("NACK", tag="", delivery=1, requeue=False)
         assert await ask("GET", r=4, queue="jobs") == {"cmd": "EMPTY", "r": 4}
         assert (await ask("GET", r=5, queue="none"))["code"] == 404
+
+
+async def test_a_json_client_is_told_even_what_json_can_not_say(context):
+    async with serving(router()) as running:
+        sender, reader = await connected(context, running), Client(context, running.address("ROUTER"))
+        await queue(sender)
+        headers = {
+            "time": msgspec.msgpack.Ext(-1, b"\0\0\0\1"),
+            "ext": msgspec.msgpack.Ext(5, b"x"),
+            "odd": {(1, 2): 3},
+            "n": 2**64 - 1,
+        }
+        assert await sender.ask(3, 1, "", "jobs", {"headers": headers}, body=b"x") == [4, 1, True, 0]
+        await reader.say_json("HELLO", r=1, version_max=1)
+        await reader.hear()
+        await reader.say_json("CONSUME", r=2, queue="jobs", tag="c", credit=1)
+        (deliver, body), ok = await reader.hear(), await reader.hear()
+        assert (deliver["cmd"], body, ok["cmd"]) == ("DELIVER", b"x", "OK")
+        assert set(deliver["props"]["headers"]) == set(headers)
 
 
 async def test_a_req_socket_can_declare_publish_and_get(context):
@@ -275,8 +295,6 @@ async def test_the_mark_is_in_the_commit_that_holds_the_message_and_never_claims
 
 
 def _record(value):
-    import msgspec
-
     return msgspec.msgpack.decode(value)
 
 
