@@ -6,7 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway_zeromq import codec
-from gateway_zeromq.codec import Ack, Cancel, Consume, Credit, Encoder, Nack
+from gateway_zeromq.codec import Ack, Cancel, Consume, Credit, Encoder, Get, Nack
 from gateway_zeromq.replies import COMMAND_INVALID, NO_ROOM, NOT_BUILT, NOT_FOUND, Question, Rules
 
 if TYPE_CHECKING:
@@ -103,16 +103,16 @@ class Deliveries:
         peer: says what is to be said.
         sink: consumes and settles.
         rules: what the peer may do.
-        credit_bytes: bytes of bodies that may be unsettled at once; 0: no limit. One message is always sent.
+        credit_bytes: its wish how many bytes of bodies may be unsettled at once. One message is always sent.
     """
 
     __slots__ = ("_credit_bytes", "_held", "_number", "_peer", "_rules", "_sink", "_subscriptions", "_unacked_bytes")
 
-    def __init__(self, peer: Mouth, sink: ConsumingSink, rules: Rules, credit_bytes: int = 0) -> None:
+    def __init__(self, peer: Mouth, sink: ConsumingSink, rules: Rules, credit_bytes: int | None = None) -> None:
         self._peer: Mouth = peer
         self._sink: ConsumingSink = sink
         self._rules: Rules = rules
-        self._credit_bytes: int = credit_bytes
+        self._credit_bytes: int = min(credit_bytes or rules.max_credit_bytes, rules.max_credit_bytes)
         self._number: int = 0
         self._unacked_bytes: int = 0
         self._held: deque[tuple[Subscription, Delivery]] = deque()
@@ -185,10 +185,11 @@ class Deliveries:
         self._peer.ok(question, None)
 
     def gone(self, subscription: Subscription) -> None:
-        """Tell that a consumer ended though nobody cancelled it."""
+        """Tell that a consumer ended though nobody cancelled it. What it held can't be settled any more."""
         if subscription.active:
             subscription.active = False
             self._unsent(subscription)
+            self._give_room(subscription.take_out(0, multiple=True))
             self._tidy(subscription)
             self._peer.say(self._peer.form(codec.CANCEL, 0, subscription.tag))
 
@@ -236,10 +237,13 @@ class Deliveries:
         self._grant(subscription, len(settled))
         if not subscription.active:
             self._tidy(subscription)
-        if self._credit_bytes:
-            self._unacked_bytes -= sum(len(delivery.message.body) for delivery in settled)
-            while self._held and self._has_room(self._held[0][1]):
-                self._send(*self._held.popleft())
+        self._give_room(settled)
+
+    def _give_room(self, settled: list[Delivery]) -> None:
+        for delivery in settled:
+            self._unacked_bytes -= len(delivery.message.body)
+        while self._held and self._has_room(self._held[0][1]):
+            self._send(*self._held.popleft())
 
     # -- credit
 
@@ -268,7 +272,7 @@ class Deliveries:
         """Send a delivery, or hold it back until the peer has room for its bytes."""
         if not subscription.no_ack:
             subscription.holding += 1
-            if self._credit_bytes and (self._held or not self._has_room(delivery)):
+            if self._held or not self._has_room(delivery):
                 self._held.append((subscription, delivery))
                 return
         self._send(subscription, delivery)
@@ -281,8 +285,7 @@ class Deliveries:
         message = delivery.message
         if not subscription.no_ack:
             subscription.unacked[number] = delivery
-            if self._credit_bytes:
-                self._unacked_bytes += len(message.body)
+            self._unacked_bytes += len(message.body)
         self.send_message(subscription, number, message, redelivered=delivery.redelivered)
 
     def send_message(self, subscription: Subscription, number: int, message: Message, *, redelivered: bool) -> None:
@@ -291,6 +294,11 @@ class Deliveries:
         props = self._sink.properties(message, as_json=form is codec.encode_json) if message.wire_tag else None
         header = form(codec.DELIVER, subscription.tag, number, redelivered, address.exchange, address.routing_key, props)
         self._peer.say(header, message.body)
+
+    def may_get(self, command: Get) -> bool:
+        """Say whether one more may be held for GET."""
+        holder = self._subscriptions.get(GOT_TAG)
+        return command.no_ack or holder is None or len(holder.unacked) < self._rules.max_credit
 
     def got(self, question: Question, delivery: Delivery | None, *, no_ack: bool) -> None:
         """Answer a GET."""

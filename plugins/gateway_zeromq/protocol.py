@@ -35,6 +35,7 @@ from gateway_zeromq.replies import (
     COMMAND_INVALID,
     DONE,
     HELLO_FIRST,
+    NO_ROOM,
     NO_ROUTE,
     NO_VERSION,
     SYNTAX,
@@ -166,7 +167,7 @@ class Peer:
             return
         self.state = State.READY
         self.epoch += 1
-        self.deliveries = Deliveries(self, self._sink, self._rules, options.credit_bytes or 0)
+        self.deliveries = Deliveries(self, self._sink, self._rules, options.credit_bytes)
         wish_ms = options.heartbeat_ms or self._rules.heartbeat_ms
         self.heartbeat_s = min(max(wish_ms, SHORTEST_HEARTBEAT_MS), LONGEST_HEARTBEAT_MS) / 1000
         self.say(self.form(codec.READY, command.r, codec.VERSION, self._ready(greeting)))
@@ -234,8 +235,11 @@ class Peer:
             self.say(self.form(codec.OK, None, None))
 
     def on_get(self, command: Get) -> None:
-        """Ask for one message."""
-        self._sink.get(self._question(command), command)
+        """Ask for one message, unless too many that came so are unsettled."""
+        if self.deliveries.may_get(command):
+            self._sink.get(self._question(command), command)
+        else:
+            self.error(self._question(command), NO_ROOM, f"at most {self._rules.max_credit} messages may be unsettled")
 
     def on_define(self, command: Declare | Delete | Bind | Unbind | Purge) -> None:
         """Ask for a change of what exists."""

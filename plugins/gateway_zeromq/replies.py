@@ -19,6 +19,7 @@ class Rules:
 
     heartbeat_ms: int = 5_000
     max_credit: int = 1_000
+    max_credit_bytes: int = 64 * 1024 * 1024
     max_consumers: int = 1_000
     max_body_bytes: int = 16 * 1024 * 1024
     max_unconfirmed: int = 10_000

@@ -321,6 +321,7 @@ def rules_of(settings: RouterEndpoint) -> Rules:
     return Rules(
         heartbeat_ms=settings.heartbeat_ms,
         max_credit=settings.max_credit,
+        max_credit_bytes=settings.max_credit_bytes,
         max_consumers=settings.max_consumers,
         max_body_bytes=settings.max_message_bytes,
         max_unconfirmed=settings.max_unconfirmed,

@@ -142,7 +142,14 @@ class RouterEndpoint(Endpoint):
         le=86_400 * 30,
         description="How long the mark of a client that has no name of its own is kept without it.",
     )
-    max_credit: int = Field(default=1_000, ge=1, le=1_000_000, description="Deliveries that one consumer may hold unsettled.")
+    max_credit: int = Field(
+        default=1_000, ge=1, le=1_000_000, description="Deliveries that one consumer may hold unsettled; and what GET brought."
+    )
+    max_credit_bytes: int = Field(
+        default=64 * 1024 * 1024,
+        ge=65_536,
+        description="Bodies of the deliveries that one client may hold unsettled. One delivery is always allowed.",
+    )
     max_consumers: int = Field(default=1_000, ge=1, le=100_000, description="Consumers of one client.")
     max_peers: int = Field(default=10_000, ge=1, le=1_000_000, description="Clients at a time; more are refused.")
     max_unconfirmed: int = Field(

@@ -310,6 +310,46 @@ def test_bytes_of_unsettled_bodies_are_bounded_if_the_client_says_so():
     assert [len(body) for _, body in talk.heard()] == [500], "one is always sent"
 
 
+def test_what_a_deleted_queue_had_delivered_takes_no_room_any_more():
+    talk = Conversation(max_credit_bytes=100)
+    doomed, _ = talk.consumer("doomed")
+    other, _ = talk.consumer("other")
+    for subscription in (doomed, other):
+        subscription.deliver(Delivery(b"x" * 60))
+    assert len(talk.heard()) == 1
+    doomed.cancelled(NotFound("queue deleted"))
+    said, cancel = talk.heard()
+    assert (said[0][1], cancel) == ("other", [7, 0, "doomed"])
+
+
+@pytest.mark.parametrize("wish", [None, 0, 1000])
+def test_the_server_has_a_bound_of_its_own_for_unsettled_bytes(wish):
+    talk = Conversation(greet=False, max_credit_bytes=100)
+    talk.hello(credit_bytes=wish)
+    subscription, _ = talk.consumer()
+    for _ in range(3):
+        subscription.deliver(Delivery(b"x" * 60))
+    assert len(talk.heard()) == 1
+    free, _ = talk.consumer("free", no_ack=True)
+    free.deliver(Delivery(b"x" * 60))
+    assert len(talk.heard()) == 1, "what is settled when it is sent does not count"
+
+
+def test_more_than_the_credit_can_not_be_got_without_settling():
+    talk = Conversation(max_credit=2)
+    for n in range(2):
+        talk.say(12, n, "jobs")
+        talk.peer.deliveries.got(talk.asked()[-1][1], Delivery(), no_ack=False)
+    talk.heard()
+    talk.say(12, 7, "jobs")
+    assert talk.heard() == [[21, 7, 506, "at most 2 messages may be unsettled", 12]]
+    talk.say(12, 8, "jobs", True)
+    assert talk.asked()[-1][0] == "get"
+    talk.say(9, "", 1)
+    talk.say(12, 9, "jobs")
+    assert talk.asked()[-1][1].r == 9
+
+
 def test_cancel_ends_the_consumer_and_what_it_holds_can_still_be_settled():
     talk = Conversation(greet=False)
     talk.hello(credit_bytes=1)

@@ -370,7 +370,7 @@ async def test_a_consumer_of_a_deleted_queue_is_cancelled(context):
         assert [await client.hear(), await client.hear()][1] == [20, 3, None]
         said = [await client.ask(14, 4, "queue", "jobs"), await client.hear()]
         assert sorted(said) == [[7, 0, "c1"], [20, 4, {"messages": 0}]]
-        await client.say(9, "c1", 1)
+        assert (await client.ask(9, "c1", 1))[:3] == [21, None, 404]
         assert await client.ask(22) == [23, None], "settling what was deleted does no harm"
 
 
