@@ -42,6 +42,11 @@ class Definitions:
         self.names_made: int = 0
         self.owned: dict[object, dict[Queue, None]] = {}
 
+    def _check_journal(self, *, durable: bool) -> None:
+        """Refuse what must last while the journal can't take it."""
+        if durable and self.engine.refusal is not None:
+            raise self.engine.refusal
+
     def _record(self, record: Record) -> None:
         self.engine.batch.records.append(record)
 
@@ -52,7 +57,9 @@ class Definitions:
         table = self.engine.vhost(vhost).table
         if passive:
             table.get(spec.name)
-        elif table.declare(spec):
+            return
+        self._check_journal(durable=spec.durable and table.find(spec.name) is None)
+        if table.declare(spec):
             self.engine.generation += 1
             if spec.durable:
                 self._record(ExchangeDeclared(vhost, spec))
@@ -123,6 +130,7 @@ class Definitions:
 
     def _make_queue(self, host: VirtualHost, spec: QueueSpec, owner: object) -> Queue:
         queue_id = 0
+        self._check_journal(durable=spec.durable and not spec.exclusive)
         if spec.durable and not spec.exclusive:
             queue_id = self.next_queue_id
             self.next_queue_id += 1
@@ -146,6 +154,7 @@ class Definitions:
             raise PreconditionFailed(f"queue {name!r} in vhost {vhost!r} in use")
         if if_empty and queue.ready_count:
             raise PreconditionFailed(f"queue {name!r} in vhost {vhost!r} not empty")
+        self._check_journal(durable=queue.durable)
         return self.remove_queue(queue)
 
     def remove_queue(self, queue: Queue, reason: GatewayError | None = None) -> int:
@@ -184,6 +193,7 @@ class Definitions:
     def purge_queue(self, vhost: str, name: str, owner: object) -> int:
         """Remove what is ready; return how many. What is delivered and unsettled stays. Errors as `Channel.purge_queue`."""
         queue = self.usable_queue(vhost, name, owner)
+        self._check_journal(durable=queue.durable)
         removed, entries = queue.purge()
         for entry in entries:
             self._forget(entry)
@@ -245,6 +255,7 @@ class Definitions:
         destination, durable = self._destination(vhost, binding, owner)
         if source.bindings.get(binding.identity()) == binding:
             return
+        self._check_journal(durable=durable and source.spec.durable)
         table.bind(binding, destination)
         self.engine.generation += 1
         if durable and source.spec.durable:
@@ -255,6 +266,7 @@ class Definitions:
         table = self.engine.vhost(vhost).table
         table.get(binding.source)
         durable = self._destination(vhost, binding, owner)[1]
+        self._check_journal(durable=durable)
         if table.unbind(binding):
             self.engine.generation += 1
             self._unbound(vhost, binding, durable=durable)

@@ -316,6 +316,14 @@ class BrokerChannel:
         self._exceptions = []
         return self._number, exceptions
 
+    def refuse(self, through: int, exceptions: Sequence[Outcome], error: GatewayError) -> None:
+        """Tell that all numbers up to `through` that are not decided are refused; who was refused already keeps the reason."""
+        told = self._held_back[0] if self._held_back is not None else self._decided_through
+        kept = {outcome.number: outcome for outcome in exceptions if outcome.error is not None or outcome.unroutable}
+        late = self._late
+        numbers = [number for number in range(told + 1, through + 1) if number not in late]
+        self.decided(through, [kept.get(number) or Outcome(number, error=error) for number in numbers])
+
     def decided(self, through: int, exceptions: Sequence[Outcome]) -> None:
         """Pass outcomes on, unless an earlier number still waits for a page."""
         if self._closed:

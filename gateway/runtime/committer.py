@@ -13,7 +13,7 @@ from gateway.api.channel import Outcome
 from gateway.api.frontend import Log
 from gateway.config import Limits
 from gateway.engine.engine import Engine
-from gateway.errors import JournalError
+from gateway.errors import GatewayError, JournalError
 from gateway.journal.port import Journal
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Committer:
     def end_of_turn(self) -> bool:
         """Hand over the open batch if it is time; True: outcomes were released, so there may be more to send."""
         if self.commit_since:
-            return False
+            return self._engine.refusal is not None and self._answer_waiting()
         batch = self._engine.batch
         if not self.waiting and not batch and not self._owing:
             if self._idle is not None:
@@ -168,7 +168,23 @@ class Committer:
         if failing_s >= self._refuse_after_s and self._engine.refusal is None:
             self._log.error("durable messages are refused", failing_s=round(failing_s, 3))
             self._engine.refuse_durable(f"the journal can't be written: {error}")
+            self._refuse_pending(self._engine.refusal)
         self._nursery.start_soon(self._retry, commit, min(max(failing_s, RETRY_FIRST_S), RETRY_MOST_S))
+
+    def _refuse_pending(self, refusal: GatewayError | None) -> None:
+        """Say no to everybody who waits: their messages may be stored yet, when the journal works again, but nobody knows."""
+        assert refusal is not None
+        waiting, self.waiting = self.waiting, []
+        releases, self._releases = self._releases, []
+        for channel, through, exceptions in [*releases, *((channel, *channel.take_decided()) for channel in waiting)]:
+            channel.refuse(through, exceptions, refusal)
+
+    def _answer_waiting(self) -> bool:
+        """While what must last is refused, the rest needs no disk and all can be answered at once."""
+        waiting, self.waiting = self.waiting, []
+        for channel in waiting:
+            channel.decided(*channel.take_decided())
+        return bool(waiting)
 
     async def _retry(self, commit: Any, delay_s: float) -> None:
         await trio.sleep(delay_s)

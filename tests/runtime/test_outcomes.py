@@ -90,32 +90,42 @@ async def test_a_failed_commit_confirms_nothing_and_is_written_again(autojump_cl
         assert journal.stored == [b"1"]
 
 
-async def test_a_journal_that_fails_for_long_refuses_durable_messages_until_it_works(monkeypatch):
+async def test_a_journal_that_fails_for_long_refuses_durable_messages_until_it_works():
     journal = HandJournal()
     async with running(journal, refuse_after_ms=0) as broker:
         outcomes = Outcomes()
         channel = open_channel(broker, outcomes)
-        await declared(broker, channel, journal, QueueSpec("q"))
-        route = channel.route("", "q")
+        await declared(broker, channel, journal, QueueSpec("q"), QueueSpec("brief", durable=False))
+        route, brief = channel.route("", "q"), channel.route("", "brief")
         first = channel.publish(route, Message(route.address, b"1", True))
         await turns()
+        waiting = channel.publish(route, Message(route.address, b"2", True))
         journal.finish(JournalError("disk full"))
         await turns()
-        refused = channel.publish(route, Message(route.address, b"2", True))
+        assert outcomes.through == waiting
+        refused = channel.publish(route, Message(route.address, b"3", True))
+        definition = channel.declare_queue(QueueSpec("another"))
+        transient = channel.publish(brief, Message(brief.address, b"4", True))
+        await turns()
+        assert outcomes.through == transient
+        assert transient not in outcomes.exceptions
+        for number in (first, waiting, refused, definition):
+            assert isinstance(outcomes.exceptions[number].error, Overloaded)
         with trio.fail_after(5):
             while not journal.writes:
                 await turns()
         journal.finish()
         await turns()
-        assert outcomes.through == refused
-        assert isinstance(outcomes.exceptions[refused].error, Overloaded)
-        assert first not in outcomes.exceptions
-        accepted = channel.publish(route, Message(route.address, b"3", True))
+        journal.finish()
         await turns()
+        accepted = channel.publish(route, Message(route.address, b"5", True))
+        await turns()
+        assert outcomes.through < accepted
         journal.finish()
         await turns()
         assert outcomes.through == accepted
-        assert journal.stored == [b"1", b"3"]
+        assert accepted not in outcomes.exceptions
+        assert journal.stored == [b"1", b"2", b"5"]
 
 
 async def test_what_needs_no_disk_is_answered_at_once(autojump_clock):

@@ -364,7 +364,6 @@ async def test_peer_that_is_gone_before_it_is_served_ends_nothing():
         nursery.cancel_scope.cancel()
 
 
-@pytest.mark.xfail(strict=True, reason="refusals are told with the commit after the one that fails: when the disk works again")
 async def test_publisher_who_comes_while_the_journal_fails_is_told_no_at_once():
     async with running(FailingJournal(), refuse_after_ms=0) as broker:
         open_channel(broker, Outcomes()).declare_queue(QueueSpec("q"))
