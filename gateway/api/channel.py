@@ -168,7 +168,7 @@ class Channel(Protocol):
     def retain(self, route: Route, message: Message) -> None:
         """Make it the last value of its exchange and key (an empty body clears it), on disk with the next commit.
 
-        It publishes nothing: call `publish` or `post` as well, after it, and the outcome covers both.
+        It says so of the next `publish` or `post` on this channel, whose outcome covers both: what is refused is not kept.
         """
 
     def retained(self, exchange: str, pattern: str, *, mqtt: bool = False) -> Iterator[Message]:

@@ -57,10 +57,10 @@ class BrokerChannel:
         "_number",
         "_parked",
         "_publish",
-        "_refusal",
         "_results",
         "_sink",
         "_tidy_at",
+        "_to_retain",
         "_vhost",
         "owner",
         "pending",
@@ -88,7 +88,7 @@ class BrokerChannel:
         self._number = 0
         self.pending = False
         self._exceptions: list[Outcome] = []
-        self._refusal: GatewayError | None = None
+        self._to_retain: tuple[RouteHandle, Message] | None = None
         self._late: set[int] = set()
         self._late_done: list[Outcome] = []
         self._held_back: tuple[int, list[Outcome]] | None = None
@@ -108,7 +108,7 @@ class BrokerChannel:
         """See `gateway.api.Channel.publish`."""
         problem = self._publish(route, message)
         number = self._number = self._number + 1
-        if problem is not None or self._refusal is not None:
+        if problem is not None or self._to_retain is not None:
             self._exceptional(number, problem)
         if not self.pending:
             self.pending = True
@@ -122,11 +122,13 @@ class BrokerChannel:
 
     def post(self, route: RouteHandle, message: Message) -> None:
         """See `gateway.api.Channel.post`."""
-        self._publish(route, message)
-        self._refusal = None
+        problem = self._publish(route, message)
+        if self._to_retain is not None:
+            self._retain_unless(problem)
 
     def _exceptional(self, number: int, problem: GatewayError | Unroutable | None) -> None:
-        problem, self._refusal = self._refusal or problem, None
+        if self._to_retain is not None:
+            problem = self._retain_unless(problem)
         self._engine.batch.body_bytes += OUTCOME_COST_BYTES
         if problem is UNROUTABLE:
             self._exceptions.append(Outcome(number, unroutable=True))
@@ -135,7 +137,14 @@ class BrokerChannel:
 
     def retain(self, route: RouteHandle, message: Message) -> None:
         """See `gateway.api.Channel.retain`."""
-        self._refusal = self._engine.retain(route, message)
+        self._to_retain = (route, message)
+
+    def _retain_unless(self, problem: GatewayError | Unroutable | None) -> GatewayError | Unroutable | None:
+        """Keep the last value, unless the publish that it goes with was refused; return what is to be told of both."""
+        to_retain, self._to_retain = self._to_retain, None
+        if to_retain is None or isinstance(problem, GatewayError):
+            return problem
+        return self._engine.retain(*to_retain) or problem
 
     def retained(self, exchange: str, pattern: str, *, mqtt: bool = False) -> Iterator[Message]:
         """See `gateway.api.Channel.retained`."""

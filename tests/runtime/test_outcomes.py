@@ -7,8 +7,8 @@ import trio
 
 from gateway.api.channel import ConsumeOptions
 from gateway.api.frontend import Principal
-from gateway.errors import AccessRefused, JournalError, NotFound, Overloaded
-from gateway.model.declare import Binding, QueueSpec
+from gateway.errors import AccessRefused, JournalError, MessageRefused, NotFound, Overloaded
+from gateway.model.declare import Binding, Overflow, QueueSpec
 from gateway.model.message import Message
 from tests.engine.support import Sink
 from tests.runtime.support import HandJournal, Log, Outcomes, running, turns
@@ -210,6 +210,25 @@ async def test_state_is_kept_with_the_same_commit_as_the_publish_that_follows(au
         assert [record.value for record in records] == [b"7"]
         assert outcomes.through < number
         journal.finish()
+
+
+async def test_a_last_value_is_kept_only_if_its_publish_is_not_refused(autojump_clock):
+    journal = HandJournal(automatic=True)
+    async with running(journal) as broker:
+        outcomes = Outcomes()
+        channel = open_channel(broker, outcomes)
+        channel.declare_queue(QueueSpec("q", max_length=1, overflow=Overflow.REJECT_PUBLISH))
+        channel.bind(Binding("amq.topic", "q", "#"))
+        route = channel.route("amq.topic", "k")
+        numbers = []
+        for body in (b"1", b"2"):
+            message = Message(route.address, body, True)
+            channel.retain(route, message)
+            numbers.append(channel.publish(route, message))
+        await turns()
+        assert numbers[0] not in outcomes.exceptions
+        assert isinstance(outcomes.exceptions[numbers[1]].error, MessageRefused)
+        assert [m.body for m in channel.retained("amq.topic", "#")] == [b"1"]
 
 
 async def test_send_waits_for_the_commit_and_raises_a_refusal(autojump_clock):
