@@ -8,7 +8,7 @@ from gateway.errors import JournalError
 from gateway_mqtt.codec import encode
 from gateway_mqtt.packets import PUBACK, Ack, Connect, Publish, Will
 from tests.mqtt.support import mqtt_broker, until
-from tests.runtime.support import HandJournal, turns
+from tests.runtime.support import HandJournal
 
 
 async def test_qos_1_is_acknowledged_after_the_commit_and_not_before_mqtt_4_3_2_2():
