@@ -20,7 +20,7 @@ class Item:
     consumer: Taker | None = None
     redelivered: bool = False
     times: int = 0
-    times_on_disk: int | None = 0
+    times_on_disk: int = 0
 
 
 @dataclass(eq=False)
