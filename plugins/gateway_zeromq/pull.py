@@ -76,7 +76,7 @@ class PullSocket:
     def _work(self) -> Callable[[list[Whole]], None]:
         if self._persistent:
             return {"body": self._publish_bodies, "key,body": self._publish_pairs}.get(self._settings.frames, self._publish_all)
-        return self._post_bodies if self._settings.frames == "body" else self._post_all
+        return {"body": self._post_bodies, "key,body": self._post_pairs}.get(self._settings.frames, self._post_all)
 
     def _publish_bodies(self, batch: list[Whole]) -> None:
         route, publish = self._fixed, self._channel.publish
@@ -111,13 +111,24 @@ class PullSocket:
             if type(message) is bytes:
                 post(route, Message(address, message))
             else:
-                self._understand(message)
+                self._post_one(message)
+
+    def _post_pairs(self, batch: list[Whole]) -> None:
+        routes, post = self._routes, self._channel.post
+        for message in batch:
+            if type(message) is list and len(message) == 2 and (route := routes.get(message[0])) is not None:  # noqa: PLR2004
+                post(route, Message(route.address, message[1]))
+            else:
+                self._post_one(message)
 
     def _post_all(self, batch: list[Whole]) -> None:
-        for whole in batch:
-            found = self._understand(whole)
-            if found is not None:
-                self._channel.post(*found)
+        for message in batch:
+            self._post_one(message)
+
+    def _post_one(self, whole: Whole) -> None:
+        found = self._understand(whole)
+        if found is not None:
+            self._channel.post(*found)
 
     # -- the rest
 

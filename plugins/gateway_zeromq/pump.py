@@ -71,14 +71,20 @@ def whole_messages(socket: zmq.Socket[bytes], *, max_frames: int = 16, max_bytes
         body = frame.bytes
         if not frame.more:
             return body if len(body) <= max_bytes else Oversized(1, len(body))
-        return rest_of_message(socket, [body], max_frames, max_bytes)
+        frame = recv(NOBLOCK, False)
+        second = frame.bytes
+        if not frame.more and len(body) + len(second) <= max_bytes and max_frames > 1:
+            return [body, second]
+        return rest_of_message(socket, [body, second], max_frames, max_bytes, more=frame.more)
 
     return take
 
 
-def rest_of_message(socket: zmq.Socket[bytes], frames: list[bytes], max_frames: int, max_bytes: int) -> list[bytes] | Oversized:
-    """Read to the end of a message whose first frames have been read, and return all of it."""
-    count, size, more = len(frames), sum(map(len, frames)), True
+def rest_of_message(
+    socket: zmq.Socket[bytes], frames: list[bytes], max_frames: int, max_bytes: int, *, more: bool = True
+) -> list[bytes] | Oversized:
+    """Read to the end of a message whose first frames have been read, and return all of it. `more`: there are more."""
+    count, size = len(frames), sum(map(len, frames))
     while more:
         frame = socket.recv(NOBLOCK, copy=False)
         count += 1

@@ -26,7 +26,7 @@ from gateway.api import (
 )
 from gateway_zeromq.endpoint import LINGER_MS, Alarm, Spot
 from gateway_zeromq.frames import Joiner, join_body, join_headers, join_key, join_raw
-from gateway_zeromq.pump import COPY_BELOW_BYTES, NOBLOCK, Pump, Whole, whole_messages
+from gateway_zeromq.pump import COPY_BELOW_BYTES, MORE, NOBLOCK, Pump, Whole, whole_messages
 from gateway_zeromq.settings import PushEndpoint
 
 PER_TURN = 1_024
@@ -63,6 +63,7 @@ class PushSocket:
         self._ready = self._touched = self._ended = False
         self._credit = 0
         self._join = self._joiner()
+        self._sending = self._way()
         self._open_channel()
         socket = spot.socket()
         socket.setsockopt(zmq.SNDHWM, settings.sndhwm)
@@ -72,6 +73,12 @@ class PushSocket:
     def _joiner(self) -> Joiner:
         properties = self._gateway.properties
         return {"body": join_body, "key,body": join_key, "raw": join_raw}.get(self._settings.frames) or join_headers(properties)
+
+    def _way(self) -> Callable[[], Iterator[None]]:
+        """Return how messages are sent: the common layouts have loops of their own."""
+        if self._join is join_body:
+            return self._sent_bodies
+        return self._sent_pairs if self._join is join_key and self._settings.key_syntax == "amqp" else self._sent_frames
 
     def open(self) -> None:
         """Bind and connect. Errors as `Spot.attach`."""
@@ -182,7 +189,7 @@ class PushSocket:
         self._touched = True  # what comes meanwhile is sent here, too
         taken = 0
         try:
-            for _ in self._sent() if self._join is join_body else self._sent_frames():
+            for _ in self._sending():
                 taken += 1
         except zmq.Again:
             self._ready = False
@@ -203,11 +210,21 @@ class PushSocket:
         if not self._ready or taken >= PER_TURN:
             self._blocked.ring()
 
-    def _sent(self) -> Iterator[None]:
+    def _sent_bodies(self) -> Iterator[None]:
         """Send bodies; one step per message that libzmq took."""
         send = self._pump.send
         for item in self._pending[:PER_TURN]:
             body = item.message.body
+            send(body, NOBLOCK, len(body) < COPY_BELOW_BYTES)
+            yield
+
+    def _sent_pairs(self) -> Iterator[None]:
+        """Send key and body of each."""
+        send = self._pump.send
+        for item in self._pending[:PER_TURN]:
+            message = item.message
+            send(message.address.routing_key.encode(), MORE)
+            body = message.body
             send(body, NOBLOCK, len(body) < COPY_BELOW_BYTES)
             yield
 
