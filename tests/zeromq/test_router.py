@@ -202,6 +202,36 @@ async def test_more_unconfirmed_messages_than_allowed_are_refused_and_end_the_co
         assert await other.ask(22) == [23, None]
 
 
+async def test_while_the_journal_is_behind_publishes_are_refused_and_everything_else_goes_on(context):
+    journal = HandJournal(automatic=True)
+    async with serving(router(heartbeat_ms=100), journal=journal, open_batch_bytes=65_536) as running:
+        client = await connected(context, running, heartbeat_ms=60_000)
+        await queue(client)
+        journal.automatic = False
+        heard, seq = [], 0
+        with trio.fail_after(5):
+            while not any(said[3] == 506 for said in heard):
+                seq += 1
+                await client.say(3, seq, "", "jobs", body=b"x" * 30_000)
+                said = await client.hear(0.01)
+                heard += [said] if said is not None else []
+        assert running.broker.flow.holding
+        await client.say(22, "alive?")
+        while heard[-1] != [23, "alive?"]:
+            heard.append(await client.hear())
+        journal.automatic = True
+        journal.finish()
+        await until(lambda: not running.broker.flow.holding)
+        decided = {}
+        for _, last, multiple, status in [said for said in [*heard, *await drain(client)] if said[0] == 4]:
+            for covered in range(1, last + 1) if multiple else [last]:
+                decided.setdefault(covered, status)
+        assert sorted(decided) == list(range(1, seq + 1)), "everybody is told"
+        assert set(decided.values()) == {0, 506}
+        assert running.queue("jobs").count == list(decided.values()).count(0)
+        assert await client.ask(3, seq + 1, "", "jobs", body=b"y") == [4, seq + 1, True, 0]
+
+
 # -- duplicates and resumption
 
 
