@@ -46,7 +46,7 @@ class Backlog:
             self.transient.append(entry)
         else:
             if not self.fresh:
-                self.queue.engine.backlogs.add(self.queue)
+                self.queue.engine.backlogs[self.queue] = None
             self.fresh.append(entry)
 
     def handed_over(self) -> None:

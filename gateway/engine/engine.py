@@ -65,7 +65,7 @@ class Engine:
         self.vhosts: dict[str, VirtualHost] = {}
         self.queues_by_id: dict[int, Queue] = {}
         self.holdings: dict[object, set[Entry]] = {}
-        self.backlogs: set[Queue] = set()
+        self.backlogs: dict[Queue, None] = {}
         self.state: dict[str, dict[str, bytes]] = {}
         self.refusal: GatewayError | None = None
         self.definitions: Definitions = Definitions(self, node_id)
@@ -393,7 +393,7 @@ class Engine:
                 queue.backlog.committed()
                 queue.want_page()
             if queue.backlog is None or not queue.backlog.fresh:
-                self.backlogs.discard(queue)
+                self.backlogs.pop(queue, None)
 
     def page_loaded(self, page: Page, after_position: int) -> None:
         """Take a page that `EngineEvents.page_wanted` asked for."""
