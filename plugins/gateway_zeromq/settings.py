@@ -6,8 +6,20 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, NotRequired, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator, with_config
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+    with_config,
+)
 from typing_extensions import TypedDict
+
+from gateway.api import GatewayError, queue_spec
 
 SETTING = "frontend.zeromq.endpoint"
 OFF = "frontend.zeromq.enabled = false"
@@ -123,6 +135,15 @@ class PushEndpoint(Endpoint):
     sndhwm: int = Field(
         default=1_000, ge=1, le=1_000_000, description="Messages per peer that libzmq takes before the next peer's turn."
     )
+
+    @field_validator("queue_arguments")
+    @classmethod
+    def _check_arguments(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        try:
+            queue_spec("", arguments=arguments)
+        except GatewayError as error:
+            raise ValueError(error.text) from error
+        return arguments
 
 
 class RouterEndpoint(Endpoint):

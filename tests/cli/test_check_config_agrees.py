@@ -15,8 +15,11 @@ CASES = {
 }
 
 
-@pytest.mark.xfail(strict=True, reason="addresses, who is let in and what endpoints declare are looked at by the start alone")
-@pytest.mark.parametrize("text", CASES.values(), ids=CASES.keys())
+LATER = pytest.mark.xfail(strict=True, reason="addresses and who is let in are looked at by the start alone")
+SOON = ("a scheme that is not there", "endpoints that can let nobody in")
+
+
+@pytest.mark.parametrize("text", [pytest.param(text, id=name, marks=LATER if name in SOON else ()) for name, text in CASES.items()])
 def test_a_configuration_that_serve_refuses_is_no_good(tmp_path, said, text):
     (tmp_path / "c.toml").write_text(text)
     code, _, _ = said("serve", "--config", "c.toml")

@@ -78,7 +78,6 @@ async def test_an_address_that_is_none_is_a_mistake_in_the_settings():
         ({**PULL, "exchange": "news", "exchange_type": "direct"}, ("'in'", "exchange 'news'", "fanout")),
         ({**PULL, "exchange": "amq.none"}, ("exchange 'amq.none'",)),
         ({**PUSH, "queue": "third", "bindings": [{"exchange": "", "key": "x"}]}, ("binding of queue 'third'",)),
-        ({**PUSH, "queue": "third", "queue_arguments": {"x-magic": 1}}, ("queue 'third'", "x-magic")),
     ],
 )
 async def test_what_exists_and_differs_is_a_start_error_that_names_both(endpoint, words):
