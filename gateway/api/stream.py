@@ -64,6 +64,8 @@ class Connection(Protocol):
     async def receive(self) -> bytes:
         """Return the next bytes (at most 64 KiB); ``b""``: the peer has closed, or `close` was called.
 
+        As in `pump` nothing is received while the journal is behind or this peer does not read.
+
         Cancellation: safe, nothing received is lost.
         """
 

@@ -91,6 +91,7 @@ class StreamConnection:
         """See `gateway.api.Connection.receive`."""
         while self.reason is None:
             with trio.CancelScope() as self._scope:
+                await self._welcome()
                 await wait_readable(self._socket)
             if self.closing or self._listeners.draining:
                 break
@@ -126,10 +127,8 @@ class StreamConnection:
             await wait_readable(sock)
             if self._listeners.draining:
                 await trio.sleep_forever()
-            if flow.holding:
-                self.heard_at = math.inf  # it is not silent: nobody listens
-                await flow.until_released()
-                self.heard_at = trio.current_time()
+            if flow.holding or self.is_congested:
+                await self._welcome()
             try:
                 data = sock.recv(RECEIVE_BYTES)
             except BlockingIOError:
@@ -141,8 +140,14 @@ class StreamConnection:
             feed(data)
             if self.reason is not None:
                 return
-            while self.is_congested and self._congestion is None:
-                await self._relief()  # a peer that does not read what it is answered is not read from either
+
+    async def _welcome(self) -> None:
+        """Wait until there is room for what this peer sends: it reads what it is answered, and publishers are not held back."""
+        flow = self._listeners.flow
+        while flow.holding or (self.is_congested and self._congestion is None):
+            self.heard_at = math.inf  # it is not silent: nobody listens
+            await (flow.until_released() if flow.holding else self._relief())
+        self.heard_at = trio.current_time()
 
     async def _relief(self) -> None:
         """Wait until the peer has caught up, or nothing is left to be sent."""
@@ -272,12 +277,13 @@ class StreamConnection:
             await self._relief()
         self._socket.shutdown(socket.SHUT_WR)
         while True:
-            await wait_readable(self._socket)
             try:
                 if not self._socket.recv(RECEIVE_BYTES):
                     return
             except BlockingIOError:
-                continue
+                if self.reason is CloseReason.SHUTDOWN:
+                    return  # nothing unread is left that would turn the goodbye into a reset
+                await wait_readable(self._socket)
             except OSError as error:
                 if error.errno not in (errno.EINTR, errno.EAGAIN):
                     return

@@ -233,3 +233,45 @@ async def test_an_address_that_cannot_be_is_refused(address):
         server = echo_server(broker)
         with pytest.raises(ConfigError, match=r"frontend\.test\.listen"):
             await server.start(nursery, [address])
+
+
+async def test_a_peer_that_does_not_read_is_not_received_from(connect):
+    async with running(HandJournal(), outgoing_bytes=65_536) as broker, trio.open_nursery() as nursery:
+        server = Server(broker, None)
+        taken = 0
+
+        async def handler(connection):
+            nonlocal taken
+            server.connection = connection
+            while data := await connection.receive():
+                taken += len(data)
+                if not connection.out:
+                    connection.touch()
+                connection.out.append(bytes(10 * len(data)))
+
+        server.handler = handler
+        (address,) = await server.start(nursery)
+        stream = await connect(address)
+        with trio.move_on_after(1) as patience:
+            while True:
+                await stream.send_all(bytes(65_536))
+        assert patience.cancelled_caught
+        held_back = taken
+        with trio.fail_after(10):
+            while taken == held_back:
+                await stream.receive_some(1_000_000)
+        nursery.cancel_scope.cancel()
+
+
+async def test_silent_peers_do_not_delay_a_stop(connect):
+    async with running(HandJournal()) as broker, trio.open_nursery() as nursery:
+        server = echo_server(broker)
+        (address,) = await server.start(nursery)
+        stream = await connect(address)
+        await stream.send_all(b"a")
+        assert await stream.receive_some() == b"a"
+        started = trio.current_time()
+        broker.start_draining()
+        while server.gateway._listeners.connections:
+            await turns()
+        assert trio.current_time() - started < 1
