@@ -87,12 +87,30 @@ async def test_a_long_backlog_comes_in_order(context):
         await until(lambda: running.queue("jobs").count == 0)
 
 
+async def all_served(running, workers):
+    """Wait until every worker has a connection: libzmq does not say when, so probes are sent until each has got one."""
+    served = set()
+    with trio.fail_after(10):
+        while len(served) < len(workers):
+            await publish(running, b"probe")
+            for worker in workers:
+                if await worker.receive(0.02) is not None:
+                    served.add(worker)
+        await until(lambda: running.queue("jobs").count == 0)
+
+
+async def next_job(worker):
+    while (body := await worker.receive()) == b"probe":
+        pass
+    return body
+
+
 async def test_workers_take_turns(context):
     async with serving(push()) as running:
         workers = [Plain(context, zmq.PULL, running.address("PUSH")) for _ in range(2)]
-        await trio.sleep(0.05)
+        await all_served(running, workers)
         await publish(running, *[b"%d" % n for n in range(20)])
-        got = [[await worker.receive() for _ in range(10)] for worker in workers]
+        got = [[await next_job(worker) for _ in range(10)] for worker in workers]
         assert sorted(int(body) for bodies in got for body in bodies) == list(range(20))
 
 
