@@ -143,10 +143,11 @@ class StreamConnection:
 
     async def _welcome(self) -> None:
         """Wait until there is room for what this peer sends: it reads what it is answered, and publishers are not held back."""
-        flow = self._listeners.flow
-        while flow.holding or (self.is_congested and self._congestion is None):
-            self.heard_at = math.inf  # it is not silent: nobody listens
-            await (flow.until_released() if flow.holding else self._relief())
+        self.heard_at = math.inf  # it is not silent: nobody listens
+        if self._listeners.flow.holding:
+            await self._listeners.flow.until_released()
+        while self.is_congested and self._congestion is None:
+            await self._relief()
         self.heard_at = trio.current_time()
 
     async def _relief(self) -> None:
