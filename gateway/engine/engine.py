@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gateway.api.channel import ConsumeOptions, ConsumerSink
@@ -11,6 +11,7 @@ from gateway.engine.consumer import Consumer
 from gateway.engine.definitions import Definitions
 from gateway.engine.delivery import UNWRITTEN, Entry
 from gateway.engine.events import EngineEvents
+from gateway.engine.kept import Kept
 from gateway.engine.queue import Queue
 from gateway.engine.route import STALE, RouteHandle
 from gateway.engine.vhost import VirtualHost
@@ -66,9 +67,9 @@ class Engine:
         self.queues_by_id: dict[int, Queue] = {}
         self.holdings: dict[object, set[Entry]] = {}
         self.backlogs: dict[Queue, None] = {}
-        self.state: dict[str, dict[str, bytes]] = {}
         self.refusal: GatewayError | None = None
         self.definitions: Definitions = Definitions(self, node_id)
+        self.kept: Kept = Kept(self)
 
     def vhost(self, name: str) -> VirtualHost:
         """Return a virtual host; it exists as soon as it is named."""
@@ -342,36 +343,6 @@ class Engine:
         if held:
             self._requeue_all(held)
 
-    # -- last values and state ---------------------------------------------
-
-    def retain(self, route: RouteHandle, message: Message) -> GatewayError | None:
-        """Make a message the last value of its key; an empty body clears it. Return the refusal, if it is refused."""
-        if self.refusal is not None:
-            return self.refusal
-        address = route.address
-        tree = route.vhost.last_values(address.exchange)
-        if message.body:
-            tree.put(address.routing_key, message)
-        elif not tree.remove(address.routing_key):
-            return None
-        kept = message if message.body else None
-        self.batch.records.append(Retained(address.vhost, address.exchange, address.routing_key, kept))
-        return None
-
-    def retained(self, vhost: str, exchange: str, pattern: str, *, mqtt: bool = False) -> Iterator[Message]:
-        """Yield the last values whose keys match."""
-        tree = self.vhost(vhost).retained.get(exchange)
-        return iter(()) if tree is None else tree.match(pattern, mqtt)
-
-    def put_state(self, namespace: str, key: str, value: bytes | None) -> None:
-        """Keep a front-end's small value."""
-        values = self.state.setdefault(namespace, {})
-        if value is None:
-            values.pop(key, None)
-        else:
-            values[key] = value
-        self.batch.records.append(StatePut(namespace, key, value))
-
     # -- the journal's side -------------------------------------------------
 
     def take_batch(self) -> Batch:
@@ -403,15 +374,10 @@ class Engine:
 
     def replay(self, record: Record) -> None:
         """Take a fact that the journal kept. Only at start, before anything else."""
-        match record:
-            case Retained(vhost=vhost, exchange=exchange, key=key, message=message):
-                if message is not None:
-                    self.vhost(vhost).last_values(exchange).put(key, message)
-            case StatePut(namespace=namespace, key=key, value=value):
-                if value is not None:
-                    self.state.setdefault(namespace, {})[key] = value
-            case _:
-                self.definitions.replay(record)
+        if isinstance(record, Retained | StatePut):
+            self.kept.replay(record)
+        else:
+            self.definitions.replay(record)
 
     def refuse_durable(self, reason: str) -> None:
         """Refuse what must last until `accept_durable`: the journal can't take it."""

@@ -144,11 +144,11 @@ class BrokerChannel:
         to_retain, self._to_retain = self._to_retain, None
         if to_retain is None or isinstance(problem, GatewayError):
             return problem
-        return self._engine.retain(*to_retain) or problem
+        return self._engine.kept.retain(*to_retain) or problem
 
     def retained(self, exchange: str, pattern: str, *, mqtt: bool = False) -> Iterator[Message]:
         """See `gateway.api.Channel.retained`."""
-        return self._engine.retained(self._vhost, exchange, pattern, mqtt=mqtt)
+        return self._engine.kept.retained(self._vhost, exchange, pattern, mqtt=mqtt)
 
     # -- definitions --------------------------------------------------------
 
@@ -298,15 +298,15 @@ class BrokerChannel:
 
     def put_state(self, namespace: str, key: str, value: bytes | None) -> None:
         """See `gateway.api.Channel.put_state`."""
-        self._engine.put_state(namespace, key, value)
+        self._engine.kept.put_state(namespace, key, value)
 
     def get_state(self, namespace: str, key: str) -> bytes | None:
         """See `gateway.api.Channel.get_state`."""
-        return self._engine.state.get(namespace, {}).get(key)
+        return self._engine.kept.state(namespace).get(key)
 
     def scan_state(self, namespace: str) -> Iterator[tuple[str, bytes]]:
         """See `gateway.api.Channel.scan_state`."""
-        return iter(list(self._engine.state.get(namespace, {}).items()))
+        return iter(list(self._engine.kept.state(namespace).items()))
 
     # -- outcomes -----------------------------------------------------------
 

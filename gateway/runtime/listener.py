@@ -7,10 +7,10 @@ import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import trio
 
+from gateway.api.address import tcp_address
 from gateway.api.frontend import Log
 from gateway.api.stream import CloseReason, Connection
 from gateway.config import Limits
@@ -165,8 +165,8 @@ def _bind(address: str, setting: str, name: str) -> socket.socket:
     host, port = _parsed(address, setting)
     try:
         infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except socket.gaierror as error:
-        raise ConfigError(f"{setting}: {address!r}: {error.strerror}") from None
+    except socket.gaierror as error:  # the network's answer of today, not the configuration
+        raise ListenError(f"{setting}: {address!r}: {error.strerror}") from None
     family, _, _, _, where = infos[0]
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -186,14 +186,10 @@ def _bind(address: str, setting: str, name: str) -> socket.socket:
 
 
 def _parsed(address: str, setting: str) -> tuple[str, int]:
-    parts = urlsplit(address)
     try:
-        port = parts.port
-    except ValueError:
-        port = None
-    if parts.scheme != "tcp" or not parts.hostname or port is None or parts.path or parts.query:
-        raise ConfigError(f"{setting}: {address!r} is not an address; write tcp://HOST:PORT, for instance tcp://127.0.0.1:1883")
-    return parts.hostname, port
+        return tcp_address(address)
+    except ValueError as error:
+        raise ConfigError(f"{setting}: {address!r} {error}, for instance tcp://127.0.0.1:1883") from None
 
 
 def _address_of(sock: socket.socket) -> str:

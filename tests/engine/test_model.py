@@ -290,13 +290,13 @@ class EngineMachine(Observer):
     )
     def retain(self, key, body, persistent, pattern):
         route = self.engine.vhost("/").route("amq.topic", key)
-        assert self.engine.retain(route, Message(route.address, body, persistent)) is None
+        assert self.engine.kept.retain(route, Message(route.address, body, persistent)) is None
         if body:
             self.naive.retained[key] = body
         else:
             self.naive.retained.pop(key, None)
         expected = sorted(body for key, body in self.naive.retained.items() if Pattern(pattern).matches(key))
-        assert sorted(message.body for message in self.engine.retained("/", "amq.topic", pattern)) == expected
+        assert sorted(message.body for message in self.engine.kept.retained("/", "amq.topic", pattern)) == expected
 
     # -- the disk ----------------------------------------------------------
 

@@ -166,10 +166,10 @@ def test_refusing_durable_messages_leaves_transient_ones_alone(bench):
 def test_retained_values_are_kept_per_key_and_cleared_by_an_empty_body(bench):
     for key, body in (("a.b", b"1"), ("a.c", b"2"), ("a.b", b"3")):
         route = bench.engine.vhost("/").route("amq.topic", key)
-        bench.engine.retain(route, _message(route, body))
-    assert sorted(m.body for m in bench.engine.retained("/", "amq.topic", "a.*")) == [b"2", b"3"]
-    bench.engine.retain(route, _message(route, b""))
-    assert [m.body for m in bench.engine.retained("/", "amq.topic", "#")] == [b"2"]
+        bench.engine.kept.retain(route, _message(route, body))
+    assert sorted(m.body for m in bench.engine.kept.retained("/", "amq.topic", "a.*")) == [b"2", b"3"]
+    bench.engine.kept.retain(route, _message(route, b""))
+    assert [m.body for m in bench.engine.kept.retained("/", "amq.topic", "#")] == [b"2"]
 
 
 def _message(route, body):
