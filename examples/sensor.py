@@ -1,11 +1,14 @@
 """An MQTT sensor: publishes readings with QoS 1 and says which of them the gateway has on disk.
 
+A broker that stops or restarts is waited for; what it has not confirmed is sent again.
+
 python sensor.py [--mqtt HOST:PORT] [--name NAME] [--count N] [--pause SECONDS]
 """
 
 import argparse
 import json
 import os
+import queue
 import random
 import time
 
@@ -21,13 +24,15 @@ def main() -> None:
     options = parser.parse_args()
     host, _, port = options.mqtt.rpartition(":")
 
+    pubacks: queue.SimpleQueue[int] = queue.SimpleQueue()
     client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=options.name)
+    client.on_publish = lambda _client, _data, mid, _code, _properties: pubacks.put(mid)
     client.connect(host, int(port))
     client.loop_start()  # reconnects by itself, and sends again what was not confirmed
     for number in range(1, options.count + 1):
         reading = {"id": f"{options.name}-{number}", "celsius": round(random.uniform(18, 30), 1)}
-        publish = client.publish(f"sensors/{options.name}/temperature", json.dumps(reading), qos=1)
-        publish.wait_for_publish(timeout=30)  # returns when the PUBACK is here: the reading is on the gateway's disk
+        client.publish(f"sensors/{options.name}/temperature", json.dumps(reading), qos=1)
+        pubacks.get()  # returns when the PUBACK is here, however long it takes: the reading is on the gateway's disk
         print("confirmed", reading["id"], flush=True)
         time.sleep(options.pause)
     client.disconnect()

@@ -27,7 +27,10 @@ def main() -> None:
 
     results: queue.SimpleQueue[dict[str, object]] = queue.SimpleQueue()
     subscribed: queue.SimpleQueue[int] = queue.SimpleQueue()
-    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=options.name)
+    pubacks: queue.SimpleQueue[int] = queue.SimpleQueue()
+    # Not a clean session: when the broker or the connection is gone for a while, the results wait.
+    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=options.name, clean_session=False)
+    client.on_publish = lambda _client, _data, mid, _code, _properties: pubacks.put(mid)
     client.on_message = lambda _client, _data, message: results.put(json.loads(message.payload))
     client.on_subscribe = lambda _client, _data, mid, _codes, _properties: subscribed.put(mid)
     client.connect(host, int(port))
@@ -45,9 +48,13 @@ def main() -> None:
             if options.push:
                 socket.send_multipart([f"frames.{options.name}".encode(), frame])
             else:
-                client.publish(f"frames/{options.name}", frame, qos=1).wait_for_publish(timeout=30)
+                client.publish(f"frames/{options.name}", frame, qos=1)
+                pubacks.get()  # the frame is on the gateway's disk
         while wanted:
-            result = results.get(timeout=30)
+            try:
+                result = results.get(timeout=60)
+            except queue.Empty:
+                raise SystemExit(f"no result within 60 s for frames {sorted(wanted.values())}") from None
             number = wanted.pop(str(result["sha256"]), None)  # a result may come twice: then the second one says nothing new
             if number is not None:
                 print(f"frame {number}: brightness {result['brightness']}", flush=True)

@@ -1,12 +1,17 @@
 """Do the examples do what they say?"""
 
 import os
+import queue
+import socket
 import subprocess
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from gateway.client import connect
 from tests.live_broker import LiveBroker
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -41,24 +46,36 @@ class Running:
         self.process = subprocess.Popen(
             [sys.executable, "-u", EXAMPLES / script, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
+        self.lines = queue.SimpleQueue()
+        self.reader = threading.Thread(target=self.read)
+        self.reader.start()
+
+    def read(self):
+        for line in self.process.stdout:
+            self.lines.put(line.rstrip("\n"))
+        self.lines.put(None)
+
+    def line(self, seconds=40):
+        """The next line, or None: it has ended. Raises queue.Empty: it said nothing for so long."""
+        return self.lines.get(timeout=seconds)
 
     def wait_for(self, line):
-        for said in self.process.stdout:
-            if said.rstrip("\n") == line:
-                return
-        raise AssertionError(f"it ended before it said {line!r}")
+        while (said := self.line()) != line:
+            assert said is not None, f"it ended before it said {line!r}"
 
     def rest(self):
-        out, _ = self.process.communicate(timeout=40)
-        assert self.process.returncode == 0, out
-        return out.splitlines()
+        said = list(iter(self.line, None))
+        assert self.process.wait(10) == 0, said
+        return said
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
+        self.reader.join()
+        self.process.stdout.close()
 
 
 def test_a_sensor_s_readings_reach_a_worker(broker):
@@ -67,6 +84,71 @@ def test_a_sensor_s_readings_reach_a_worker(broker):
         said = run("sensor.py", "--mqtt", broker.mqtt, "--count", "5", "--pause", "0", "--name", "press3")
         assert said == [f"confirmed press3-{n}" for n in range(1, 6)]
         assert [line.split()[2] for line in worker.rest()] == [f"press3-{n}" for n in range(1, 6)]
+
+
+@pytest.fixture
+def mute():
+    """An MQTT server that lets everybody in and answers nothing else."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(20)
+        yield listener
+
+
+def let_in(listener):
+    peer, _ = listener.accept()
+    peer.settimeout(20)
+    peer.recv(4096)
+    peer.sendall(b"\x20\x02\x00\x00")
+    return peer
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "puback", "said"),
+    [
+        ("sensor.py", b"\x40\x02\x00\x01", "confirmed mute-1"),
+        ("mqtt_to_pull/device.py", b"\x40\x02\x00\x01", "confirmed reading 1"),
+    ],
+)
+def test_nothing_is_called_confirmed_before_its_puback(mute, script, puback, said):
+    name = ["--name", "mute"] if script == "sensor.py" else []
+    where = f"127.0.0.1:{mute.getsockname()[1]}"
+    with Running(script, "--mqtt", where, "--count", "1", *name) as device:
+        with let_in(mute) as peer:
+            first = peer.recv(4096)
+            assert first[0] == 0x32, "a PUBLISH with QoS 1"
+            with pytest.raises(queue.Empty):
+                device.line(0.5)
+        with let_in(mute) as peer:
+            again = peer.recv(4096)
+            assert again == bytes([0x3A]) + first[1:], "the same once more, with DUP, when the connection is gone"
+            with pytest.raises(queue.Empty):
+                device.line(0.5)
+            peer.sendall(puback)
+            assert device.line() == said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("script", "count"), [("sensor.py", 100), ("mqtt_to_pull/device.py", 500)])
+def test_a_broker_that_is_killed_and_comes_back_is_waited_for(tmp_path, script, count):
+    extra = ["--pause", "0.01", "--name", "restart"] if script == "sensor.py" else []
+    with LiveBroker(tmp_path) as broker:
+        with connect(broker.addresses["ROUTER"]) as client:
+            client.declare_queue("all", durable=True)
+            client.bind("all", "amq.topic", "sensors.#")
+        with Running(script, "--mqtt", broker.mqtt, "--count", str(count), *extra) as device:
+            said = [device.line() for _ in range(20)]
+            broker.kill()
+            with suppress(queue.Empty):
+                while True:
+                    said.append(device.line(0.5))
+            assert len(said) < count
+            broker.start()
+            said += device.rest()
+        assert [line.startswith("confirmed ") for line in said] == [True] * count, said
+        with connect(broker.addresses["ROUTER"]) as client:
+            bodies = [delivery.body for delivery in client.consume("all", idle_timeout=0.5, no_ack=True)]
+        assert len(set(bodies)) == count
 
 
 def test_readings_wait_for_a_worker_that_comes_later(broker):
