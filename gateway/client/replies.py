@@ -7,6 +7,17 @@ from typing import Any, Protocol
 
 from gateway.client.errors import ClientError, PublishRefused, Unroutable
 
+_REASONS = {
+    311: "it is larger than the gateway takes",
+    403: "not allowed",
+    404: "there is no such exchange",
+    406: "it contradicts what exists",
+    506: "a queue is full, too much is unconfirmed, or the journal can not take it",
+    540: "not supported",
+    541: "the gateway's own error",
+}
+"""What a CONFIRM's status says of a message (docs/tgp.md, codes): the protocol carries no other reason."""
+
 
 class Reply:
     """The answer to one command: `done`, then `result` or `error`."""
@@ -62,10 +73,15 @@ class Confirm(Reply):
         if self.returned is not None:
             self.resolve(error=Unroutable(self.returned.code, f"no queue for {self.returned.routing_key!r}"))
         elif status:
-            self.resolve(error=PublishRefused(status, f"the gateway did not store message {self.seq}"))
+            reason = _REASONS.get(status, f"status {status}")
+            self.resolve(error=PublishRefused(status, f"the gateway did not store message {self.seq}: {reason}"))
         else:
             self.resolve(self.seq)
         self.body, self.command = b"", ()
+
+    def __repr__(self) -> str:
+        state = str(self.error) if self.error else "stored" if self.done else "undecided"
+        return f"<Confirm of message {self.seq}: {state}>"
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until the message is on disk in every durable queue that it reached.

@@ -5,6 +5,7 @@ import pytest
 from gateway.client import (
     Client,
     ClientError,
+    Confirm,
     ConsumerCancelled,
     Disconnected,
     PublishRefused,
@@ -89,7 +90,33 @@ def test_a_refused_message_raises_where_it_is_waited_for(router):
         with pytest.raises(PublishRefused) as refusal:
             client.publish("", "full", b"x", wait=True)
         assert refusal.value.code == 506
+        assert str(refusal.value).startswith("506: the gateway did not store message 1: a queue is full, ")
         client.flush()
+
+
+def test_a_confirm_says_what_it_is_about_and_what_became_of_it(router):
+    router.hold_confirms = True
+    with connect(router.address) as client:
+        for name in ("full", "empty"):
+            client.declare_queue(name)
+        router.full.add("full")
+        stored, refused = (client.publish("", name, b"x") for name in ("empty", "full"))
+        assert repr(stored) == "<Confirm of message 1: undecided>"
+        router.do(type(router).release_confirms)
+        stored.wait()
+        with pytest.raises(PublishRefused):
+            refused.wait()
+        assert repr(stored) == "<Confirm of message 1: stored>"
+        assert repr(refused).startswith("<Confirm of message 2: 506: the gateway did not store message 2: a queue is full")
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"), [(404, "there is no such exchange"), (311, "it is larger than the gateway takes"), (599, "status 599")]
+)
+def test_a_refusal_says_what_its_status_means(status, reason):
+    confirm = Confirm(None, 7, (), b"x")
+    confirm.settle(status)
+    assert str(confirm.error) == f"{status}: the gateway did not store message 7: {reason}"
 
 
 def test_flush_tells_of_a_refusal_that_nobody_waited_for_once(router):
