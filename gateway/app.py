@@ -8,6 +8,7 @@ import io
 import os
 import resource
 import signal
+import stat
 import sys
 from collections.abc import Awaitable, Callable
 from enum import IntEnum
@@ -17,12 +18,13 @@ import trio
 
 from gateway.api import ConfigError, ListenError, Log
 from gateway.config import Config
-from gateway.errors import GatewayError, JournalLocked, JournalUnwritable
+from gateway.errors import GatewayError, JournalError, JournalLocked, JournalUnwritable
 from gateway.host import Host, RootLog, State
 from gateway.journal.port import Journal
 from gateway.log import make_log
 from gateway.runtime.broker import Broker
-from gateway.security import Authentication, anonymous_access, is_local
+from gateway.security import Authentication, anonymous_access, check_standing, is_local
+from gateway.shell import own_command, own_python
 from gateway.version import version_line
 
 Say = Callable[[str], None]
@@ -30,6 +32,8 @@ Say = Callable[[str], None]
 _FILES_BESIDE_CONNECTIONS = 1_000
 _CLOSING_S = 3.0
 """What front-ends have, after the broker has told their connections to end, to see goodbyes read and sockets closed."""
+
+_OF_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 _COLLECTION_THRESHOLDS = (50_000, 20, 100)
 
@@ -42,6 +46,7 @@ class Exit(IntEnum):
     CONFIG = 2
     PORT_TAKEN = 69
     UNWRITABLE = 73
+    JOURNAL = 74
     LOCKED = 75
 
 
@@ -50,6 +55,7 @@ _CODES: tuple[tuple[type[GatewayError], Exit], ...] = (
     (ListenError, Exit.PORT_TAKEN),
     (JournalUnwritable, Exit.UNWRITABLE),
     (JournalLocked, Exit.LOCKED),
+    (JournalError, Exit.JOURNAL),
 )
 
 
@@ -62,11 +68,16 @@ def prepare(config: Config, host: Host) -> bool:
     """Load and configure the front-ends; return whether anonymous peers are let in.
 
     Raises:
-        ConfigError: a section is nobody's, a setting is wrong, or nobody said who may use a listener beyond loopback.
+        ConfigError: a section is nobody's, a setting is wrong, an address is used twice, nobody said who may use a
+            listener beyond loopback, or a front-end
+            can let nobody in.
     """
     host.discover()
     host.configure(config)
-    return anonymous_access(config.security.anonymous, host.beyond(is_local))
+    host.check_addresses(config)
+    anonymous = anonymous_access(config.security.anonymous, host.beyond(is_local), config.origin)
+    check_standing(Authentication(anonymous=anonymous), host.standing(), config.origin)
+    return anonymous
 
 
 def run(config: Config) -> Exit:
@@ -80,7 +91,7 @@ def run(config: Config) -> Exit:
         trio.run(_until_signalled, config, host, anonymous, log)
     except* GatewayError as group:
         failure = _leaf(group)
-        print(f"tidegate: {failure}", file=sys.stderr)  # noqa: T201 - what the command line says
+        print(f"tidegate: {failure}{_way_out(failure)}", file=sys.stderr)  # noqa: T201 - what the command line says
         ended = exit_code(failure)
     except* Exception as group:  # an edge: the program; what is on disk is safe
         log.error("the broker failed, and ends as after a power cut", exc_info=group)  # noqa: TRY400 - the whole group
@@ -112,7 +123,9 @@ async def serve(
             async with trio.open_nursery() as life:
                 life.start_soon(_cancel_when, stop, life.cancel_scope)
                 await host.start(nursery, broker, say)
-                _tell(config, host, journal, say)
+                _tell(config, journal, say)
+                if anonymous:
+                    _hint(host, say)
                 _tune_collector()
                 _warn(config, host, anonymous, log)
                 say("ready")
@@ -179,18 +192,30 @@ def say_on(stream: TextIO) -> Say:
     return say
 
 
-def _tell(config: Config, host: Host, journal: Journal, say: Say) -> None:
+def _way_out(error: GatewayError) -> str:
+    return ". Choose another directory by --data-dir or broker.data_dir" if isinstance(error, JournalUnwritable) else ""
+
+
+def _tell(config: Config, journal: Journal, say: Say) -> None:
     in_memory = config.journal.kind == "memory"
     say(version_line())
     say(f"data directory {'none: the journal is in memory' if in_memory else config.broker.data_dir.absolute()}")
     say(f"durability {journal.durability}")
+
+
+def _hint(host: Host, say: Say) -> None:
+    tidegate, python = own_command(), own_python()
     for hint in host.hints():
-        say(hint)
+        first, space, rest = hint.partition(" ")
+        say({"tidegate": tidegate, "python": python}.get(first, first) + space + rest)
 
 
 def _warn(config: Config, host: Host, anonymous: bool, log: RootLog) -> None:
     if config.journal.kind == "memory":
         log.warning("the journal is in memory: nothing outlives this process", setting="journal.kind")
+    elif config.broker.data_dir.stat().st_mode & _OF_OTHERS:
+        directory = str(config.broker.data_dir.absolute())
+        log.warning("the data directory was there, and is open to other users: chmod 700 closes it", data_dir=directory)
     if not anonymous:
         log.warning("nobody is let in: there are no users yet", setting="security.anonymous")
     if not any(service.state is State.READY for service in host.services.values()):

@@ -108,6 +108,18 @@ _MESSAGES = {
     "tuple_type": "must be a list",
     "model_type": "must be a table",
     "dict_type": "must be a table",
+    "path_type": "must be a path, as a string",
+    "string_unicode": "must be text",
+    "finite_number": "must be a number, and no infinite one",
+    "recursion_loop": "must not contain itself",
+}
+
+
+_COUNTED = {
+    "too_short": ("element", "elements"),
+    "too_long": ("element", "elements"),
+    "string_too_short": ("character", "characters"),
+    "string_too_long": ("character", "characters"),
 }
 
 
@@ -115,6 +127,11 @@ def _message(item: Any) -> str:
     known = _MESSAGES.get(item["type"])
     if known is not None:
         return known
+    counted = _COUNTED.get(item["type"])
+    if counted is not None:
+        sort, count = next((key, value) for key, value in item["ctx"].items() if key in ("min_length", "max_length"))
+        kind = counted[0] if count == 1 else counted[1]
+        return f"must have {'at least' if sort == 'min_length' else 'at most'} {count} {kind}"
     text = str(item["msg"]).replace("Input should be", "must be").removeprefix("Value error, ").removeprefix("Assertion failed, ")
     return text[0].lower() + text[1:] if text.startswith("Input") else text
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
 from gateway.complaint import Origin, validated
 from gateway.errors import ConfigError
@@ -22,10 +22,16 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+def _check_path(value: object) -> object:
+    if isinstance(value, str) and (not value or "\0" in value):
+        raise ValueError("must name a directory")
+    return value
+
+
 class BrokerSettings(Section):
     """The broker itself."""
 
-    data_dir: Annotated[Path, Field(strict=False)] = Field(
+    data_dir: Annotated[Path, Field(strict=False), BeforeValidator(_check_path)] = Field(
         default=Path("tidegate-data"), description="Directory of the journal; made if missing, relative to the working directory."
     )
 
@@ -168,7 +174,7 @@ class Config(Section):
         return validated(model, table, self._origin, ("frontend", front_end), also=("enabled",))
 
 
-def load(path: Path | None = None, overrides: Sequence[str] = (), *, data_dir: Path | None = None) -> Config:
+def load(path: Path | None = None, overrides: Sequence[str] = (), *, data_dir: Path | str | None = None) -> Config:
     """Read a configuration.
 
     Args:
@@ -217,7 +223,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _override(text: str) -> tuple[tuple[str, ...], Any, bool]:
     name, equals, value = text.partition("=")
-    key = tuple(name.strip().split("."))
+    key = tuple(part.strip() for part in name.split("."))
     if not equals or not all(key):
         raise ConfigError(f"--set {text}: must be KEY=VALUE with a dotted KEY, for instance limits.outgoing_bytes=1048576")
     parsed = _toml_value(value)

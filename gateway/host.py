@@ -12,7 +12,20 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pluggy
 import trio
 
-from gateway.api import API_VERSION, ENTRY_POINT_GROUP, PROJECT, ConfigError, FrontEnd, Gateway, ListenError, Log, hooks
+from gateway.api import (
+    API_VERSION,
+    ENTRY_POINT_GROUP,
+    PROJECT,
+    ConfigError,
+    Credentials,
+    FrontEnd,
+    Gateway,
+    LetInFirst,
+    ListenError,
+    Log,
+    hooks,
+    tcp_address,
+)
 from gateway.complaint import validated
 from gateway.config import DEFAULT_FRONT_ENDS, UNBUILT, Config
 from gateway.errors import PluginLoadError
@@ -30,6 +43,7 @@ class State(Enum):
     BROKEN = "its plugin can't be used"
     FOUND = "found"
     DISABLED = "switched off by the configuration"
+    UNNAMED = "not named by the configuration"
     CONFIGURED = "its settings are valid"
     STARTING = "starting"
     READY = "ready"
@@ -49,6 +63,7 @@ class Service:
     error: str = ""
     settings: Any = None
     addresses: Sequence[str] = ()
+    credentials: Sequence[Credentials] = ()
     listeners: list[str] = field(default_factory=list)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     ended: trio.Event = field(default_factory=trio.Event)
@@ -127,6 +142,27 @@ class Host:
                 self._say_if_missed(config, service)
             else:
                 self._configure(config, service, service.front_end)
+
+    def check_addresses(self, config: Config) -> None:
+        """See that no two listeners would have one address.
+
+        Raises:
+            ConfigError: names the address and who wants it.
+        """
+        taken: dict[str, str] = {}
+        configured = [service for service in self.services.values() if service.state is State.CONFIGURED]
+        for name, address in [(service.name, address) for service in configured for address in service.addresses]:
+            if _is_any_port(address):
+                continue
+            if address in taken:
+                both = "twice" if taken[address] == name else f"as well as frontend.{taken[address]}"
+                raise config.origin.complaint(("frontend", name), f"would listen on {address} {both}: choose another one")
+            taken[address] = name
+
+    def standing(self) -> list[Credentials]:
+        """Return what the configured front-ends will say of themselves when they start, before they know any peer."""
+        configured = [service for service in self.services.values() if service.state is State.CONFIGURED]
+        return [credentials for service in configured for credentials in service.credentials]
 
     def beyond(self, is_local: Callable[[str], bool]) -> list[tuple[str, str]]:
         """Return front-end and address of everything that will listen where others than this machine can reach it."""
@@ -238,6 +274,8 @@ class Host:
         try:
             service.settings = config.validated_front_end(service.name, front_end.settings_model)
             service.addresses = tuple(front_end.addresses(service.settings))
+            if isinstance(front_end, LetInFirst):
+                service.credentials = tuple(front_end.credentials(service.settings))
         except ConfigError:
             raise
         except Exception as error:  # an edge: a plugin's validators and method
@@ -246,7 +284,7 @@ class Host:
         if config.enabled(service.name):
             service.state = State.CONFIGURED
         else:
-            service.end(State.DISABLED)
+            service.end(State.DISABLED if service.name in config.frontend else State.UNNAMED)
 
     async def _supervise(
         self, service: Service, front_end: FrontEnd, gateway: Gateway, *, task_status: trio.TaskStatus[None]
@@ -307,6 +345,13 @@ def _announcer(service: Service, say: Callable[[str], None]) -> Callable[[str], 
         say(f"listening {service.name} {line}")
 
     return announce
+
+
+def _is_any_port(address: str) -> bool:
+    try:
+        return not tcp_address(address)[1]
+    except ValueError:  # other kinds of addresses
+        return address.endswith((":*", ":0"))
 
 
 def _distribution(entry: EntryPoint) -> str:

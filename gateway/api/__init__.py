@@ -3,6 +3,7 @@
 `API_VERSION` rises when something is removed; hooks and protocols only gain optional parameters in between.
 """
 
+from gateway.api.address import reachable, tcp_address
 from gateway.api.channel import (
     Channel,
     ConsumeOptions,
@@ -14,7 +15,7 @@ from gateway.api.channel import (
     QueueInfo,
     Route,
 )
-from gateway.api.frontend import Authorize, Credentials, Flushable, FrontEnd, Gateway, Log, Principal
+from gateway.api.frontend import Authorize, Credentials, Flushable, FrontEnd, Gateway, LetInFirst, Log, Principal
 from gateway.api.hooks import API_VERSION, ENTRY_POINT_GROUP, PROJECT, hookimpl, hookspec
 from gateway.api.stream import CloseReason, CongestionSink, Connection
 from gateway.errors import (
@@ -64,6 +65,7 @@ __all__ = [
     "FrontEnd",
     "Gateway",
     "GatewayError",
+    "LetInFirst",
     "ListenError",
     "Log",
     "Message",
@@ -89,7 +91,9 @@ __all__ = [
     "hookspec",
     "is_mqtt_topic",
     "queue_spec",
+    "reachable",
     "swap_key",
     "swap_key_bytes",
+    "tcp_address",
     "with_properties",
 ]

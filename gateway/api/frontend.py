@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from gateway.api.channel import Channel, OutcomeSink
 from gateway.api.stream import Connection
@@ -176,6 +176,8 @@ class FrontEnd(Protocol):
 
         Args:
             listeners: the lines that it announced, in order: ``tcp://127.0.0.1:1883``, ``ROUTER tcp://127.0.0.1:5570``.
+        Returns:
+            lines that may begin with ``tidegate`` or ``python``: the host puts there what starts them on this machine.
         """
 
     async def serve(self, gateway: Gateway, settings: Any, *, task_status: trio.TaskStatus[None]) -> None:
@@ -186,4 +188,18 @@ class FrontEnd(Protocol):
         Raises:
             ListenError, ConfigError: before `started`: ends the start of the broker.
         Cancellation: closes everything at once.
+        """
+
+
+@runtime_checkable
+class LetInFirst(Protocol):
+    """What a front-end also has if it can't ask its peers who they are, and is let in for all of them when it starts."""
+
+    def credentials(self, settings: Any) -> Sequence[Credentials]:
+        """Return what `serve` would say of itself to `Gateway.authenticate` before it binds. Pure.
+
+        The host asks before anything listens whether all of them are let in; `peer` names the endpoint.
+
+        Args:
+            settings: an instance of `settings_model`.
         """

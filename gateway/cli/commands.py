@@ -50,7 +50,9 @@ def _options(
 @app.command()
 def serve(
     config: Annotated[Path | None, typer.Option(help="A TOML file. Without it: loopback only, standard ports.")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Directory of the journal, before the file's broker.data_dir.")] = None,
+    data_dir: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Directory of the journal, before the file's broker.data_dir.")
+    ] = None,
     overrides: Overrides = None,
 ) -> None:
     """Run the broker in the foreground until SIGTERM or SIGINT."""

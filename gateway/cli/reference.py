@@ -37,6 +37,18 @@ An unknown key is an error that names the nearest known one. `tidegate check-con
 
 A front-end runs if it is one of the bundled ones or its section is there, and `frontend.NAME.enabled` is not `false`.
 This page is written from the code by `make reference`.
+
+`tidegate serve` ends with one of these codes:
+
+| code | meaning |
+|---|---|
+| 0 | it was asked to end, and did |
+| 1 | a defect: the log says which |
+| 2 | the configuration, or the command line, is wrong; `tidegate check-config` ends with it, too |
+| 69 | an address can't be listened on |
+| 73 | the data directory can't be made or written |
+| 74 | the journal can't be used: it is no journal, a newer version's, damaged, or can't be read or written |
+| 75 | another broker has the data directory |
 """
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gateway.api import DEFAULT_VHOST, AccessRefused, ConfigError, Credentials, Principal
+from gateway.api import DEFAULT_VHOST, AccessRefused, Credentials, Principal
+from gateway.complaint import Origin
 
 ANONYMOUS = "anonymous"
 
@@ -28,6 +29,10 @@ class Authentication:
             AccessRefused: the peer is not let in; the text is for the log.
         Cancellation: safe.
         """
+        return self.decide(credentials)
+
+    def decide(self, credentials: Credentials) -> Principal:
+        """Return what `authenticate` would: nothing has to be waited for yet. Errors likewise."""
         if not self._anonymous:
             raise AccessRefused(f"{_who(credentials)} is not let in: security.anonymous is false and there are no users")
         if _claims_something(credentials) and not credentials.loopback:
@@ -46,12 +51,13 @@ def _who(credentials: Credentials) -> str:
     return f"{user} at {credentials.peer}" if credentials.peer else user
 
 
-def anonymous_access(setting: bool | None, beyond: Sequence[tuple[str, str]]) -> bool:
+def anonymous_access(setting: bool | None, beyond: Sequence[tuple[str, str]], origin: Origin) -> bool:
     """Return whether peers without credentials are let in.
 
     Args:
         setting: ``security.anonymous``; None: not given, which is allowed while every listener is local.
         beyond: front-end and address of every listener that other machines can reach.
+        origin: for the text of the error.
 
     Raises:
         ConfigError: the setting must be given; says which listeners ask for it, and what to write.
@@ -59,8 +65,33 @@ def anonymous_access(setting: bool | None, beyond: Sequence[tuple[str, str]]) ->
     if setting is not None or not beyond:
         return setting is not False
     where = ", ".join(f"frontend.{front_end} on {address}" for front_end, address in beyond)
-    raise ConfigError(
-        f"security.anonymous is not set, and other machines could reach {where}. "
+    raise origin.complaint(
+        ("security", "anonymous"),
+        f"is not set, and other machines could reach {where}. "
         "Write `anonymous = true` in section [security] (or --set security.anonymous=true) to let everybody in without a password, "
-        "`anonymous = false` to let nobody in, or listen on 127.0.0.1 only"
+        "`anonymous = false` to let nobody in, or listen on 127.0.0.1 only",
     )
+
+
+def check_standing(authentication: Authentication, standing: Sequence[Credentials], origin: Origin) -> None:
+    """Refuse front-ends that are let in for all of their peers, and would not be: before anything listens.
+
+    Args:
+        standing: what they will say of themselves when they start.
+
+    Raises:
+        ConfigError: names the setting, the endpoints, and what to write.
+    """
+    refused: dict[str, list[str]] = {}
+    for credentials in standing:
+        try:
+            authentication.decide(credentials)
+        except AccessRefused:
+            refused.setdefault(credentials.front_end, []).append(credentials.peer)
+    if refused:
+        where = "; ".join(f"frontend.{name} ({', '.join(peers)})" for name, peers in refused.items())
+        instead = " and ".join(f"frontend.{name}.enabled = false" for name in refused)
+        raise origin.complaint(
+            ("security", "anonymous"),
+            f"= false lets nobody in, and these can't ask their peers who they are: {where}. Write {instead}, or anonymous = true",
+        )

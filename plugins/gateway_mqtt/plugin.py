@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-from gateway.api import FrontEnd, Gateway, hookimpl
+from gateway.api import FrontEnd, Gateway, hookimpl, reachable, tcp_address
 from gateway_mqtt.commands import app
 from gateway_mqtt.server import Server
 from gateway_mqtt.settings import MqttSettings
@@ -30,9 +29,8 @@ class MqttFrontEnd:
         """See `gateway.api.FrontEnd.hints`."""
         if not listeners:
             return ()
-        where = urlsplit(listeners[0])
-        usual = (where.hostname, where.port) == ("127.0.0.1", 1883)
-        to = "" if usual else f" -h {where.hostname} -p {where.port}"
+        host, port = tcp_address(reachable(listeners[0]))
+        to = "" if (host, port) == ("127.0.0.1", 1883) else f" -h {host} -p {port}"
         return (f"tidegate sub{to} 'demo/#' -v", f"tidegate pub{to} demo/hello world -q 1")
 
     async def serve(self, gateway: Gateway, settings: MqttSettings, *, task_status: trio.TaskStatus[None]) -> None:

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from gateway.api import tcp_address
 
 MOST_MESSAGES = 1_000_000_000
 MOST_BYTES = 1 << 50
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _check_address(address: str) -> str:
+    tcp_address(address)
+    return address
+
+
+_Address: TypeAlias = Annotated[str, AfterValidator(_check_address)]
 
 
 class MqttSettings(BaseModel):
@@ -15,8 +29,10 @@ class MqttSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    listen: list[str] = Field(
-        default=["tcp://127.0.0.1:1883"], min_length=1, description="Addresses: tcp://HOST:PORT; port 0 is any free port."
+    listen: Annotated[list[_Address], BeforeValidator(_as_list)] = Field(
+        default=["tcp://127.0.0.1:1883"],
+        min_length=1,
+        description="Addresses: tcp://HOST:PORT; port 0 is any free port; one or a list.",
     )
     connect_timeout_s: float = Field(
         default=10.0, gt=0, le=3_600, description="Seconds that a client has from its connection to an answered CONNECT."

@@ -25,6 +25,7 @@ from gateway.api import (
     GatewayError,
     ListenError,
     NotFound,
+    PreconditionFailed,
     Principal,
     queue_spec,
     swap_key,
@@ -39,6 +40,12 @@ _IDLE_S = 60
 _ROOM = 65_536
 _MOST_SAID = 1_000
 _CANT_LISTEN = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES, errno.ENODEV, errno.ENOENT, errno.EPERM})
+
+
+def credentials_of(name: str, settings: AnyEndpoint) -> Credentials:
+    """Return as whom an endpoint asks to be let in, for all of its peers."""
+    local = ("ipc:", "tcp://127.", "tcp://[::1]", "tcp://localhost:")
+    return Credentials(front_end="zeromq", peer=name, loopback=all(address.startswith(local) for address in settings.bind))
 
 
 class Spot:
@@ -119,11 +126,8 @@ class Spot:
             ConfigError: they are not; this version knows no other users.
         Cancellation: safe.
         """
-        loopback = all(
-            address.startswith(("ipc:", "tcp://127.", "tcp://[::1]", "tcp://localhost:")) for address in self.settings.bind
-        )
         try:
-            return await self.gateway.authenticate(Credentials(front_end="zeromq", peer=self.name, loopback=loopback))
+            return await self.gateway.authenticate(credentials_of(self.name, self.settings))
         except AccessRefused as error:
             raise ConfigError(
                 f"{self._who()} can let nobody in: {error.text}. Allow anonymous access (security.anonymous = true), "
@@ -183,7 +187,8 @@ class Spot:
         try:
             yield
         except GatewayError as error:
-            raise ConfigError(f"{self._who()} ({SETTING}) and what exists don't agree on {what}: {error.text}") from error
+            wrong = "and what exists don't agree on" if isinstance(error, PreconditionFailed) else "can't have its"
+            raise ConfigError(f"{self._who()} ({SETTING}) {wrong} {what}: {error.text}") from error
 
 
 @contextmanager

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from gateway.api import FrontEnd, Gateway, hookimpl
+from gateway.api import Credentials, FrontEnd, Gateway, hookimpl, reachable
+from gateway_zeromq.endpoint import credentials_of
 from gateway_zeromq.server import Server
 from gateway_zeromq.settings import ZeroMqSettings
 
@@ -28,12 +29,16 @@ class ZeroMqFrontEnd:
         """See `gateway.api.FrontEnd.addresses`."""
         return [address for endpoint in settings.endpoint for address in endpoint.bind]
 
+    def credentials(self, settings: ZeroMqSettings) -> Sequence[Credentials]:
+        """See `gateway.api.LetInFirst.credentials`: one per endpoint."""
+        return [credentials_of(name, endpoint) for name, endpoint in settings.named()]
+
     def hints(self, listeners: Sequence[str]) -> Sequence[str]:
         """See `gateway.api.FrontEnd.hints`: one line for the first socket of each kind."""
         first: dict[str, str] = {}
         for line in listeners:
             kind, _, address = line.partition(" ")
-            first.setdefault(kind, address)
+            first.setdefault(kind, reachable(address))
         lines = []
         if "PUSH" in first:
             lines.append(_SOCKET.format("PULL", first["PUSH"], "print(s.recv_multipart())"))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal, NotRequired, TypeAlias
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -29,6 +30,9 @@ Frames: TypeAlias = Literal["body", "key,body", "key,headers,body", "raw"]
 SCHEMES = ("tcp", "ipc")
 _ADDRESS = re.compile(r"(tcp)://(.+):(\d{1,5}|\*)|(ipc)://(.+)")
 _LAST_PORT = 65_535
+_RESERVED = "amq."
+_EXCHANGES = ("amq.direct", "amq.fanout", "amq.topic", "amq.headers")
+_MOST_NAME_BYTES = 255
 
 
 def _as_list(value: object) -> object:
@@ -47,11 +51,33 @@ _Address: TypeAlias = Annotated[str, BeforeValidator(lambda value: _check_addres
 Addresses: TypeAlias = Annotated[list[_Address], BeforeValidator(_as_list)]
 
 
+def _check_queue(name: str) -> str:
+    if name.startswith(_RESERVED):
+        raise ValueError(f"must not begin with {_RESERVED!r}: such names are reserved")
+    return _check_length(name)
+
+
+def _check_exchange(name: str) -> str:
+    if name.startswith(_RESERVED) and name not in _EXCHANGES:
+        raise ValueError(f"must not begin with {_RESERVED!r}: such names are reserved; there are {_words(_EXCHANGES)}")
+    return _check_length(name)
+
+
+def _check_length(name: str) -> str:
+    if len(name.encode()) > _MOST_NAME_BYTES:
+        raise ValueError(f"must have at most {_MOST_NAME_BYTES} bytes")
+    return name
+
+
+_Queue: TypeAlias = Annotated[str, AfterValidator(_check_queue)]
+_Exchange: TypeAlias = Annotated[str, AfterValidator(_check_exchange)]
+
+
 @with_config(ConfigDict(extra="forbid", strict=True))
 class BindingTable(TypedDict):
     """A binding that an endpoint makes for its queue."""
 
-    exchange: str
+    exchange: _Exchange
     key: NotRequired[str]
     arguments: NotRequired[dict[str, Any]]
 
@@ -87,7 +113,7 @@ class PullEndpoint(Endpoint):
     """A PULL socket: what plain PUSH peers send is published."""
 
     socket: Literal["PULL"] = Field(default="PULL", description="The kind of socket.")
-    exchange: str = Field(
+    exchange: _Exchange = Field(
         default="amq.topic", description="Where messages are published; a durable topic exchange is made if it is missing."
     )
     exchange_type: Literal["direct", "fanout", "topic", "headers"] | None = Field(
@@ -120,7 +146,9 @@ class PushEndpoint(Endpoint):
     """A PUSH socket: a queue's messages go to plain PULL peers, in turns."""
 
     socket: Literal["PUSH"] = Field(default="PUSH", description="The kind of socket.")
-    queue: str = Field(default="zeromq.push", min_length=1, description="Whose messages are sent; made, durable, if it is missing.")
+    queue: _Queue = Field(
+        default="zeromq.push", min_length=1, description="Whose messages are sent; made, durable, if it is missing."
+    )
     queue_arguments: dict[str, Any] = Field(
         default={}, description="With which arguments the queue is declared: x-max-length, x-max-length-bytes, x-overflow."
     )

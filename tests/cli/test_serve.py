@@ -33,7 +33,7 @@ def test_it_says_listeners_version_data_directory_durability_hints_and_ready(tid
     assert lines[1].startswith(f"tidegate {gateway.__version__} (")
     assert lines[2] == f"data directory {tmp_path / 'tidegate-data'}"
     assert lines[3].startswith("durability ")
-    assert any(line.startswith("tidegate pub -h 127.0.0.1 -p ") for line in lines[4:-1])
+    assert any(re.match(r"(/\S+/)?tidegate pub -h 127\.0\.0\.1 -p ", line) for line in lines[4:-1])
     connected(lines).close()
 
 

@@ -119,7 +119,7 @@ def test_front_ends_beyond_loopback_decide_whether_the_setting_is_needed(log):
     with pytest.raises(ConfigError, match=r"security\.anonymous is not set"):
         prepare(load(overrides=['frontend.mqtt.listen=["tcp://0.0.0.0:0"]']), Host(log))
     assert prepare(load(), Host(log))
-    assert not prepare(load(overrides=["security.anonymous=false"]), Host(log))
+    assert not prepare(load(overrides=["security.anonymous=false", "frontend.zeromq.enabled=false"]), Host(log))
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_front_ends_beyond_loopback_decide_whether_the_setting_is_needed(log):
         (ListenError("x"), Exit.PORT_TAKEN),
         (JournalUnwritable("x"), Exit.UNWRITABLE),
         (JournalLocked("x"), Exit.LOCKED),
-        (JournalError("x"), Exit.FAILED),
+        (JournalError("x"), Exit.JOURNAL),
         (GatewayError("x"), Exit.FAILED),
     ],
 )
@@ -138,7 +138,7 @@ def test_errors_of_the_start_have_their_exit_codes(error, code):
 
 
 def test_the_exit_codes_are_those_that_scripts_know():
-    assert [code.value for code in Exit] == [0, 1, 2, 69, 73, 75]
+    assert [code.value for code in Exit] == [0, 1, 2, 69, 73, 74, 75]
 
 
 class Unreadable(MemoryJournal):

@@ -103,7 +103,7 @@ def configured(log, points, *overrides):
 
 def test_a_front_end_that_is_not_bundled_runs_only_if_the_configuration_names_it(install, log):
     points = install("toy")
-    assert configured(log, points).services["toy"].state is State.DISABLED
+    assert configured(log, points).services["toy"].state is State.UNNAMED
     assert configured(log, points, "frontend.toy.enabled=false").services["toy"].state is State.DISABLED
     assert configured(log, points, "frontend.toy={}").services["toy"].state is State.CONFIGURED
 

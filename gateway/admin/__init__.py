@@ -1,1 +1,0 @@
-"""What can be seen and done from outside?"""

@@ -1,1 +1,0 @@
-"""What helps authors of front-ends to test them?"""
