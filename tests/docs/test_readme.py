@@ -1,5 +1,6 @@
 """Does the README do what it says? Its blocks are run, with free ports in place of the standard ones."""
 
+import contextlib
 import re
 import shutil
 import socket
@@ -127,41 +128,77 @@ def install(directory):
     assert 'lines = "lines"' in README
 
 
-def test_the_front_end_of_the_readme_joins_mqtt_s_topics(tmp_path, monkeypatch):
-    mqtt = pytest.importorskip("paho.mqtt.publish")
+LINES = textwrap.dedent("""\
+    [frontend.mqtt]
+    listen = ["tcp://127.0.0.1:0"]
+
+    [frontend.zeromq]
+    enabled = false
+
+    [frontend.lines]
+    listen = ["tcp://127.0.0.1:0"]
+""")
+
+
+@pytest.fixture
+def with_lines(tmp_path, monkeypatch):
+    """A broker with the README's front-end."""
     install(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    configuration = textwrap.dedent("""\
-        [frontend.mqtt]
-        listen = ["tcp://127.0.0.1:0"]
+    with LiveBroker(tmp_path, LINES) as live:
+        yield live
 
-        [frontend.zeromq]
-        enabled = false
 
-        [frontend.lines]
-        listen = ["tcp://127.0.0.1:0"]
-    """)
-    with LiveBroker(tmp_path, configuration) as broker:
-        host, port = broker.mqtt.split(":")
-        peer = socket.create_connection(broker.where("lines"), timeout=10)
-        with peer, peer.makefile("rw", newline="\n") as stream:
+def said_until_the_end(broker, data):
+    """What the front-end says to so many bytes, until one of both has closed the connection."""
+    with socket.create_connection(broker.where("lines"), timeout=10) as peer:
+        with contextlib.suppress(ConnectionError):
+            peer.sendall(data)
+            peer.shutdown(socket.SHUT_WR)
+        said = b""
+        with contextlib.suppress(ConnectionError):
+            while data := peer.recv(65_536):
+                said += data
+        return said
 
-            def ask(line):
-                stream.write(line + "\n")
-                stream.flush()
-                return stream.readline().rstrip("\n")
 
-            assert ask("BIND readings plant.#") == "OK"
-            assert ask("TAKE readings") == "EMPTY"
-            assert ask("PUT plant.3 from lines") == "OK"
-            mqtt.single("plant/3", "from mqtt", qos=1, hostname=host, port=int(port))
-            assert ask("TAKE readings") == "MESSAGE from lines"
-            assert ask("DONE") == "OK"
-            assert ask("TAKE readings") == "MESSAGE from mqtt"
-            assert ask("TAKE nothing").startswith("NO ")
-            assert ask("DANCE") == "NO what?"
-        again = socket.create_connection(broker.where("lines"), timeout=10)
-        with again, again.makefile("rw", newline="\n") as stream:
-            stream.write("TAKE readings\n")
+def test_a_line_without_an_end_closes_its_connection_only(with_lines):
+    assert said_until_the_end(with_lines, b"PUT plant.3 " + b"x" * 1_500_000 + b"\n") == b""
+    assert "a line that does not end" in (with_lines.directory / "broker.log").read_text()
+    assert said_until_the_end(with_lines, b"PUT plant.3 " + b"x" * 900_000 + b"\n") == b"OK\n"
+
+
+def test_bytes_that_are_no_text_are_told(with_lines):
+    said = said_until_the_end(with_lines, b"PUT plant.3 \xff\nPUT plant.3 x\nBIND\nPUT\n\n").split(b"\n")
+    assert said[0].startswith(b"NO 'utf-8' codec")
+    assert said[1] == b"OK"
+    assert said[4:] == [b"NO what?", b""]
+    assert "Traceback" not in (with_lines.directory / "broker.log").read_text()
+
+
+def test_the_front_end_of_the_readme_joins_mqtt_s_topics(with_lines):
+    mqtt = pytest.importorskip("paho.mqtt.publish")
+    broker = with_lines
+    host, port = broker.mqtt.split(":")
+    peer = socket.create_connection(broker.where("lines"), timeout=10)
+    with peer, peer.makefile("rw", newline="\n") as stream:
+
+        def ask(line):
+            stream.write(line + "\n")
             stream.flush()
-            assert stream.readline() == "MESSAGE from mqtt\n", "it was not DONE, so it is there again"
+            return stream.readline().rstrip("\n")
+
+        assert ask("BIND readings plant.#") == "OK"
+        assert ask("TAKE readings") == "EMPTY"
+        assert ask("PUT plant.3 from lines") == "OK"
+        mqtt.single("plant/3", "from mqtt", qos=1, hostname=host, port=int(port))
+        assert ask("TAKE readings") == "MESSAGE from lines"
+        assert ask("DONE") == "OK"
+        assert ask("TAKE readings") == "MESSAGE from mqtt"
+        assert ask("TAKE nothing").startswith("NO ")
+        assert ask("DANCE") == "NO what?"
+    again = socket.create_connection(broker.where("lines"), timeout=10)
+    with again, again.makefile("rw", newline="\n") as stream:
+        stream.write("TAKE readings\n")
+        stream.flush()
+        assert stream.readline() == "MESSAGE from mqtt\n", "it was not DONE, so it is there again"
