@@ -14,6 +14,7 @@ import pytest
 
 from gateway.cli.demo import run as running
 from gateway.cli.demo.children import Child
+from gateway.cli.demo.reports import PAUSE, RESUME
 from gateway.cli.demo.run import Plan, run_demo
 
 TIDEGATE = str(Path(sys.executable).with_name("tidegate"))
@@ -63,11 +64,14 @@ def test_a_short_demo_loses_nothing_and_leaves_nothing_behind(marked, tmp_path):
     process = demo(marked)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 0, out
-    table = {words[0]: int(words[1]) for line in out.splitlines() if len(words := line.split()) == 2 and words[1].isdigit()}
-    assert set(table) == {"confirmed", "delivered", "lost", "duplicated", "redelivered"}
+    table = {name: int(count) for name, count in re.findall(r"^(\w[a-z ]+?) +(\d+)$", out, re.MULTILINE)}
+    assert set(table) == {"confirmed", "delivered", "lost", "duplicated", "redelivered", "waiting at the kill", "from disk"}
     assert table["confirmed"] > 100
     assert table["delivered"] >= table["confirmed"]
     assert table["lost"] == 0
+    assert table["waiting at the kill"] > 50
+    assert table["from disk"] == table["waiting at the kill"]
+    assert f"{table['waiting at the kill']} wait in the queue" in out
     assert "killed with SIGKILL" in out
     assert list(tmp_path.iterdir()) == []
     assert ends(marked, 0)
@@ -103,7 +107,7 @@ def test_with_a_journal_that_keeps_nothing_the_demo_fails(monkeypatch, capsys):
 def test_without_amqtt_the_demo_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert run_demo(Plan()) == 2
-    assert "pip install 'tidegate[demo]'" in capsys.readouterr().err
+    assert "In a checkout: pip install '.[demo]'" in capsys.readouterr().err
 
 
 def test_a_child_that_does_not_end_when_asked_is_killed(tmp_path):
@@ -136,3 +140,21 @@ def test_a_broker_that_does_not_start_is_told_with_its_own_words(tmp_path):
     broker.mqtt = "tcp://nonsense"
     with pytest.raises(running.DemoFailed, match=r"(?s)ended with status 2.*frontend\.mqtt"):
         broker.start()
+
+
+def test_a_child_does_what_it_is_told_in_the_order_in_which_it_is_told(tmp_path):
+    obedient = tmp_path / "obedient.py"
+    obedient.write_text(
+        "import time\nfrom gateway.cli.demo.reports import PAUSE, RESUME, watch_parent\n"
+        "say = lambda word: print(word, flush=True)\n"
+        "watch_parent({PAUSE: lambda: say('pause'), RESUME: lambda: say('resume')})\ntime.sleep(60)\n"
+    )
+    lines = []
+    with Child("obedient", "obedient", [], tmp_path, lines.append) as child:
+        for order in (PAUSE, b"dance", RESUME, PAUSE):
+            child.tell(order)
+        deadline = time.monotonic() + 10
+        while len(lines) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert lines == ["pause", "resume", "pause"]
+    child.tell(PAUSE)  # it has ended: nothing happens

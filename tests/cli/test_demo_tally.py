@@ -38,6 +38,20 @@ def test_what_was_delivered_without_a_confirm_is_no_loss_and_makes_up_for_none()
     assert (result.lost, result.unconfirmed, result.exit_status) == (("a",), 1, 1)
 
 
+def test_what_waited_when_the_broker_was_killed_can_come_from_the_disk_alone():
+    progress = Progress()
+    progress.confirm(["a", "b", "c"])
+    progress.worked_on(["a", "early"], 0, 0)
+    progress.killed()
+    progress.confirm(["d"])
+    progress.worked_on(["b", "d"], 0, 0)
+    result = progress.result()
+    assert (result.waiting, result.from_disk, result.lost) == (2, 1, ("c",))
+    progress.worked_on(["c"], 0, 0)
+    assert (progress.result().waiting, progress.result().from_disk) == (2, 2)
+    assert verdict(progress.result()).endswith("2 of them waited in the queue when the broker was killed: all from disk.")
+
+
 @given(NAMES, NAMES)
 def test_lost_is_exactly_what_was_confirmed_and_never_worked_on(confirmed, worked):
     result = tally(confirmed, Counter(worked))
@@ -54,12 +68,14 @@ def test_progress_adds_up_what_the_processes_report(capsys):
     assert progress.missing == 0
     assert (progress.redelivered, progress.nacked, progress.result().duplicated) == (2, 1, 1)
     PlainView().conclude(progress, progress.result())
-    assert [line.split() for line in capsys.readouterr().out.splitlines()[:5]] == [
+    assert [line.split() for line in capsys.readouterr().out.splitlines()[:7]] == [
         ["confirmed", "2"],
         ["delivered", "2"],
         ["lost", "0"],
         ["duplicated", "1"],
         ["redelivered", "2"],
+        ["waiting", "at", "the", "kill", "0"],
+        ["from", "disk", "0"],
     ]
 
 

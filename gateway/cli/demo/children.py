@@ -12,8 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from gateway.cli.demo.reports import STOP
-
 _END_S = 3.0
 _LINES_OF_COMPLAINT = 12
 
@@ -74,11 +72,11 @@ class Child:
         lines = self._complaints.read_text(errors="replace").splitlines()
         return "\n".join(lines[-_LINES_OF_COMPLAINT:])
 
-    def ask_to_stop(self) -> None:
-        """Ask it to finish what it has begun and to end."""
+    def tell(self, order: bytes) -> None:
+        """Give it an order (`gateway.cli.demo.reports`); nothing happens if it has ended."""
         assert self._process.stdin is not None
-        with contextlib.suppress(OSError):
-            os.write(self._process.stdin.fileno(), STOP)
+        with contextlib.suppress(OSError, ValueError):  # the other end is closed, or ours
+            os.write(self._process.stdin.fileno(), order + b"\n")
 
     def kill(self) -> None:
         """End it as a power cut would: SIGKILL."""

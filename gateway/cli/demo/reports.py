@@ -1,7 +1,7 @@
 """How do the demo's processes tell their parent what they did, and how do they learn that it is gone?
 
-One JSON object per line on standard output. A child ends when its standard input ends: so no child outlives its parent, even if
-the parent is killed.
+One JSON object per line on standard output; orders come as lines on standard input. A child ends when its standard input
+ends: so no child outlives its parent, even if the parent is killed.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-STOP = b"stop\n"
+STOP, PAUSE, RESUME = b"stop", b"pause", b"resume"
+_NO_ORDERS: Mapping[bytes, Callable[[], None]] = {}
 
 
 def report(**values: Any) -> None:
@@ -22,13 +23,16 @@ def report(**values: Any) -> None:
     sys.stdout.flush()
 
 
-def watch_parent(on_stop: Callable[[], None] = lambda: None) -> None:
-    """Call `on_stop` (in a thread of its own) when the parent asks for it; end this process when the parent is gone."""
+def watch_parent(orders: Mapping[bytes, Callable[[], None]] = _NO_ORDERS) -> None:
+    """Do (in a thread of its own) what the parent orders; end this process when the parent is gone."""
 
     def watch() -> None:
+        rest = b""
         while data := os.read(0, 64):  # not sys.stdin: its lock would be held while the interpreter ends
-            if STOP in data:
-                on_stop()
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                if line in orders:
+                    orders[line]()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -12,11 +12,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
 
 from gateway.cli.demo.children import Child
+from gateway.cli.demo.reports import PAUSE, RESUME, STOP
 from gateway.cli.demo.tally import Progress
 from gateway.cli.demo.view import View, make_view
 from gateway.client import Client, ClientError
@@ -27,6 +29,7 @@ _START_S = 15.0
 _FINISH_S = 12.0
 _DRAIN_S = 10.0
 _TICK_S = 0.1
+_PAUSE_S = 1.0
 _USAGE_ERROR = 2
 _TERMINATED = 143
 
@@ -119,6 +122,7 @@ class Demo:
         self._process: Child | None = None
         self._sensors: Child | None = None
         self._workers: list[Child] = []
+        self._resting: set[str] = set()
         self._done = threading.Event()
 
     def run(self) -> None:
@@ -131,9 +135,13 @@ class Demo:
             self._start_broker()
             self._prepare()
             self._start_peers()
-            self._watch_for(self.plan.seconds / 2)
+            pause = min(_PAUSE_S, self.plan.seconds / 4)
+            self._watch_for(self.plan.seconds / 2 - pause)
+            self._pause_workers()
+            self._watch_for(pause)
             self._kill_broker()
             self._start_broker()
+            self._tell_workers(RESUME)
             self._watch_for(self.plan.seconds / 2)
             self._finish()
 
@@ -146,10 +154,21 @@ class Demo:
         assert self._process is not None
         pid = self._process.pid
         self._process.kill()
+        self.progress.killed()
         self.progress.broker = "killed"
         self.progress.depth = None
-        self.progress.note(f"broker killed with SIGKILL (pid {pid}), {len(self.progress.confirmed)} messages confirmed so far")
+        confirmed, waiting = len(self.progress.confirmed), len(self.progress.waiting)
+        self.progress.note(f"broker killed with SIGKILL (pid {pid}); of {confirmed} confirmed messages {waiting} wait in the queue")
         self._show()
+
+    def _pause_workers(self) -> None:
+        self.progress.note("workers pause, sensors go on: a backlog grows in the queue")
+        self._tell_workers(PAUSE)
+        self._watch_until(lambda: len(self._resting) == self.plan.workers, _START_S, "the workers did not pause")
+
+    def _tell_workers(self, order: bytes) -> None:
+        for worker in self._workers:
+            worker.tell(order)
 
     def _prepare(self) -> None:
         with Client(self._broker.router, timeout=_START_S) as client:
@@ -159,7 +178,8 @@ class Demo:
     def _start_peers(self) -> None:
         for n in range(1, self.plan.workers + 1):
             arguments = [self._broker.router, QUEUE]
-            worker = Child(f"worker-{n}", "gateway.cli.demo.worker", arguments, self._directory, self._hear_worker)
+            name = f"worker-{n}"
+            worker = Child(name, "gateway.cli.demo.worker", arguments, self._directory, partial(self._hear_worker, name))
             self._workers.append(self._children.enter_context(worker))
         arguments = [self._broker.mqtt.replace("tcp://", "mqtt://"), str(self.plan.sensors)]
         sensors = Child("sensors", "gateway.cli.demo.sensors", arguments, self._directory, self._hear_sensors)
@@ -173,9 +193,11 @@ class Demo:
     def _hear_sensors(self, line: str) -> None:
         self.progress.confirm(json.loads(line)["confirmed"])
 
-    def _hear_worker(self, line: str) -> None:
+    def _hear_worker(self, name: str, line: str) -> None:
         told = json.loads(line)
         self.progress.worked_on(told["worked"], told["redelivered"], told["nacked"])
+        if told["resting"]:
+            self._resting.add(name)
 
     def _measure_depth(self) -> None:
         while not self._done.is_set():
@@ -186,14 +208,13 @@ class Demo:
 
     def _finish(self) -> None:
         assert self._sensors is not None
-        self._sensors.ask_to_stop()
+        self._sensors.tell(STOP)
         self._watch_until(lambda: self._sensors is None or self._sensors.status is not None, _FINISH_S, "the sensors did not end")
         self._sensors.wait(1.0)
         self.progress.note("sensors have stopped; the workers take what is left")
         with contextlib.suppress(DemoFailed):  # what is missing then is lost, and the table says so
             self._watch_until(lambda: not self.progress.missing, _DRAIN_S, "")
-        for worker in self._workers:
-            worker.ask_to_stop()
+        self._tell_workers(STOP)
         for worker in self._workers:
             worker.wait(3.0)
         self._show()
@@ -224,7 +245,7 @@ def run_demo(plan: Plan) -> int:
     """Run the demo on this terminal and return the exit status."""
     if importlib.util.find_spec("amqtt") is None:
         sys.stderr.write(
-            "tidegate demo: its sensors use amqtt's MQTT client, which is not installed: pip install 'tidegate[demo]'\n"
+            "tidegate demo: its sensors use amqtt's MQTT client, which is not installed. In a checkout: pip install '.[demo]'\n"
         )
         return _USAGE_ERROR
     _end_on_sigterm()

@@ -15,7 +15,7 @@ from typing import Any
 
 from amqtt.client import MQTTClient  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
-from gateway.cli.demo.reports import report, watch_parent
+from gateway.cli.demo.reports import STOP, report, watch_parent
 
 _PAUSE_S = 0.005
 _PUBACK_S = 5.0
@@ -102,7 +102,7 @@ async def run_sensors(uri: str, count: int) -> None:
     def stop() -> None:
         loop.call_soon_threadsafe(stopping.set)
 
-    watch_parent(stop)
+    watch_parent({STOP: stop})
     confirmed: list[str] = []
     reporter = asyncio.ensure_future(_report_regularly(confirmed))
     sensors = [asyncio.ensure_future(Sensor(f"s{n}", uri, confirmed).run(stopping)) for n in range(count)]

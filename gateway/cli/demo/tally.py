@@ -18,6 +18,8 @@ class Result:
         lost: identifiers that were confirmed and that no worker got.
         duplicated: identifiers that workers worked on more than once.
         unconfirmed: identifiers that were delivered although their PUBACK never came (no promise was made, none is broken).
+        waiting: identifiers that were confirmed and not worked on yet when the broker was killed.
+        from_disk: those of them that a worker got from the next broker.
     """
 
     confirmed: int
@@ -25,6 +27,8 @@ class Result:
     lost: tuple[str, ...]
     duplicated: int
     unconfirmed: int
+    waiting: int = 0
+    from_disk: int = 0
 
     @property
     def exit_status(self) -> int:
@@ -32,12 +36,13 @@ class Result:
         return 0 if self.confirmed and not self.lost else 1
 
 
-def tally(confirmed: Collection[str], worked: Mapping[str, int]) -> Result:
+def tally(confirmed: Collection[str], worked: Mapping[str, int], waiting: Collection[str] = ()) -> Result:
     """Compare what was confirmed to the sensors with what the workers got.
 
     Args:
         confirmed: identifiers whose PUBACK came.
         worked: how often each identifier was worked on.
+        waiting: which ones only the disk had when the broker was killed.
     """
     promised = set(confirmed)
     return Result(
@@ -46,6 +51,8 @@ def tally(confirmed: Collection[str], worked: Mapping[str, int]) -> Result:
         lost=tuple(sorted(promised - worked.keys())),
         duplicated=sum(1 for times in worked.values() if times > 1),
         unconfirmed=len(worked.keys() - promised),
+        waiting=len(waiting),
+        from_disk=sum(1 for identifier in waiting if identifier in worked),
     )
 
 
@@ -55,6 +62,7 @@ class Progress:
     def __init__(self) -> None:
         self.confirmed: set[str] = set()
         self.worked: Counter[str] = Counter()
+        self.waiting: frozenset[str] = frozenset()
         self.redelivered = 0
         self.nacked = 0
         self.depth: int | None = None
@@ -78,6 +86,11 @@ class Progress:
         """Remember something for the picture."""
         self.events.append(event)
 
+    def killed(self) -> None:
+        """Remember what waits: no worker has worked on it, and its broker is gone, so that it can come from the disk alone."""
+        with self._lock:
+            self.waiting = frozenset(self.confirmed.difference(self.worked))
+
     @property
     def missing(self) -> int:
         """Confirmed and not worked on yet."""
@@ -87,4 +100,4 @@ class Progress:
     def result(self) -> Result:
         """Return the tally as it stands."""
         with self._lock:
-            return tally(self.confirmed, self.worked)
+            return tally(self.confirmed, self.worked, self.waiting)

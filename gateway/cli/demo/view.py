@@ -115,11 +115,12 @@ class LiveView:
         """Print the final table."""
         self._live.stop()
         table = Table(title="After one broker kill (SIGKILL)", title_justify="left")
-        for column in ("confirmed", "delivered", "lost", "duplicated", "redelivered"):
+        for column in ("confirmed", "delivered", "lost", "duplicated", "redelivered", "waiting at the kill", "from disk"):
             table.add_column(column, justify="right")
         lost = f"[bold {'red' if result.lost else 'green'}]{len(result.lost):,}[/]"
         counts = (f"{n:,}" for n in (result.confirmed, result.delivered))
-        table.add_row(*counts, lost, f"{result.duplicated:,}", f"{progress.redelivered:,}")
+        others = (f"{n:,}" for n in (result.duplicated, progress.redelivered, result.waiting, result.from_disk))
+        table.add_row(*counts, lost, *others)
         self._console.print(table)
         self._console.print(verdict(result), highlight=False)
 
@@ -167,9 +168,11 @@ class PlainView:
             "lost": len(result.lost),
             "duplicated": result.duplicated,
             "redelivered": progress.redelivered,
+            "waiting at the kill": result.waiting,
+            "from disk": result.from_disk,
         }
         for name, count in rows.items():
-            self.say(f"{name:12}{count:>10}")
+            self.say(f"{name:20}{count:>10}")
         self.say(verdict(result))
 
 
@@ -179,7 +182,10 @@ def verdict(result: Result) -> str:
         return "Nothing was confirmed, so nothing is shown."
     if result.lost:
         return f"{len(result.lost)} confirmed messages were LOST, for instance {', '.join(result.lost[:5])}."
-    return "Every confirmed message was delivered."
+    backlog = (
+        f" {result.waiting:,} of them waited in the queue when the broker was killed: all from disk." if result.waiting else ""
+    )
+    return "Every confirmed message was delivered." + backlog
 
 
 def make_view(seconds: float) -> LiveView | PlainView:

@@ -8,7 +8,7 @@ import threading
 import time
 import zlib
 
-from gateway.cli.demo.reports import report, watch_parent
+from gateway.cli.demo.reports import PAUSE, RESUME, STOP, report, watch_parent
 from gateway.client import Client, ClientError, Delivery
 
 _CREDIT = 50
@@ -23,6 +23,7 @@ class Work:
         self.worked: list[str] = []
         self.redelivered = 0
         self.nacked = 0
+        self.resting = False
         self._told = time.monotonic()
 
     def take(self, delivery: Delivery) -> None:
@@ -39,21 +40,23 @@ class Work:
     def tell(self, *, now: bool = False) -> None:
         """Report from time to time."""
         if now or time.monotonic() - self._told >= _REPORT_S:
-            report(worked=self.worked, redelivered=self.redelivered, nacked=self.nacked)
+            report(worked=self.worked, redelivered=self.redelivered, nacked=self.nacked, resting=self.resting)
             self.worked, self.redelivered, self.nacked = [], 0, 0
             self._told = time.monotonic()
 
 
 def run_worker(address: str, queue: str) -> None:
-    """Work until the parent says stop."""
-    stopping = threading.Event()
-    watch_parent(stopping.set)
+    """Work until the parent says stop, but not while it says pause."""
+    stopping, pausing = threading.Event(), threading.Event()
+    watch_parent({STOP: stopping.set, PAUSE: pausing.set, RESUME: pausing.clear})
     work = Work()
     with Client(address, heartbeat_ms=1000) as client:
         consumer = client.consume(queue, credit=_CREDIT)
         while not stopping.is_set():
-            delivery = consumer.receive(_REPORT_S)
-            if delivery is not None:
+            work.resting = pausing.is_set()
+            if work.resting:
+                client.poll(_REPORT_S)
+            elif (delivery := consumer.receive(_REPORT_S)) is not None:
                 work.take(delivery)
             work.tell()
     work.tell(now=True)
