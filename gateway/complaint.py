@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, get_args
 
@@ -12,6 +14,7 @@ from gateway.errors import ConfigError
 
 Path = tuple[str, ...]
 Location = tuple[str | int, ...]
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -84,7 +87,9 @@ def _line(item: Any, model: type[BaseModel], origin: Origin, at: Path, also: Seq
     if item["type"] == "extra_forbidden":
         return _unknown(path, model, parents, origin, also if len(location) == 1 else ())
     key = _names(path)
-    given = "" if item["type"] == "missing" else _given(item["input"], plain=origin.was_plain(key))
+    given = (
+        "" if item["type"] == "missing" else _given(item["input"], plain=item["type"] not in _ABOUT_TEXT and origin.was_plain(key))
+    )
     return f"{origin.says(key)}: {_dotted(path)}{given} {_message(item)}"
 
 
@@ -93,7 +98,7 @@ def _unknown(path: Location, model: type[BaseModel], parents: list[type[BaseMode
     allowed = [*also, *(key for candidate in parents for key in _keys(candidate))]
     elsewhere = [] if parent else [_dotted(known) for known in _known(model) if known[-1] == path[-1]]
     near = difflib.get_close_matches(str(path[-1]), allowed, n=1) or elsewhere[:1]
-    hint = f"; did you mean {_join(parent, near[0])}?" if near else "."
+    hint = f"; did you mean {f'{parent}.' if parent else ''}{near[0]}?" if near else "."
     text = f"{origin.says(_names(path))}: {_dotted(path)} is no setting{hint}"
     return f"{text} Allowed{' in ' + parent if parent else ''}: {', '.join(dict.fromkeys(allowed))}" if allowed else text
 
@@ -114,6 +119,9 @@ _MESSAGES = {
     "recursion_loop": "must not contain itself",
 }
 
+
+_ABOUT_TEXT = ("value_error", "literal_error", "string_too_short", "string_too_long")
+"""What is wrong with a string that was to be one."""
 
 _COUNTED = {
     "too_short": ("element", "elements"),
@@ -212,4 +220,5 @@ def _dotted(path: Location) -> str:
 
 
 def _join(parent: str, key: str) -> str:
+    key = key if _BARE.fullmatch(key) else json.dumps(key, ensure_ascii=False)
     return f"{parent}.{key}" if parent else key

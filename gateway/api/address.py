@@ -5,10 +5,10 @@ from __future__ import annotations
 import ipaddress
 import re
 
-_TCP = re.compile(r"tcp://(?:\[([^\[\]\s]+)\]|([^\[\]\s:/?#@]+)):([0-9]{1,5})")
+_TCP = re.compile(r"tcp://(?:\[([^\[\]\s]+)\]|([\w.-]+)):([0-9]{1,5})")
 _NUMBERS = re.compile(r"[0-9.]+")
 _LAST_PORT = 65_535
-_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "*": "127.0.0.1"}  # noqa: S104 - nothing is bound here
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound here
 
 
 def tcp_address(address: str) -> tuple[str, int]:
@@ -29,6 +29,8 @@ def _can_be(ipv6: str | None, name: str) -> bool:
             ipaddress.IPv6Address(ipv6)
         elif _NUMBERS.fullmatch(name):
             ipaddress.IPv4Address(name)
+        else:
+            name.encode("idna")  # as the resolver will: no empty label, none that is too long
     except ValueError:
         return False
     return True

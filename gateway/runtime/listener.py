@@ -166,7 +166,10 @@ def _bind(address: str, setting: str, name: str) -> socket.socket:
     try:
         infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:  # the network's answer of today, not the configuration
-        raise ListenError(f"{setting}: {address!r}: {error.strerror}") from None
+        raise ListenError(
+            f"{setting}: {address!r} can't be listened on: {error.strerror}; "
+            f"choose another address, or switch it off by frontend.{name}.enabled = false"
+        ) from None
     family, _, _, _, where = infos[0]
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:

@@ -93,5 +93,6 @@ def check_standing(authentication: Authentication, standing: Sequence[Credential
         instead = " and ".join(f"frontend.{name}.enabled = false" for name in refused)
         raise origin.complaint(
             ("security", "anonymous"),
-            f"= false lets nobody in, and these can't ask their peers who they are: {where}. Write {instead}, or anonymous = true",
+            f"= false lets nobody in, and these can't ask their peers who they are: {where}. "
+            f"Write {instead}, or security.anonymous = true",
         )

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+import shlex
 import signal
 import socket
+import sqlite3
 import stat
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 import gateway
 
-from .conftest import LONGEST_S
+from .conftest import LONGEST_S, TIDEGATE
 
 LOCAL = 'frontend.mqtt.listen=["tcp://127.0.0.1:0"]'
 NO_ZEROMQ = "frontend.zeromq.enabled=false"
@@ -127,7 +130,69 @@ def test_a_data_directory_that_can_not_be_written_ends_with_73(said, tmp_path):
     code, _, errors = said("serve", *ALONE, "--data-dir", tmp_path / "file/data")
     assert code == 73
     assert str(tmp_path / "file") in errors
+    assert "--data-dir or broker.data_dir" in errors
     assert "Traceback" not in errors
+
+
+def no_database(path: Path) -> None:
+    path.write_text("no database " * 100)
+
+
+def of_another_program(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE mine (x)")
+
+
+@pytest.mark.parametrize("make", [no_database, of_another_program])
+def test_a_journal_that_is_none_ends_with_74_and_is_named(said, tmp_path, make):
+    (tmp_path / "tidegate-data").mkdir(mode=0o700)
+    journal = tmp_path / "tidegate-data/journal.db"
+    make(journal)
+    code, output, errors = said("serve", *ALONE)
+    assert (code, output) == (74, "")
+    assert str(journal) in errors
+    assert "Traceback" not in errors
+
+
+def test_a_journal_of_a_newer_version_ends_with_74(said, tidegate, tmp_path):
+    first = tidegate("serve", *ALONE)
+    first.lines_until("ready")
+    first.signal(signal.SIGTERM)
+    first.ends()
+    with closing(sqlite3.connect(tmp_path / "tidegate-data/journal.db")) as database:
+        database.execute("PRAGMA user_version = 99")
+    code, _, errors = said("serve", *ALONE)
+    assert code == 74
+    assert "newer version" in errors
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o755, True), (0o700, False)])
+def test_a_data_directory_that_others_can_read_is_warned_of(tidegate, tmp_path, mode, warned):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data").chmod(mode)
+    broker = tidegate("serve", *ALONE, "--data-dir", "data")
+    broker.lines_until("ready")
+    assert ("open to other users" in broker.errors) is warned
+
+
+def test_one_address_needs_no_list_and_lines_to_paste_lead_to_this_machine(tidegate):
+    options = ("--set", "frontend.mqtt.listen=tcp://0.0.0.0:0", "--set", "security.anonymous=true", "--set", NO_ZEROMQ)
+    lines = tidegate("serve", *options).lines_until("ready")
+    assert lines[0].startswith("listening mqtt tcp://0.0.0.0:")
+    assert any(" sub -h 127.0.0.1 -p " in line for line in lines)
+    assert not any("0.0.0.0" in line for line in lines[1:])
+
+
+def test_lines_to_paste_name_a_program_that_is_there(tidegate):
+    broker = tidegate("serve", *ALONE, environment={"PATH": "/nowhere"})
+    (line,) = [line for line in broker.lines_until("ready") if " pub -h " in line]
+    program = shlex.split(line)[0]
+    assert program == TIDEGATE
+
+
+def test_lines_to_paste_are_short_where_the_program_is_on_the_path(tidegate):
+    broker = tidegate("serve", *ALONE, environment={"PATH": str(Path(TIDEGATE).parent)})
+    assert any(line.startswith("tidegate pub -h ") for line in broker.lines_until("ready"))
 
 
 def test_an_address_that_is_none_ends_with_2(said):

@@ -132,6 +132,10 @@ def test_every_mistake_is_told_at_once(write):
         ("[frontend]\nmqtt = 1", "frontend.mqtt = 1: must be a table"),
         ("[frontend.mqtt]\nenabled = 1", "frontend.mqtt.enabled must be true or false, not 1"),
         ("[admin]\nenabled = true", "admin.enabled is true, but this version has no administration interface"),
+        ('[broker]\ndata_dir = ""', "broker.data_dir = '': must name a directory"),
+        ('[broker]\ndata_dir = "a\\u0000b"', "must name a directory"),
+        ("[broker]\ndata_dir = 3", "broker.data_dir = 3: must be a path, as a string"),
+        ('"broker " = 3', '"broker " is no setting; did you mean broker?'),
         ("[limits", "is not TOML"),
         ("[limits]\nmax_connections = 1\nmax_connections = 2", "is not TOML"),
     ],
@@ -147,6 +151,18 @@ def test_a_plain_string_where_something_else_is_wanted_is_explained():
     assert complaint(overrides=["limits.max_connections=many"]) == (
         "--set: limits.max_connections = 'many' (taken as a plain string, as it is not TOML): must be a whole number"
     )
+
+
+def test_a_string_that_was_to_be_one_is_not_said_to_be_no_toml():
+    assert complaint(overrides=["journal.kind=ram"]) == "--set: journal.kind = 'ram': must be 'sqlite' or 'memory'"
+
+
+def test_an_empty_data_dir_on_the_command_line_is_refused_by_its_name():
+    assert complaint(data_dir="") == "--data-dir: broker.data_dir = '': must name a directory"
+
+
+def test_blanks_around_the_parts_of_a_key_do_not_matter():
+    assert load(overrides=["broker . data_dir =x"]).broker.data_dir == Path("x")
 
 
 @pytest.mark.parametrize("override", ["limits.max_connections", "=1", "limits.=1", ".limits=1", ""])

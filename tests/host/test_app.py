@@ -122,6 +122,50 @@ def test_front_ends_beyond_loopback_decide_whether_the_setting_is_needed(log):
     assert not prepare(load(overrides=["security.anonymous=false", "frontend.zeromq.enabled=false"]), Host(log))
 
 
+def test_a_listener_beyond_this_machine_without_a_word_is_blamed_on_the_file(log, tmp_path):
+    path = tmp_path / "my.toml"
+    path.write_text('[frontend.mqtt]\nlisten = "tcp://0.0.0.0:0"\n')
+    with pytest.raises(ConfigError) as caught:
+        prepare(load(path), Host(log))
+    assert caught.value.text.startswith(f"{path}: security.anonymous is not set, ")
+
+
+def test_endpoints_that_could_let_nobody_in_are_named_with_what_to_write(log):
+    with pytest.raises(ConfigError) as caught:
+        prepare(load(overrides=["security.anonymous=false"]), Host(log))
+    assert caught.value.text.startswith("--set: security.anonymous = false ")
+    assert "frontend.zeromq (pull, push, router). Write frontend.zeromq.enabled = false" in caught.value.text
+
+
+@pytest.mark.parametrize("address", ["tls://127.0.0.1:1883", "tcp://0.0.0.0", "tcp://0.0.0.0:99999"])
+def test_an_address_that_is_none_is_called_so_and_not_one_that_others_could_reach(log, address):
+    with pytest.raises(ConfigError) as caught:
+        prepare(load(overrides=[f"frontend.mqtt.listen={address}"]), Host(log))
+    assert caught.value.text.startswith(f"--set: frontend.mqtt.listen[0] = '{address}': must be an address tcp://HOST:PORT")
+
+
+@pytest.mark.parametrize("listen", ['["tcp://127.0.0.1:4", "tcp://127.0.0.1:4"]', "tcp://127.0.0.1:5570"])
+def test_one_address_can_not_be_used_twice(log, listen):
+    with pytest.raises(ConfigError, match=r"would listen on tcp://127\.0\.0\.1:\d+ (twice|as well as frontend\.)"):
+        prepare(load(overrides=[f"frontend.mqtt.listen={listen}"]), Host(log))
+
+
+def test_any_free_port_can_be_used_more_than_once(log):
+    assert prepare(load(overrides=['frontend.mqtt.listen=["tcp://127.0.0.1:0", "tcp://127.0.0.1:0"]']), Host(log))
+
+
+async def test_lines_to_paste_are_only_there_where_they_can_work(composed, log, autojump_clock):
+    config, host = composed({"a": ""})
+    said = []
+
+    async def stop():
+        await trio.sleep(1)
+
+    await serve(config, host, anonymous=False, log=log, say=said.append, stop=stop)
+    assert said[-1] == "ready"
+    assert not any(line.startswith("nc ") for line in said)
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [
