@@ -19,6 +19,10 @@ class InFlight(Protocol):
         """Its number in the queue."""
 
 
+MOST_REMEMBERED = 5_000
+"""So many identifiers are kept for one absent client. What had them may be gone by then (expired, purged), and nobody tells: were
+all of them in flight for ever, the search for a free one would never end."""
+
 FEW = 100
 """So many absent clients are remembered without asking whether their sessions are still there."""
 
@@ -117,6 +121,8 @@ class Sessions(Generic[L]):
             return
         resend = {delivery.position: packet_id for packet_id, delivery in session.inflight.items() if delivery is not None}
         resend.update(session.resend)
+        if len(resend) > MOST_REMEMBERED:
+            resend = {position: resend[position] for position in sorted(resend)[-MOST_REMEMBERED:]}
         if resend:
             self._parked[session.key] = Parked(resend, session.next_id)
         if len(self._parked) > self._many:
