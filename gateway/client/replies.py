@@ -80,7 +80,7 @@ class Confirm(Reply):
         self.body, self.command = b"", ()
 
     def __repr__(self) -> str:
-        state = str(self.error) if self.error else "stored" if self.done else "undecided"
+        state = str(self.error) if self.error else "confirmed" if self.done else "undecided"
         return f"<Confirm of message {self.seq}: {state}>"
 
     def wait(self, timeout: float | None = None) -> None:

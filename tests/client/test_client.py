@@ -106,7 +106,7 @@ def test_a_confirm_says_what_it_is_about_and_what_became_of_it(router):
         stored.wait()
         with pytest.raises(PublishRefused):
             refused.wait()
-        assert repr(stored) == "<Confirm of message 1: stored>"
+        assert repr(stored) == "<Confirm of message 1: confirmed>"
         assert repr(refused).startswith("<Confirm of message 2: 506: the gateway did not store message 2: a queue is full")
 
 

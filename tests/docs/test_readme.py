@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -100,8 +101,6 @@ def test_the_broker_says_at_start_what_the_readme_shows(broker):
 
 def test_the_test_s_endpoints_are_those_that_a_broker_has_without_configuration(tmp_path):
     """The README shows the standard ports; the tests above use free ones. Is it the same otherwise?"""
-    import tomllib
-
     from gateway_zeromq.plugin import tidegate_frontends
 
     (front_end,) = tidegate_frontends()
@@ -116,6 +115,14 @@ def test_the_two_commands_are_targets_of_the_makefile():
     assert commands == ["demo", "test"]
     for command in commands:
         assert re.search(rf"^{command}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", ["README.md", "examples/README.md"])
+def test_what_is_to_be_installed_can_be_installed_from_the_checkout(page):
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = re.findall(r"pip install '([^']+)'", (ROOT / page).read_text())
+    assert named
+    assert set(named) <= {f".[{extra}]" for extra in extras}
 
 
 def install(directory):
