@@ -176,18 +176,18 @@ class Spot:
         for table in settings.bindings:
             key = table.get("key", "")
             key = swap_key(key) if settings.key_syntax == "mqtt" else key
-            with self._conflicts(f"binding of queue {settings.queue!r} to exchange {table['exchange']!r}"):
+            with self._conflicts(f"binding of queue {settings.queue!r} to exchange {table['exchange']!r}", is_there=False):
                 await self._exchange(channel, table["exchange"], None)
                 await channel.outcome(
                     channel.bind(Binding(table["exchange"], settings.queue, key, arguments=table.get("arguments", {})))
                 )
 
     @contextmanager
-    def _conflicts(self, what: str) -> Iterator[None]:
+    def _conflicts(self, what: str, *, is_there: bool = True) -> Iterator[None]:
         try:
             yield
         except GatewayError as error:
-            wrong = "and what exists don't agree on" if isinstance(error, PreconditionFailed) else "can't have its"
+            wrong = "and what exists don't agree on" if is_there and isinstance(error, PreconditionFailed) else "can't have its"
             raise ConfigError(f"{self._who()} ({SETTING}) {wrong} {what}: {error.text}") from error
 
 

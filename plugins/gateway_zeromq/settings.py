@@ -20,7 +20,7 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
-from gateway.api import GatewayError, queue_spec
+from gateway.api import DEFAULT_EXCHANGE, GatewayError, queue_spec
 
 SETTING = "frontend.zeromq.endpoint"
 OFF = "frontend.zeromq.enabled = false"
@@ -77,7 +77,7 @@ _Exchange: TypeAlias = Annotated[str, AfterValidator(_check_exchange)]
 class BindingTable(TypedDict):
     """A binding that an endpoint makes for its queue."""
 
-    exchange: _Exchange
+    exchange: Annotated[_Exchange, Field(min_length=1)]
     key: NotRequired[str]
     arguments: NotRequired[dict[str, Any]]
 
@@ -134,6 +134,12 @@ class PullEndpoint(Endpoint):
         le=1_000_000,
         description="Messages per peer that libzmq takes ahead of the gateway; then it holds back.",
     )
+
+    @model_validator(mode="after")
+    def _check_type(self) -> PullEndpoint:
+        if self.exchange == DEFAULT_EXCHANGE and self.exchange_type is not None:
+            raise ValueError("has exchange_type, but the exchange without a name is what it is: leave it out")
+        return self
 
     @model_validator(mode="after")
     def _check_key(self) -> PullEndpoint:

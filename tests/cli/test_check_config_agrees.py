@@ -19,6 +19,9 @@ CASES = {
     "one address in two front-ends": '[frontend.mqtt]\nlisten = "tcp://127.0.0.1:5558"\n',
     "a reserved name of a queue": NO_MQTT + PUSH.replace('"q"', '"amq.q"'),
     "a reserved name of an exchange": NO_MQTT + PUSH + 'bindings = [{ exchange = "amq.x" }]\n',
+    "a binding to the exchange without a name": NO_MQTT + PUSH + 'bindings = [{ exchange = "" }]\n',
+    "a type for the exchange without a name": NO_MQTT
+    + '[[frontend.zeromq.endpoint]]\nsocket = "PULL"\nbind = "tcp://127.0.0.1:0"\nexchange = ""\nexchange_type = "direct"\n',
     "a data directory without a name": '[broker]\ndata_dir = ""\n',
     "endpoints that can let nobody in": "[security]\nanonymous = false\n" + NO_MQTT + PUSH,
     "an unknown queue argument": NO_MQTT + PUSH + 'queue_arguments = { "x-max-lenght" = 5 }\n',

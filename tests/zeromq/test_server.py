@@ -76,8 +76,10 @@ async def test_an_address_that_is_none_is_a_mistake_in_the_settings():
         (PUSH, ("'out'", "queue 'jobs'", "durable")),
         ({**PUSH, "queue": "other", "queue_arguments": {"x-max-length": 5}}, ("queue 'other'", "x-max-length")),
         ({**PULL, "exchange": "news", "exchange_type": "direct"}, ("'in'", "exchange 'news'", "fanout")),
-        ({**PULL, "exchange": "amq.none"}, ("exchange 'amq.none'",)),
-        ({**PUSH, "queue": "third", "bindings": [{"exchange": "", "key": "x"}]}, ("binding of queue 'third'",)),
+        (
+            {**PUSH, "queue": "third", "bindings": [{"exchange": "amq.headers", "arguments": {"x-match": "some"}}]},
+            ("can't have its binding of queue 'third'",),
+        ),
     ],
 )
 async def test_what_exists_and_differs_is_a_start_error_that_names_both(endpoint, words):
