@@ -58,10 +58,10 @@ class Subscription:
     """One consumer of a peer, and the sink of its deliveries.
 
     ``left``: credit that is not used up. ``unacked``: what was sent, by number. ``holding``: how many are on their way or
-    unsettled. ``owed``: credit for the consumer that is not known yet.
+    unsettled. ``owed``: credit for the consumer that is not known yet. ``asked``: whether there will be one is not known yet.
     """
 
-    __slots__ = ("active", "consumer", "deliveries", "holding", "left", "no_ack", "owed", "tag", "unacked")
+    __slots__ = ("active", "asked", "consumer", "deliveries", "holding", "left", "no_ack", "owed", "tag", "unacked")
 
     def __init__(self, deliveries: Deliveries, tag: str | int, *, no_ack: bool = False, credit: int = 0) -> None:
         self.deliveries: Deliveries = deliveries
@@ -72,6 +72,7 @@ class Subscription:
         self.owed: int = 0
         self.unacked: dict[int, Delivery] = {}
         self.consumer: Consumer | None = None
+        self.asked: bool = False
         self.active: bool = True
 
     def deliver(self, delivery: Delivery) -> None:
@@ -141,6 +142,7 @@ class Deliveries:
         no_ack = command.options is not None and command.options.no_ack
         credit = min(command.credit, self._rules.max_credit)
         subscription = self._subscriptions[command.tag] = Subscription(self, command.tag, no_ack=no_ack, credit=credit)
+        subscription.asked = True
         self._sink.consume(question, subscription, command, credit)
 
     def _why_not(self, command: Consume) -> tuple[int, str] | None:
@@ -157,16 +159,19 @@ class Deliveries:
     def consuming(self, question: Question, subscription: Subscription, consumer: Consumer) -> None:
         """A consumer has begun."""
         subscription.consumer = consumer
+        subscription.asked = False
         self._peer.ok(question, None)
         if not subscription.active:
             self._sink.cancel(consumer)
+            self._give_back_unsent(subscription)
+            self._tidy(subscription)
         elif subscription.owed:
             owed, subscription.owed = subscription.owed, 0
             consumer.credit(owed)
 
     def not_consuming(self, question: Question, subscription: Subscription, code: int, text: str) -> None:
         """A consumer could not begin."""
-        subscription.active = False
+        subscription.active = subscription.asked = False
         self._tidy(subscription)
         self._peer.error(question, code, text)
 
@@ -179,8 +184,7 @@ class Deliveries:
         subscription.active = False
         if subscription.consumer is not None:
             self._sink.cancel(subscription.consumer)
-        for delivery in self._unsent(subscription):
-            self._sink.nack(delivery, requeue=True)
+        self._give_back_unsent(subscription)
         self._tidy(subscription)
         self._peer.ok(question, None)
 
@@ -188,10 +192,15 @@ class Deliveries:
         """Tell that a consumer ended though nobody cancelled it. What it held can't be settled any more."""
         if subscription.active:
             subscription.active = False
+            subscription.asked = False
             self._unsent(subscription)
             self._give_room(subscription.take_out(0, multiple=True))
             self._tidy(subscription)
             self._peer.say(self._peer.form(codec.CANCEL, 0, subscription.tag))
+
+    def _give_back_unsent(self, subscription: Subscription) -> None:
+        for delivery in self._unsent(subscription):
+            self._sink.nack(delivery, requeue=True)
 
     def _unsent(self, subscription: Subscription) -> list[Delivery]:
         """Take out what is held back of a consumer."""
@@ -201,7 +210,8 @@ class Deliveries:
         return unsent
 
     def _tidy(self, subscription: Subscription) -> None:
-        if not subscription.active and not subscription.unacked:
+        """Forget a consumer that has ended and holds nothing: until it is known it may be handed something yet."""
+        if not (subscription.active or subscription.asked or subscription.unacked):
             self._subscriptions.pop(subscription.tag, None)
 
     # -- settling

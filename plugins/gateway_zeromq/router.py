@@ -173,6 +173,9 @@ class RouterSocket:
         name = self._names.get(peer)
         if name is not None and self._peers.get(name) is peer:
             del self._peers[name]
+        if peer in self._congested:  # nobody waits for room on behalf of those who are gone
+            peer.out.clear()
+            peer.out_bytes = 0
         if not peer.out:
             self._names.pop(peer, None)
             self._congested.pop(peer, None)
@@ -245,7 +248,9 @@ class RouterSocket:
         del peer.out[:count]
 
     def _fell_behind(self, peer: Peer) -> None:
-        if peer not in self._congested:
+        if peer.state is not State.READY:
+            self._died(peer)  # a stranger, or a goodbye: under one name there may be any number of them
+        elif peer not in self._congested:
             self._congested[peer] = None
             self._pump.wake()
             for consumer in peer.deliveries.consumers:
@@ -291,8 +296,6 @@ class RouterSocket:
                 if not peer.tick(now):
                     self._gateway.count("silent_peers")
                     self._forget(peer)
-            for peer in [peer for peer in self._congested if peer.state is State.CLOSED and not peer.tick(now)]:
-                self._died(peer)
 
     # -- the end
 

@@ -11,6 +11,7 @@ import msgspec
 
 REFUSALS_KEPT = 1_000
 NAMED_KEPT = 10_000
+UNNAMED_KEPT = 10_000
 
 
 class Admission(Enum):
@@ -48,8 +49,8 @@ class Session:
     """A publisher. Its sequence numbers rise, so that one of them, the mark, says all that it has sent.
 
     ``mark``: the highest number taken in. ``pending``: those that are not decided, in order. ``refused``: runs of those that
-    were refused last, ``(first, last, code)``: they are below the mark and yet not stored. ``dirty``: there is something new to be
-    kept. ``owner``: who publishes for it.
+    were refused, ``(first, last, code)``: they are below the mark and yet not stored; of too many the oldest become one. ``dirty``:
+    there is something new to be kept. ``owner``: who publishes for it.
 
     Args:
         key: names it on disk.
@@ -83,7 +84,7 @@ class Session:
         self.mark: int = 0
         self.pending: deque[Pending] = deque()
         self.pending_bytes: int = 0
-        self.refused: deque[tuple[int, int, int]] = deque(maxlen=REFUSALS_KEPT)
+        self.refused: deque[tuple[int, int, int]] = deque()
         self.dirty: bool = False
         self.owner: Any = None
 
@@ -124,6 +125,13 @@ class Session:
             self.refused[-1] = (self.refused[-1][0], seq, code)
         else:
             self.refused.append((seq, seq, code))
+            if len(self.refused) > REFUSALS_KEPT:
+                self._merge_oldest()
+
+    def _merge_oldest(self) -> None:
+        """Make one run of the two oldest: what is between them may be sent twice, but what was refused is never called stored."""
+        (first, last, code), (other_first, other_last, _) = self.refused.popleft(), self.refused.popleft()
+        self.refused.appendleft((min(first, other_first), max(last, other_last), code))
 
     def refusal(self, seq: int) -> int:
         """Return the code by which a number was refused; 0: it was not. Cost: the number of runs of refusals."""
@@ -194,12 +202,18 @@ class Sessions:
         session.left_ms = now_ms
 
     def expire(self, now_ms: int) -> list[Session]:
-        """Forget, and return, those whose clients stay away too long, and of too many names those used longest ago."""
+        """Forget, and return, those whose clients stay away too long, and of too many those used longest ago.
+
+        Of those without a name the ones that published nothing go first: anybody can make them, and nobody needs them.
+        """
         away = [session for session in self._by_key.values() if session.is_away and not session.pending]
         gone = [session for session in away if not session.client and now_ms - session.left_ms >= self._ttl_ms]
         named = [session for session in away if session.client]
         if len(named) > NAMED_KEPT:
             gone += sorted(named, key=lambda session: session.used_ms)[: len(named) - NAMED_KEPT]
+        unnamed = [session for session in away if not session.client and now_ms - session.left_ms < self._ttl_ms]
+        if len(unnamed) > UNNAMED_KEPT:
+            gone += sorted(unnamed, key=lambda session: (session.mark > 0, session.left_ms))[: len(unnamed) - UNNAMED_KEPT]
         for session in gone:
             self.forget(session)
         return gone

@@ -1,0 +1,84 @@
+"""What if a peer, or chance, chooses the worst moment?"""
+
+import itertools
+
+import trio
+import trio.lowlevel
+
+from gateway_zeromq import session as session_module
+from gateway_zeromq.router import RouterSocket
+from gateway_zeromq.session import REFUSALS_KEPT, Session, Sessions
+from tests.zeromq.sinks import Consumer, Conversation, Delivery
+from tests.zeromq.support import ANY, Client, connected, serving, until
+
+
+def test_whatever_was_refused_is_never_called_stored_however_much_else_was():
+    made = Session("key", "token", "", "anonymous", 0)
+    refused = range(1, 4 * REFUSALS_KEPT, 2)
+    for seq in refused:
+        made.note(seq + 1)
+        made.refuse(seq, 506)
+    assert all(made.refusal(seq) == 506 for seq in refused)
+    assert len(made.refused) == REFUSALS_KEPT
+    recent = refused[-REFUSALS_KEPT + 2 :]
+    assert not any(made.refusal(seq + 1) for seq in recent)
+
+
+def test_sessions_without_a_name_are_bounded_and_those_that_published_stay(monkeypatch):
+    monkeypatch.setattr(session_module, "UNNAMED_KEPT", 5)
+    numbers = itertools.count()
+    sessions = Sessions(300_000, lambda: f"t{next(numbers)}")
+    publisher, _ = sessions.open("", None, "anonymous", 0)
+    publisher.note(1)
+    sessions.leave(publisher, 0)
+    for now_ms in range(1, 100):
+        stranger, _ = sessions.open("", None, "anonymous", now_ms)
+        sessions.leave(stranger, now_ms)
+    assert len(sessions.expire(100)) == 95
+    assert len(sessions) == 5
+    assert sessions.open("", publisher.token, "anonymous", 101) == (publisher, True)
+    assert sessions.open("", stranger.token, "anonymous", 101) == (stranger, True)
+
+
+def test_what_a_consumer_is_handed_between_its_cancel_and_its_beginning_can_be_settled():
+    talk = Conversation()
+    talk.say(6, 5, "jobs", "c1", 10)
+    talk.say(7, 6, "c1")
+    ((_, question, subscription, _, _),) = [item for item in talk.asked() if item[0] == "consume"]
+    delivery, later = Delivery(), Delivery()
+    subscription.deliver(delivery)
+    talk.say(9, "c1", 1)
+    assert ("ack", delivery) in talk.asked()
+    subscription.deliver(later)
+    consumer = Consumer()
+    talk.peer.deliveries.consuming(question, subscription, consumer)
+    assert ("cancel", consumer) in talk.asked()
+    talk.say(9, "c1", 2)
+    assert ("ack", later) in talk.asked()
+    talk.heard()
+    talk.say(6, 7, "jobs", "c1", 10)  # the tag is free again
+    assert [what for what, *_ in talk.asked()] == ["consume"]
+
+
+async def test_what_is_said_to_strangers_who_do_not_read_does_not_pile_up(context, monkeypatch):
+    routers = []
+    opened = RouterSocket.open
+    monkeypatch.setattr(RouterSocket, "open", lambda self: (routers.append(self), opened(self))[1])
+    endpoint = {"name": "services", "socket": "ROUTER", "bind": ANY, "sndhwm": 10, "heartbeat_ms": 600_000}
+    async with serving(endpoint) as running:
+        deaf = Client(context, running.address("ROUTER"), RCVHWM=10, RCVBUF=4096)
+        await deaf.hello()
+        (router,) = routers
+        with trio.fail_after(10):
+            while not router._congested:
+                for _ in range(100):
+                    await deaf.say(22, "x" * 1000)
+                await trio.lowlevel.checkpoint()
+        await deaf.say(24)
+        for _ in range(2_000):
+            await deaf.send(b"nonsense")
+        await until(lambda: running.count("violations") == 2_000)
+        good = await connected(context, running)
+        assert await good.ask(22) == [23, None]
+        assert len(router._congested) <= 1
+        assert len(router._names) <= 3
