@@ -60,7 +60,7 @@ class PushSocket:
         self._failure: GatewayError | None = None
         self._answered = Alarm()
         self._blocked = Alarm()
-        self._ready = self._touched = self._ended = False
+        self._ready = self._touched = self._ended = self._gone = False
         self._credit = 0
         self._join = self._joiner()
         self._sending = self._way()
@@ -130,6 +130,7 @@ class PushSocket:
         self._settle: Callable[[Delivery], None] = self._channel.settle_handed_over
 
     async def _consume(self) -> None:
+        self._gone = False
         options = ConsumeOptions(prefetch=0, manual_credit=True)
         self._channel.consume(self._settings.queue, self, options)
         await self._answered.wait()
@@ -145,7 +146,7 @@ class PushSocket:
         """See `gateway.api.OutcomeSink`: the answer to `consume`."""
         for outcome in exceptions:
             self._failure = outcome.error
-            self._consumer = outcome.result
+            self._consumer = None if self._gone else outcome.result
             if outcome.error is not None:
                 self._spot.say_once("queue can't be consumed", "consume", queue=self._settings.queue, reason=outcome.error.text)
         self._answered.ring()
@@ -154,6 +155,7 @@ class PushSocket:
         """See `gateway.api.ConsumerSink`: the queue is gone; it is asked for again until it is back."""
         self._spot.say_once("consumer ended", "cancelled", queue=self._settings.queue, reason=reason.text)
         self._consumer = None
+        self._gone = True  # even if it is not known yet that there was one
         self._ready = False
         self._blocked.ring()
 

@@ -4,12 +4,16 @@ import itertools
 
 import trio
 import trio.lowlevel
+import zmq
 
+from gateway.api import QueueSpec
+from gateway_zeromq import push
 from gateway_zeromq import session as session_module
 from gateway_zeromq.router import RouterSocket
 from gateway_zeromq.session import REFUSALS_KEPT, Session, Sessions
+from tests.runtime.support import HandJournal
 from tests.zeromq.sinks import Consumer, Conversation, Delivery
-from tests.zeromq.support import ANY, Client, connected, serving, until
+from tests.zeromq.support import ANY, Client, Plain, connected, serving, until
 
 
 def test_whatever_was_refused_is_never_called_stored_however_much_else_was():
@@ -82,3 +86,23 @@ async def test_what_is_said_to_strangers_who_do_not_read_does_not_pile_up(contex
         assert await good.ask(22) == [23, None]
         assert len(router._congested) <= 1
         assert len(router._names) <= 3
+
+
+async def test_a_push_endpoint_whose_queue_goes_before_it_consumes_asks_again(context, monkeypatch):
+    monkeypatch.setattr(push, "RETRY_S", 0.02)
+    journal = HandJournal(automatic=True)
+    async with serving({"name": "out", "socket": "PUSH", "bind": ANY, "queue": "jobs"}, journal=journal) as running:
+        worker = Plain(context, zmq.PULL, running.address("PUSH"))
+        await running.channel.send("", "jobs", b"first")
+        assert await worker.receive() == b"first"
+        journal.automatic = False
+        running.channel.delete_queue("jobs")
+        running.channel.declare_queue(QueueSpec("jobs"))
+        await until(lambda: journal.writes)
+        await until(lambda: running.queue("jobs").consumers)  # nobody is told before the commit
+        running.channel.delete_queue("jobs")
+        running.channel.declare_queue(QueueSpec("jobs"))
+        journal.automatic = True
+        journal.finish()
+        await running.channel.send("", "jobs", b"second")
+        assert await worker.receive() == b"second"
