@@ -91,7 +91,8 @@ def run(config: Config) -> Exit:
         trio.run(_until_signalled, config, host, anonymous, log)
     except* GatewayError as group:
         failure = _leaf(group)
-        print(f"tidegate: {failure}{_way_out(failure)}", file=sys.stderr)  # noqa: T201 - what the command line says
+        for line in f"{failure}{_way_out(failure)}".splitlines():
+            print(f"tidegate: {line}", file=sys.stderr)  # noqa: T201 - what the command line says
         ended = exit_code(failure)
     except* Exception as group:  # an edge: the program; what is on disk is safe
         log.error("the broker failed, and ends as after a power cut", exc_info=group)  # noqa: TRY400 - the whole group

@@ -94,6 +94,15 @@ def test_what_check_config_refuses_serve_refuses_in_the_same_words(invoked, tmp_
     assert invoked("serve", "--config", "my.toml") == invoked("check-config", "my.toml")
 
 
+def test_mistakes_of_a_front_end_are_told_in_the_same_words_too(invoked, tmp_path):
+    (tmp_path / "my.toml").write_text("[frontend.mqtt]\nlisten = []\nmax_inflight = 0\n")
+    code, _, errors = invoked("serve", "--config", "my.toml")
+    assert code == 2
+    assert "frontend.mqtt.listen = []: must have at least 1 element" in errors
+    assert [line.startswith("tidegate: my.toml: ") for line in errors.splitlines()] == [True, True]
+    assert invoked("check-config", "my.toml")[2] == errors
+
+
 def test_a_configuration_file_that_is_not_there_is_named(invoked):
     code, _, errors = invoked("serve", "--config", "none.toml")
     assert code == 2
