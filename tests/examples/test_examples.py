@@ -187,6 +187,20 @@ def test_camera_frames_reach_inference_workers_and_results_come_back(tmp_path, w
         assert worker.rest() == ["gate1: 1000000 bytes"] * 5
 
 
+@pytest.mark.slow
+def test_a_camera_gets_all_its_results_although_the_broker_is_killed(tmp_path):
+    with (
+        LiveBroker(tmp_path, (EXAMPLES / "camera" / "tidegate.toml").read_text()) as broker,
+        Running("camera/inference.py", "--tgp", broker.addresses["ROUTER"]) as worker,
+    ):
+        worker.wait_for("waiting for frames")
+        with Running("camera/camera.py", "--mqtt", broker.mqtt, "--frames", "20") as camera:
+            worker.wait_for("gate1: 1000000 bytes")
+            broker.kill()
+            broker.start()
+            assert {line.partition(":")[0] for line in camera.rest()} == {f"frame {n}" for n in range(1, 21)}
+
+
 def test_every_example_is_run_here():
     tested = Path(__file__).read_text()
     for path in EXAMPLES.rglob("*.py"):

@@ -114,13 +114,12 @@ class LiveView:
     def conclude(self, progress: Progress, result: Result) -> None:
         """Print the final table."""
         self._live.stop()
-        table = Table(title="After one broker kill (SIGKILL)", title_justify="left")
-        for column in ("confirmed", "delivered", "lost", "duplicated", "redelivered", "waiting at the kill", "from disk"):
-            table.add_column(column, justify="right")
-        lost = f"[bold {'red' if result.lost else 'green'}]{len(result.lost):,}[/]"
-        counts = (f"{n:,}" for n in (result.confirmed, result.delivered))
-        others = (f"{n:,}" for n in (result.duplicated, progress.redelivered, result.waiting, result.from_disk))
-        table.add_row(*counts, lost, *others)
+        table = Table(title="After one broker kill (SIGKILL)", title_justify="left", show_header=False)
+        table.add_column()
+        table.add_column(justify="right")
+        for name, count in _rows(progress, result).items():
+            colour = "bold red" if result.lost else "bold green"
+            table.add_row(name, f"[{colour}]{count:,}[/]" if name == "lost" else f"{count:,}")
         self._console.print(table)
         self._console.print(verdict(result), highlight=False)
 
@@ -162,18 +161,21 @@ class PlainView:
 
     def conclude(self, progress: Progress, result: Result) -> None:
         """Print the final table."""
-        rows = {
-            "confirmed": result.confirmed,
-            "delivered": result.delivered,
-            "lost": len(result.lost),
-            "duplicated": result.duplicated,
-            "redelivered": progress.redelivered,
-            "waiting at the kill": result.waiting,
-            "from disk": result.from_disk,
-        }
-        for name, count in rows.items():
+        for name, count in _rows(progress, result).items():
             self.say(f"{name:20}{count:>10}")
         self.say(verdict(result))
+
+
+def _rows(progress: Progress, result: Result) -> dict[str, int]:
+    return {
+        "confirmed": result.confirmed,
+        "delivered": result.delivered,
+        "lost": len(result.lost),
+        "duplicated": result.duplicated,
+        "redelivered": progress.redelivered,
+        "waiting at the kill": result.waiting,
+        "from disk": result.from_disk,
+    }
 
 
 def verdict(result: Result) -> str:
