@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from gateway.api import (
     BindingOptions,
@@ -188,9 +189,10 @@ class Outbound:
 
     def flush(self) -> None:
         """Do at the end of the turn what could not be done in the middle of a delivery."""
-        for delivery in self._unfit:
-            self._channel.nack(delivery, requeue=False)
-        self._unfit.clear()
+        unfit, self._unfit = self._unfit, []  # the next ones come at once: they have their own flush, as others have theirs
+        for delivery in unfit:
+            with suppress(NotFound):  # its queue was deleted meanwhile
+                self._channel.nack(delivery, requeue=False)
         if self._retained is not None and not self._connection.closing:
             self._send_retained(self._retained)
 

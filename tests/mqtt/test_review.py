@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from gateway.api import Address, Message, NotFound
+from gateway_mqtt.outbound import Outbound
 from gateway_mqtt.packets import MAX_IDENTIFIER
 from gateway_mqtt.session import Session, Sessions
+from gateway_mqtt.translate import Encoder
 
 
 class Sent:
@@ -26,3 +29,68 @@ def test_identifiers_of_what_vanished_while_its_client_was_away_do_not_run_out()
         sessions.enter(session, connection, present=True)
     assert len(session.inflight) <= MAX_IDENTIFIER // 2
     assert session.identify_again(Sent(position)) == last, "what was sent last is remembered"
+
+
+class Unfit:
+    """A delivery whose routing key is no topic."""
+
+    redelivered = False
+
+    def __init__(self):
+        self.message = Message(Address("/", "amq.topic", "a#b"), b"", True)
+
+
+class Queue:
+    """A channel whose queue hands the next message over as soon as one is given back, and a gateway and a connection to it."""
+
+    closing = is_congested = False
+
+    def __init__(self, messages):
+        self.left = messages
+        self.given_back = 0
+        self.touched = 0
+        self.out = []
+        self.gone = False
+
+    def touch(self, *_):
+        self.touched += 1
+
+    def count(self, *_, **__):
+        pass
+
+    def ack(self, delivery):
+        pass
+
+    def nack(self, delivery, *, requeue):
+        if self.gone:
+            raise NotFound("unknown delivery tag")
+        self.given_back += 1
+        if self.left:
+            self.left -= 1
+            self.outbound.deliver(Unfit())
+
+
+def unfit(messages, held):
+    queue = Queue(messages)
+    outbound = queue.outbound = Outbound(queue, queue, Encoder(), Session("/", "p", clean=False), 10)
+    outbound.attach(queue)
+    for _ in range(held):
+        outbound.deliver(Unfit())
+    return queue, outbound
+
+
+def test_a_queue_full_of_what_mqtt_can_not_carry_is_gone_through_a_window_at_a_time():
+    queue, outbound = unfit(1_000, 10)
+    outbound.flush()
+    assert queue.given_back == 10
+    assert queue.touched == 20, "what came meanwhile has its turn"
+    outbound.flush()
+    assert queue.given_back == 20
+
+
+def test_what_mqtt_can_not_carry_may_be_gone_before_it_is_given_back():
+    queue, outbound = unfit(0, 2)
+    queue.gone = True
+    outbound.flush()
+    outbound.flush()
+    assert queue.given_back == 0
