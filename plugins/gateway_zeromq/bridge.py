@@ -178,6 +178,7 @@ class Bridge:
 
     def _got(self, question: Question, no_ack: bool, outcome: Outcome) -> None:
         if outcome.error is not None:
+            self.peer.deliveries.not_got(no_ack=no_ack)
             self._error(question, outcome.error)
         else:
             self.peer.deliveries.got(question, outcome.result, no_ack=no_ack)

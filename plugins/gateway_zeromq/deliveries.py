@@ -107,7 +107,7 @@ class Deliveries:
         credit_bytes: its wish how many bytes of bodies may be unsettled at once. One message is always sent.
     """
 
-    __slots__ = ("_credit_bytes", "_held", "_number", "_peer", "_rules", "_sink", "_subscriptions", "_unacked_bytes")
+    __slots__ = ("_credit_bytes", "_getting", "_held", "_number", "_peer", "_rules", "_sink", "_subscriptions", "_unacked_bytes")
 
     def __init__(self, peer: Mouth, sink: ConsumingSink, rules: Rules, credit_bytes: int | None = None) -> None:
         self._peer: Mouth = peer
@@ -115,6 +115,7 @@ class Deliveries:
         self._rules: Rules = rules
         self._credit_bytes: int = min(credit_bytes or rules.max_credit_bytes, rules.max_credit_bytes)
         self._number: int = 0
+        self._getting: int = 0
         self._unacked_bytes: int = 0
         self._held: deque[tuple[Subscription, Delivery]] = deque()
         self._subscriptions: dict[str | int, Subscription] = {}
@@ -305,13 +306,23 @@ class Deliveries:
         header = form(codec.DELIVER, subscription.tag, number, redelivered, address.exchange, address.routing_key, props)
         self._peer.say(header, message.body)
 
-    def may_get(self, command: Get) -> bool:
-        """Say whether one more may be held for GET."""
+    def begin_get(self, command: Get) -> bool:
+        """Say whether one more may be held for GET; if so, `got` or `not_got` follows."""
+        if command.no_ack:
+            return True
         holder = self._subscriptions.get(GOT_TAG)
-        return command.no_ack or holder is None or len(holder.unacked) < self._rules.max_credit
+        if self._getting + (0 if holder is None else len(holder.unacked)) >= self._rules.max_credit:
+            return False
+        self._getting += 1
+        return True
+
+    def not_got(self, *, no_ack: bool) -> None:
+        """A GET could not be done; it is answered elsewhere."""
+        self._getting -= not no_ack
 
     def got(self, question: Question, delivery: Delivery | None, *, no_ack: bool) -> None:
         """Answer a GET."""
+        self._getting -= not no_ack
         if delivery is None:
             self._peer.say(question.encode(codec.EMPTY, question.r))
             return

@@ -77,7 +77,7 @@ class PeerSink(ConsumingSink, Protocol):
         """Take a message; `Peer.confirm` and `Peer.returned` answer."""
 
     def get(self, question: Question, command: Get) -> None:
-        """Take one message; `Deliveries.got` or `Peer.error` answer."""
+        """Take one message; `Deliveries.got`, or `Deliveries.not_got` and `Peer.error`, answer."""
 
     def define(self, question: Question, command: Declare | Delete | Bind | Unbind | Purge) -> None:
         """Change what exists; `Peer.ok` or `Peer.error` answer."""
@@ -236,7 +236,7 @@ class Peer:
 
     def on_get(self, command: Get) -> None:
         """Ask for one message, unless too many that came so are unsettled."""
-        if self.deliveries.may_get(command):
+        if self.deliveries.begin_get(command):
             self._sink.get(self._question(command), command)
         else:
             self.error(self._question(command), NO_ROOM, f"at most {self._rules.max_credit} messages may be unsettled")

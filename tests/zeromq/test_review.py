@@ -106,3 +106,24 @@ async def test_a_push_endpoint_whose_queue_goes_before_it_consumes_asks_again(co
         journal.finish()
         await running.channel.send("", "jobs", b"second")
         assert await worker.receive() == b"second"
+
+
+def test_gets_that_are_not_answered_yet_count_against_the_credit():
+    talk = Conversation(max_credit=2)
+    for r in (1, 2, 3):
+        talk.say(12, r, "jobs")
+    asked = [item for item in talk.asked() if item[0] == "get"]
+    assert len(asked) == 2
+    assert talk.heard()[0][:3] == [21, 3, 506]
+    talk.peer.deliveries.got(asked[0][1], None, no_ack=False)
+    talk.peer.deliveries.got(asked[1][1], Delivery(), no_ack=False)
+    talk.say(12, 4, "jobs")
+    talk.say(12, 5, "jobs")
+    assert [item[2].r for item in talk.asked() if item[0] == "get"] == [4]
+
+
+async def test_a_get_that_failed_gives_its_credit_back(context):
+    async with serving({"name": "s", "socket": "ROUTER", "bind": ANY, "max_credit": 1}) as running:
+        client = await connected(context, running)
+        for r in range(1, 4):
+            assert (await client.ask(12, r, "missing"))[:3] == [21, r, 404]
