@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from gateway.errors import JournalError, JournalLocked, JournalUnwritable
 from gateway.journal.columns import SUPPORTED
-from gateway.journal.migrate import bring_up_to_date
+from gateway.journal.migrate import APPLICATION_ID, bring_up_to_date
 
 DATABASE = "journal.db"
 LOCK = "journal.lock"
@@ -134,6 +134,22 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def _refuse_another_programs(path: Path) -> None:
+    """Look whose file it is before anything is changed in it, by the header (SQLite's file format, §1.3).
+
+    A file that is empty, or has one page and no application id, is a journal whose making was cut off.
+
+    Raises:
+        JournalError: it is a database of another program.
+    """
+    with path.open("rb") as file:
+        header = file.read(100)
+    pages, application_id = header[28:32], header[68:72]
+    begun = not header or (pages in (bytes(4), b"\0\0\0\1") and application_id == bytes(4))
+    if header.startswith(b"SQLite format 3\0") and not begun and application_id != APPLICATION_ID.to_bytes(4, "big"):
+        raise JournalError(f"{path} is an SQLite database, but not a journal of Tidegate")
+
+
 @dataclass(frozen=True, slots=True)
 class OpenDatabase:
     """A journal in use.
@@ -160,6 +176,7 @@ def open_database(path: Path, *, synchronous: str, wal_autocheckpoint: int) -> O
         JournalUnwritable, JournalError: as `port.Journal.open`.
     """
     make_database(path)
+    _refuse_another_programs(path)
     connection = None
     try:
         connection = connect(path, synchronous=synchronous, wal_autocheckpoint=wal_autocheckpoint)

@@ -153,9 +153,11 @@ def test_a_file_that_is_no_database_is_refused_and_kept(tmp_path):
     assert (tmp_path / "journal.db").read_bytes().startswith(b"this is not")
 
 
-def test_a_database_of_something_else_is_refused(tmp_path):
+def test_a_database_of_something_else_is_refused_and_not_a_byte_of_it_changed(tmp_path):
     edit(tmp_path, "CREATE TABLE songs (name)")
+    before = (tmp_path / "journal.db").read_bytes()
     assert "not a journal of Tidegate" in refusal(tmp_path)
+    assert (tmp_path / "journal.db").read_bytes() == before
 
 
 def test_a_newer_format_is_refused_with_what_to_do(tmp_path):
