@@ -121,7 +121,7 @@ class Bridge:
         if publisher.peer is not None:
             publisher.peer.goodbye(LOCKED, "another connection goes on with this session")
         self._publisher = publisher
-        publisher.peer = self.peer
+        publisher.resume(self.peer)
         self._answers = {}
         self._channel = self._gateway.open_channel(principal, self)
         # Who has the token knows what it sent, and sends again what is undecided; a new process must not use those numbers.

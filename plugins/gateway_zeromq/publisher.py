@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from gateway.api import Gateway, GatewayError, Outcome, Principal, Route
 from gateway_zeromq.codec import MANDATORY, NO_CONFIRM, Publish
 from gateway_zeromq.replies import NO_ROOM, NO_ROUTE, Rules
-from gateway_zeromq.session import Admission, Session
+from gateway_zeromq.session import Admission, Pending, Session
 from gateway_zeromq.translate import code_of, message_of
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Publisher:
         marks: collects marks to be kept.
     """
 
-    __slots__ = ("_gateway", "_kept", "_marks", "_routes", "_rules", "channel", "peer", "session")
+    __slots__ = ("_early", "_gateway", "_kept", "_marks", "_routes", "_rules", "_singly_to", "channel", "peer", "session")
 
     def __init__(self, session: Session, gateway: Gateway, principal: Principal, rules: Rules, marks: Marks) -> None:
         self.session: Session = session
@@ -59,8 +59,17 @@ class Publisher:
         self._rules: Rules = rules
         self._marks: Marks = marks
         self._kept: dict[int, tuple[Route, bytes]] = {}
+        self._early: set[int] = set()  # known to be refused, and told when their outcomes come
+        self._singly_to: int = 0
         self._routes: dict[tuple[str, str], Route] = principal.cache.setdefault("zeromq", {})
         self.channel = gateway.open_channel(principal, self)
+
+    def resume(self, peer: Peer) -> None:
+        """Speak to a new peer: what was refused amid what is undecided may be unknown to it, and no CONFIRM may cover that."""
+        self.peer = peer
+        session = self.session
+        hidden = any(last > session.last_seq for _, last, _ in session.refused)
+        self._singly_to = session.mark if hidden else 0
 
     def publish(self, command: Publish, body: bytes, *, refusing: bool) -> None:
         """Take a message; its outcome comes by the present peer.
@@ -98,6 +107,7 @@ class Publisher:
         if refusal is not None:
             # The mark must not claim it, not even if the broker dies before anybody is told.
             session.refuse(command.seq, code_of(refusal))
+            self._early.add(command.seq)
 
     def _route(self, command: Publish) -> Route | None:
         if len(self._routes) >= ROUTES_KEPT:
@@ -119,8 +129,10 @@ class Publisher:
     def _again(self, seq: int) -> None:
         """A number that was seen before: what is decided is said again, the rest when it is."""
         self._gateway.count("duplicates")
-        if self.peer is not None and self.session.admission(seq) is Admission.DECIDED:
-            self.peer.confirm(seq, self.session.refusal(seq))
+        code = self.session.refusal(seq)
+        refused_at_once = code and seq not in self._early
+        if self.peer is not None and (refused_at_once or self.session.admission(seq) is Admission.DECIDED):
+            self.peer.confirm(seq, code)
 
     def _is_over(self, body_bytes: int) -> bool:
         session, rules = self.session, self._rules
@@ -141,7 +153,7 @@ class Publisher:
             outcome = special.get(pending.number) if special else None
             kept = self._kept.pop(pending.number, None) if self._kept else None
             if outcome is None:
-                stored = pending.seq if not pending.quiet else stored
+                stored = self._stored(pending, stored)
                 continue
             if outcome.error is not None:
                 self._confirm_all(stored)
@@ -150,8 +162,18 @@ class Publisher:
             elif kept is not None and self._gave_back(pending.seq, *kept):
                 continue
             else:
-                stored = pending.seq if not pending.quiet else stored
+                stored = self._stored(pending, stored)
         self._confirm_all(stored)
+
+    def _stored(self, pending: Pending, stored: int) -> int:
+        """Return up to where all can be confirmed at once, now that this one is stored, too."""
+        if pending.quiet:
+            return stored
+        if pending.seq > self._singly_to:
+            return pending.seq
+        if self.peer is not None:
+            self.peer.confirm(pending.seq, 0)
+        return stored
 
     def _confirm_all(self, seq: int) -> None:
         if seq and self.peer is not None:
@@ -159,6 +181,7 @@ class Publisher:
 
     def _refused(self, seq: int, code: int, *, quiet: bool) -> None:
         self.session.refuse(seq, code)
+        self._early.discard(seq)
         if self.session.dirty:
             self._marks.note(self)
             self._gateway.touch(self._marks)

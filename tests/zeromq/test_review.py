@@ -2,6 +2,7 @@
 
 import itertools
 
+import pytest
 import trio
 import trio.lowlevel
 import zmq
@@ -9,11 +10,21 @@ import zmq
 from gateway.api import QueueSpec
 from gateway_zeromq import push
 from gateway_zeromq import session as session_module
+from gateway_zeromq.codec import Publish
+from gateway_zeromq.publisher import Publisher
 from gateway_zeromq.router import RouterSocket
 from gateway_zeromq.session import REFUSALS_KEPT, Session, Sessions
 from tests.runtime.support import HandJournal
 from tests.zeromq.sinks import Consumer, Conversation, Delivery
 from tests.zeromq.support import ANY, Client, Plain, connected, serving, until
+
+
+@pytest.fixture
+def publishers(monkeypatch):
+    made = []
+    begin = Publisher.__init__
+    monkeypatch.setattr(Publisher, "__init__", lambda self, *given: (made.append(self), begin(self, *given))[1])
+    return made
 
 
 def test_whatever_was_refused_is_never_called_stored_however_much_else_was():
@@ -127,3 +138,41 @@ async def test_a_get_that_failed_gives_its_credit_back(context):
         client = await connected(context, running)
         for r in range(1, 4):
             assert (await client.ask(12, r, "missing"))[:3] == [21, r, 404]
+
+
+async def test_what_was_refused_amid_what_is_undecided_is_never_covered_on_the_next_connection(context, publishers):
+    journal = HandJournal(automatic=True)
+    async with serving({"name": "s", "socket": "ROUTER", "bind": ANY}, journal=journal) as running:
+        first = Client(context, running.address("ROUTER"))
+        token = (await first.hello())["session"]
+        await first.ask(13, 90, "queue", "jobs")
+        journal.automatic = False
+        (publisher,) = publishers
+        await first.say(3, 1, "", "jobs", body=b"1")
+        await until(lambda: journal.writes)
+        publisher.publish(Publish(2, "", "jobs"), b"2", refusing=True)
+        assert await first.hear() == [4, 2, False, 506]
+        await first.say(3, 3, "", "jobs", body=b"3")
+        await until(lambda: len(publisher.session.pending) == 2)
+        second = Client(context, running.address("ROUTER"))
+        ready = await second.hello(session=token)
+        assert (ready["last_seq"], ready.get("refused")) == (0, None)
+        journal.automatic = True
+        journal.finish()
+        assert [await second.hear(), await second.hear()] == [[4, 1, False, 0], [4, 3, False, 0]]
+        assert await second.ask(3, 2, "", "jobs", body=b"2") == [4, 2, False, 506]
+        assert await second.ask(3, 4, "", "jobs", body=b"4") == [4, 4, True, 0]
+
+
+async def test_what_was_refused_is_said_again_while_earlier_messages_are_undecided(context, publishers):
+    journal = HandJournal(automatic=True)
+    async with serving({"name": "s", "socket": "ROUTER", "bind": ANY}, journal=journal) as running:
+        client = await connected(context, running)
+        await client.ask(13, 90, "queue", "jobs")
+        journal.automatic = False
+        (publisher,) = publishers
+        await client.say(3, 1, "", "jobs", body=b"1")
+        await until(lambda: journal.writes)
+        for _ in range(2):
+            publisher.publish(Publish(2, "", "jobs"), b"2", refusing=True)
+            assert await client.hear() == [4, 2, False, 506]
