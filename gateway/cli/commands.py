@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 
 _CONFIG_ERROR = 2
+_JOURNAL_ERROR = 74
 
 Overrides = Annotated[
     list[str] | None,
@@ -91,6 +92,30 @@ def check_config(
     typer.echo(f"anonymous peers are {'let in' if anonymous else 'refused'}")
     for service in host.services.values():
         typer.echo(f"frontend.{service.name}: {_prospect(service)}")
+
+
+@app.command()
+def queues(
+    config: Annotated[Path | None, typer.Option(help="The TOML file that the broker runs with.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Directory of the journal, before the file's broker.data_dir.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Show what the durable queues hold on disk; the broker may be running. Changes nothing."""
+    from gateway.config import load
+    from gateway.errors import ConfigError, JournalError
+    from gateway.journal.inspection import stored_queues
+
+    try:
+        found = stored_queues(load(config, overrides or (), data_dir=data_dir).broker.data_dir)
+    except ConfigError as error:
+        raise _refusal(error) from error
+    except JournalError as error:
+        typer.echo(f"tidegate: {error}", err=True)
+        raise typer.Exit(_JOURNAL_ERROR) from error
+    width = max([len(queue.name) for queue in found], default=0)
+    typer.echo(f"{'queue':{width}}  {'messages':>12}  {'bytes':>15}  virtual host")
+    for queue in found:
+        typer.echo(f"{queue.name:{width}}  {queue.messages:12,}  {queue.body_bytes:15,}  {queue.vhost}")
 
 
 def _prospect(service: Service) -> str:

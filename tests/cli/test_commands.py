@@ -12,6 +12,8 @@ import gateway.cli
 from gateway.cli import machine
 from gateway.cli.commands import app
 
+NO_ZEROMQ = ("--set", "frontend.zeromq.enabled=false")
+
 
 @pytest.fixture
 def invoked(tmp_path, monkeypatch):
@@ -168,3 +170,23 @@ def test_an_old_python_is_refused_in_words(monkeypatch):
     monkeypatch.setattr(sys, "version_info", (3, 10, 4))
     with pytest.raises(SystemExit, match=r"needs Python 3\.11 or later"):
         gateway.cli.main()
+
+
+def test_queues_shows_what_is_on_disk_while_the_broker_runs(tidegate, said):
+    broker = tidegate("serve", "--data-dir", "d", "--set", "frontend.mqtt.listen=tcp://127.0.0.1:0", *NO_ZEROMQ)
+    lines = broker.lines_until("ready")
+    port = next(line.rpartition(":")[2] for line in lines if line.startswith("listening mqtt"))
+    assert said("sub", "-p", port, "-i", "away", "-c", "-q", "1", "-t", "t", "-W", "1")[0] == 27
+    assert said("pub", "-p", port, "-q", "1", "-t", "t", "-m", "hello")[0] == 0
+    code, output, _ = said("queues", "--data-dir", "d")
+    assert code == 0
+    assert [line.split() for line in output.splitlines()] == [
+        ["queue", "messages", "bytes", "virtual", "host"],
+        ["mqtt.session.away", "1", "5", "/"],
+    ]
+
+
+def test_queues_says_that_there_is_no_journal(invoked):
+    code, _, errors = invoked("queues", "--data-dir", "nowhere")
+    assert code == 74
+    assert "there is no journal in nowhere" in errors
