@@ -44,7 +44,7 @@ def test_help_lists_the_verbs_of_the_core_and_of_the_plugins(invoked):
     code, output, _ = invoked("--help")
     assert code == 0
     verbs = [line.split()[0] for line in output.partition("Commands:")[2].strip().splitlines()]
-    assert verbs == ["serve", "check-config", "demo", "pub", "sub"]
+    assert verbs == ["serve", "check-config", "queues", "demo", "pub", "sub"]
 
 
 @pytest.mark.parametrize("arguments", [["nosuch"], ["serve", "--nosuch"], ["serve", "extra"], ["check-config"], []])
