@@ -14,6 +14,7 @@ import pytest
 
 from gateway.client import connect
 from tests.live_broker import CONFIGURATION, LiveBroker
+from tests.programs import missing
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -57,7 +58,7 @@ def running():
 
 def say_with_mosquitto_pub(text, broker):
     if shutil.which("mosquitto_pub") is None:
-        pytest.skip("mosquitto_pub is not installed")
+        missing("mosquitto_pub is not installed")
     host, port = broker.mqtt.split(":")
     command = text.strip().replace("mosquitto_pub ", f"mosquitto_pub -h {host} -p {port} ")
     subprocess.run(command, shell=True, check=True, timeout=20)

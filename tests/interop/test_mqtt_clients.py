@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.live_broker import LiveBroker
+from tests.programs import missing
 
 CONFIGURATION = """\
 [frontend.mqtt]
@@ -30,10 +31,7 @@ def program(name):
     """Return a program's path; without it the test is skipped, or fails where programs are required."""
     found = shutil.which(name, path=os.pathsep.join([str(BESIDE), os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"]))
     if found is None:
-        missing = f"the program {name} is not installed"
-        if os.environ.get("TIDEGATE_REQUIRE_PROGRAMS") == "1":
-            pytest.fail(missing)
-        pytest.skip(missing)
+        missing(f"the program {name} is not installed")
     return found
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from gateway.errors import JournalError
 from gateway.journal.sqlite import SqliteJournal
+from tests.programs import missing
 
 HERE = Path(__file__).parent
 WRITER = HERE / "crash_writer.py"
@@ -32,7 +33,7 @@ _spec.loader.exec_module(crash_writer)
 def shim(tmp_path_factory) -> Path:
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None or sys.platform != "linux":
-        pytest.skip("no C compiler on Linux: power cuts can't be played")
+        missing("no C compiler on Linux: power cuts can't be played")
     library = tmp_path_factory.mktemp("shim") / "diskshim.so"
     command = [compiler, "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", library, HERE / "diskshim.c", "-ldl", "-lpthread"]
     subprocess.run(command, check=True)
