@@ -31,10 +31,12 @@ from gateway.errors import (
     ProtocolViolation,
     ResourceLocked,
 )
-from gateway.model.declare import Binding, BindingOptions, ExchangeSpec, Overflow, QueueSpec, queue_spec
+from gateway.model.arguments import queue_spec
+from gateway.model.declare import NEVER, Binding, BindingOptions, ExchangeSpec, Overflow, QueueSpec, Retry
 from gateway.model.message import Address, Message, WireDecoder, with_properties
 from gateway.model.names import DEFAULT_EXCHANGE, DEFAULT_VHOST, TOPIC_EXCHANGE, is_mqtt_topic, swap_key, swap_key_bytes
 from gateway.model.properties import COMMON, NO_PROPERTIES, Properties, decode_properties, encode_properties
+from gateway.model.records import Scheduled
 
 __all__ = [
     "API_VERSION",
@@ -42,6 +44,7 @@ __all__ = [
     "DEFAULT_EXCHANGE",
     "DEFAULT_VHOST",
     "ENTRY_POINT_GROUP",
+    "NEVER",
     "NO_PROPERTIES",
     "PROJECT",
     "TOPIC_EXCHANGE",
@@ -83,7 +86,9 @@ __all__ = [
     "QueueInfo",
     "QueueSpec",
     "ResourceLocked",
+    "Retry",
     "Route",
+    "Scheduled",
     "WireDecoder",
     "decode_properties",
     "encode_properties",

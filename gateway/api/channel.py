@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeAlias
 from gateway.errors import GatewayError
 from gateway.model.declare import Binding, BindingOptions, ExchangeSpec, QueueSpec
 from gateway.model.message import Address, Message
+from gateway.model.records import Scheduled
 
 
 class Outcome:
@@ -116,12 +117,14 @@ class ConsumeOptions:
         no_ack: a delivery is settled automatically after the sink took it.
         exclusive: no other consumer may be on the queue.
         manual_credit: credit comes by `Consumer.credit` only; settling gives none back.
+        priority: consumers of a higher priority get messages first, as long as they can take any.
     """
 
     prefetch: int = 0
     no_ack: bool = False
     exclusive: bool = False
     manual_credit: bool = False
+    priority: int = 0
 
 
 class Consumer(Protocol):
@@ -164,6 +167,19 @@ class Channel(Protocol):
 
     def post(self, route: Route, message: Message) -> None:
         """Submit a message whose outcome nobody waits for (QoS 0)."""
+
+    def schedule(self, route: Route, message: Message, due_ms: int) -> int:
+        """Submit a message that is published at `due_ms` (wall time; at once if that is past). Result: its id, an integer.
+
+        The outcome comes when it is on disk; a message that is not persistent is kept in memory only. Where it goes is decided
+        when it is due. Errors: NotFound (no such exchange), AccessRefused (an internal one), Overloaded.
+        """
+
+    def cancel_scheduled(self, scheduled_id: int) -> int:
+        """Forget a scheduled message. Result None. Errors: NotFound (published already, or never scheduled here)."""
+
+    def scheduled(self) -> list[Scheduled]:
+        """Return what is scheduled in this virtual host, by time. Cost: how many there are."""
 
     def retain(self, route: Route, message: Message) -> None:
         """Make it the last value of its exchange and key (an empty body clears it), on disk with the next commit.
@@ -220,8 +236,18 @@ class Channel(Protocol):
             NotFound: it is not held by this channel (settled already, requeued, another's).
         """
 
-    def nack(self, delivery: Delivery, *, requeue: bool) -> None:
-        """Give a delivery back: to its old place, or (requeue False) reject it.
+    def nack(self, delivery: Delivery, *, requeue: bool, delay_ms: int = 0) -> None:
+        """Give a delivery back: to its old place, or (requeue False) reject it, so that it is dead-lettered.
+
+        Args:
+            delay_ms: it is not delivered again before; the longer of this and of what the queue's retry says. Durable.
+
+        Raises:
+            NotFound: as for `ack`.
+        """
+
+    def extend(self, delivery: Delivery, lease_ms: int) -> None:
+        """Let a delivery's lease (the queue's delivery timeout) end so many ms from now. Nothing happens if there is no lease.
 
         Raises:
             NotFound: as for `ack`.

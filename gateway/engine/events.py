@@ -14,6 +14,9 @@ class EngineEvents(Protocol):
     def page_wanted(self, queue_id: int, after_position: int, max_bytes: int) -> None:
         """Read a page of a queue and call `Engine.page_loaded` with it, later."""
 
+    def scheduled_wanted(self, ids: list[int]) -> None:
+        """Read scheduled messages and call `Engine.scheduled_loaded` with them, later."""
+
     def got(self, channel: object, number: int, entry: Entry | None) -> None:
         """A `get` that had to wait for a page is answered."""
 

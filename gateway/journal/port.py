@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeAlias
 
 from gateway.errors import JournalError
-from gateway.model.records import Batch, Page, Record
+from gateway.model.message import Message
+from gateway.model.records import Batch, Page, Record, Reference
 
 Commit: TypeAlias = Any
 """What `prepare` made and `write` takes; only the journal looks inside."""
@@ -22,6 +23,17 @@ class Journal(Protocol):
     @property
     def durability(self) -> str:
         """One line for the start: what a confirmed message survives."""
+
+    @property
+    def alarm(self) -> str | None:
+        """Why no message should be taken now (too little free space, ``journal.max_bytes`` reached); None: there is room.
+
+        Looked at every turn: an attribute, brought up to date by `look` and after every commit.
+        """
+
+    @property
+    def upkeep(self) -> bool:
+        """There is work (compaction) for a commit even if no batch comes: `prepare` of an empty batch will give one."""
 
     def open(self) -> None:
         """Take the data directory.
@@ -58,6 +70,15 @@ class Journal(Protocol):
         read failed). A page holds whole segments, at least one, until `max_bytes` of bodies are reached; an empty
         page means that nothing more is on disk. What was settled, but not yet on disk so, is left out.
         """
+
+    def read_scheduled(self, ids: list[int], done: Callable[[Callable[[], list[tuple[int, Message]]]], None]) -> None:
+        """Read scheduled messages that are on disk, by id. `done` as for `read_page`; those that are gone are left out."""
+
+    def is_written(self, reference: Reference) -> bool:
+        """Say whether the commit that holds a reference (one with a segment) is on disk."""
+
+    def look(self) -> None:
+        """See how much room there is (`alarm`). Called about once a second; short, on the main thread."""
 
     def close(self, *, clean: bool = True) -> None:
         """Write the clean flag, close, release the lock. No commit may be under way."""

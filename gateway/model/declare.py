@@ -8,19 +8,46 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any
 
-from gateway.errors import NotSupported, PreconditionFailed
-
 
 class Overflow(Enum):
     """What a full queue does with the next message.
 
-    It drops its oldest one, refuses the new one, or ends: it is deleted with all that it holds and its consumers are
-    cancelled, so that nobody waits for a reader that does not keep up.
+    It drops (dead-letters) its oldest one, refuses the new one (and dead-letters it), or ends: it is deleted with all that it
+    holds and its consumers are cancelled, so that nobody waits for a reader that does not keep up.
     """
 
     DROP_HEAD = "drop-head"
     REJECT_PUBLISH = "reject-publish"
+    REJECT_PUBLISH_DLX = "reject-publish-dlx"
     END_QUEUE = "end-queue"
+
+
+NEVER = -1
+"""A time to live that does not end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How long a message that came back waits before it is delivered again.
+
+    The n-th return waits ``min(first_ms * factor ** (n - 1), most_ms)``; the one after the last attempt is dead-lettered.
+
+    Args:
+        first_ms: the first delay.
+        factor: at least 1.
+        most_ms: no delay is longer.
+        attempts: how many returns are delivered again; 0: no limit.
+    """
+
+    first_ms: int
+    factor: float = 2.0
+    most_ms: int = 3_600_000
+    attempts: int = 0
+
+    def delay_ms(self, returns: int) -> int:
+        """Return the delay after so many returns (1, 2, ...)."""
+        exponent = min(returns - 1, 64)
+        return int(min(self.first_ms * self.factor**exponent, self.most_ms))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +87,16 @@ class QueueSpec:
         overflow: what a full queue does.
         keep_transient: False: what needs no acknowledgement (a non-persistent message, or one granted QoS 0)
             is handed to the consumer at once or dropped and counted; it never waits (MQTT sessions).
+        message_ttl_ms: how long a message may wait; 0: it is delivered at once or not at all; NEVER: no limit.
+        expires_ms: the queue goes when it was not used (no consumer, no get, not declared again) for so long; 0: never.
+        max_priority: 0 to 255; messages of a higher priority count as of this one. 0: priorities mean nothing here.
+        priority_burst: after so many deliveries in a row past a waiting message of lower priority that one has its turn.
+        dead_letter_exchange: where goes what expires, is rejected, dropped, or came back too often; None: nowhere.
+        dead_letter_routing_key: with this key; None: its own.
+        delivery_limit: how often a message may come back; the next return dead-letters it. NEVER: no limit.
+        single_active_consumer: one consumer gets everything; the next in line takes over when it goes.
+        consumer_timeout_ms: a delivery that is not settled (or extended) for so long comes back; 0: never.
+        retry: a delay before what came back is delivered again; None: at once.
         arguments: what else the client said, kept for equivalence checks.
     """
 
@@ -71,6 +108,16 @@ class QueueSpec:
     max_length_bytes: int = 0
     overflow: Overflow = Overflow.DROP_HEAD
     keep_transient: bool = True
+    message_ttl_ms: int = NEVER
+    expires_ms: int = 0
+    max_priority: int = 0
+    priority_burst: int = 64
+    dead_letter_exchange: str | None = None
+    dead_letter_routing_key: str | None = None
+    delivery_limit: int = NEVER
+    single_active_consumer: bool = False
+    consumer_timeout_ms: int = 0
+    retry: Retry | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -148,45 +195,3 @@ class Binding:
 def arguments_text(arguments: Mapping[str, Any]) -> str:
     """Return arguments as canonical JSON: equal text means equivalent arguments."""
     return json.dumps(arguments, sort_keys=True, separators=(",", ":"), default=str)
-
-
-_QUEUE_ARGUMENTS = {"x-max-length": "max_length", "x-max-length-bytes": "max_length_bytes", "x-overflow": "overflow"}
-
-
-def queue_spec(
-    name: str,
-    *,
-    durable: bool = True,
-    exclusive: bool = False,
-    auto_delete: bool = False,
-    arguments: Mapping[str, Any] | None = None,
-) -> QueueSpec:
-    """Make a queue specification from AMQP-style arguments (``x-max-length`` ...).
-
-    Raises:
-        NotSupported: an ``x-`` argument that this engine can't honour: it is never ignored in silence.
-        PreconditionFailed: a value that the argument can't have.
-    """
-    given = dict(arguments or {})
-    values: dict[str, Any] = {}
-    for key, value in given.items():
-        attribute = _QUEUE_ARGUMENTS.get(key)
-        if attribute is None:
-            if key.startswith("x-"):
-                raise NotSupported(f"queue argument {key!r} is not supported; supported: {', '.join(sorted(_QUEUE_ARGUMENTS))}")
-            continue
-        values[attribute] = _overflow(value) if attribute == "overflow" else _limit(key, value)
-    return QueueSpec(name, durable, exclusive, auto_delete, arguments=given, **values)
-
-
-def _limit(key: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise PreconditionFailed(f"queue argument {key!r} must be an integer of at least 0, not {value!r}")
-    return value
-
-
-def _overflow(value: object) -> Overflow:
-    allowed = [overflow.value for overflow in Overflow]
-    if value not in allowed:
-        raise PreconditionFailed(f"queue argument 'x-overflow' must be one of {', '.join(allowed)}, not {value!r}")
-    return Overflow(value)

@@ -47,7 +47,11 @@ class ExchangeDeleted:
 
 @dataclass(frozen=True, slots=True)
 class QueueDeclared:
-    """A durable queue exists under an id that is never used again."""
+    """A durable queue exists, or its specification changed, under ids that are never used again.
+
+    A queue with priorities is as many queues to the journal, its lanes: priority ``p`` has the id ``queue_id + p``, from 0 to
+    ``spec.max_priority``. References, depths and pages name the lane's id.
+    """
 
     vhost: str
     queue_id: int
@@ -56,16 +60,20 @@ class QueueDeclared:
 
 @dataclass(frozen=True, slots=True)
 class QueueDeleted:
-    """A durable queue is gone, with all its references in this and all earlier batches."""
+    """A durable queue is gone, with all references in this and all earlier batches.
+
+    ``lanes``: so many ids from ``queue_id`` on.
+    """
 
     vhost: str
     queue_id: int
     name: str
+    lanes: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class QueuePurged:
-    """All references of this queue in EARLIER batches are gone.
+    """All references of this lane in EARLIER batches are gone.
 
     What must survive (delivered and unsettled) the engine puts into this batch again, under its old position.
     """
@@ -110,15 +118,52 @@ class StatePut:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryCounted:
-    """A reference that is on disk was delivered this many times and came back."""
+    """A reference that is on disk was delivered this many times and came back.
+
+    ``due_ms``: wall time before which it is not delivered again; 0: at once.
+    """
 
     reference: Reference
     count: int
+    due_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MessageScheduled:
+    """A persistent message is to be published at a time. The id is never used again."""
+
+    scheduled_id: int
+    due_ms: int
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledGone:
+    """A scheduled message was published (in this very batch) or cancelled."""
+
+    scheduled_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduled:
+    """A scheduled message without its body, as it is listed; at start one for each that the journal holds.
+
+    Args:
+        due_ms: wall time in ms since 1970.
+        body_bytes: the size of its body.
+    """
+
+    scheduled_id: int
+    due_ms: int
+    vhost: str
+    exchange: str
+    routing_key: str
+    body_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class QueueDepth:
-    """At start only: what a durable queue holds on disk.
+    """At start only: what a lane of a durable queue holds on disk.
 
     Args:
         live: references.
@@ -143,6 +188,9 @@ Record: TypeAlias = (
     | Retained
     | StatePut
     | DeliveryCounted
+    | MessageScheduled
+    | ScheduledGone
+    | Scheduled
     | QueueDepth
 )
 
@@ -178,12 +226,26 @@ class Batch:
 
 
 class PagedReference:
-    """A reference read back from disk; `count` is how often it is known to have been delivered."""
+    """A reference read back from disk.
 
-    __slots__ = ("count", "message", "options", "position", "segment", "slot")
+    Args:
+        count: how often it is known to have been delivered.
+        due_ms: wall time before which it is not to be delivered again; 0: none.
+        stored_ms: wall time at which it was committed first.
+    """
 
-    def __init__(
-        self, message: Message, position: int, options: BindingOptions | None, segment: object, slot: int, count: int
+    __slots__ = ("count", "due_ms", "message", "options", "position", "segment", "slot", "stored_ms")
+
+    def __init__(  # noqa: PLR0913 - a value; positional for speed
+        self,
+        message: Message,
+        position: int,
+        options: BindingOptions | None,
+        segment: object,
+        slot: int,
+        count: int,
+        stored_ms: int = 0,
+        due_ms: int = 0,
     ) -> None:
         self.message: Message = message
         self.position: int = position
@@ -191,15 +253,18 @@ class PagedReference:
         self.segment: object = segment
         self.slot: int = slot
         self.count: int = count
+        self.stored_ms: int = stored_ms
+        self.due_ms: int = due_ms
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
     """A run of a queue's references, in order of position.
 
-    ``lost`` counts references that a bad segment took with it (quarantined and reported).
+    ``lost`` counts references that a bad segment took with it (quarantined and reported), ``lost_bytes`` their bodies.
     """
 
     queue_id: int
     references: list[PagedReference]
     lost: int = 0
+    lost_bytes: int = 0
