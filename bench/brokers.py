@@ -26,15 +26,35 @@ class Broker:
         return self.process.pid
 
     def cpu_s(self) -> float:
-        """User and system time of the process with its threads, in seconds."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """User and system time of the process, its threads and its children, in seconds."""
+        return sum(_cpu_s(pid) for pid in _tree(self.pid))
 
     def resident_kib(self) -> int:
         for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
             if line.startswith("VmRSS:"):
                 return int(line.split()[1])
         return 0
+
+
+def _stat(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def _tree(pid: int) -> set[int]:
+    """Return a process and all below it."""
+    parents = {int(entry.name): _stat(int(entry.name)) for entry in Path("/proc").iterdir() if entry.name.isdigit()}
+    found = {pid}
+    while more := {child for child, fields in parents.items() if fields and int(fields[1]) in found} - found:
+        found |= more
+    return found
+
+
+def _cpu_s(pid: int) -> float:
+    fields = _stat(pid)
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
 
 
 def free_port() -> int:
@@ -81,7 +101,7 @@ def tidegate(cores: set[int] | None = None, *settings: str, data_dir: Path | Non
     """Start `tidegate serve` with MQTT on a free port and a data directory of its own."""
     port = free_port()
     directory = data_dir or Path(tempfile.mkdtemp(prefix="tidegate-bench-"))
-    options = [f'frontend.mqtt.listen=["tcp://127.0.0.1:{port}"]', "frontend.zeromq.enabled=false", *settings]
+    options = [f'frontend.mqtt.listen=["tcp://127.0.0.1:{port}"]', "frontend.zeromq.enabled=false", "log.level=error", *settings]
     command = [*tidegate_command(), "serve", "--data-dir", str(directory)]
     for option in options:
         command += ["--set", option]
@@ -116,3 +136,42 @@ def mosquitto(cores: set[int] | None = None) -> Iterator[Broker]:
 
 def has_mosquitto() -> bool:
     return bool(shutil.which("mosquitto")) or Path("/usr/sbin/mosquitto").exists()
+
+
+def rabbitmq_script() -> Path | None:
+    """The server itself: the command on the PATH changes to another user, who can't write our directory."""
+    found = sorted(Path("/usr/lib/rabbitmq").glob("lib/rabbitmq_server-*/sbin/rabbitmq-server"))
+    return found[-1] if found else None
+
+
+@contextmanager
+def rabbitmq(cores: set[int] | None = None) -> Iterator[Broker]:
+    """Start RabbitMQ with AMQP on a free port of loopback and a directory of its own; CPU is its Erlang process's."""
+    script = rabbitmq_script()
+    assert script is not None
+    port = free_port()
+    directory = Path(tempfile.mkdtemp(prefix="rabbitmq-bench-"))
+    (directory / "rabbitmq.conf").write_text(f"listeners.tcp.1 = 127.0.0.1:{port}\nlog.file.level = error\n")
+    (directory / "plugins").write_text("[].\n")
+    environment = dict(
+        os.environ,
+        HOME=str(directory),
+        RABBITMQ_NODENAME=f"bench{port}@localhost",
+        RABBITMQ_CONFIG_FILE=str(directory / "rabbitmq"),
+        RABBITMQ_ENABLED_PLUGINS_FILE=str(directory / "plugins"),
+        RABBITMQ_MNESIA_BASE=str(directory / "data"),
+        RABBITMQ_LOG_BASE=str(directory / "log"),
+        RABBITMQ_PID_FILE=str(directory / "pid"),
+        RABBITMQ_DIST_PORT=str(free_port()),
+        RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="-kernel inet_dist_use_interface {127,0,0,1}",
+        ERL_EPMD_ADDRESS="127.0.0.1",
+    )
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen([str(script)], env=environment, preexec_fn=pinned(cores), **quiet)  # noqa: PLW1509
+    try:
+        wait_for(port, process, 60)
+        time.sleep(1)
+        yield Broker("rabbitmq", process, port)
+    finally:
+        end(process)
+        shutil.rmtree(directory, ignore_errors=True)

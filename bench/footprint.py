@@ -5,18 +5,21 @@ python bench/footprint.py [--connections 2000] [--messages 1000000]
 
 from __future__ import annotations
 
+import sys
+
+sys.path[0] = sys.path[0].removesuffix("/bench")  # there `queue` would not be the standard library's
+
 import argparse
 import resource
 import shutil
 import struct
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-import brokers
-from mqtt import connected, field, packet
+from bench import brokers
+from bench.mqtt import connected, field, packet
 
 BODY_BYTES = 100
 WINDOW = 2_000

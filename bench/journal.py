@@ -8,6 +8,10 @@ garbage collection). write: prepare, write and wait, one batch after the other, 
 
 from __future__ import annotations
 
+import sys
+
+sys.path[0] = sys.path[0].removesuffix("/bench")  # there `queue` would not be the standard library's
+
 import argparse
 import gc
 import tempfile

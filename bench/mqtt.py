@@ -8,6 +8,10 @@ packet identifiers out at a fixed stride.
 
 from __future__ import annotations
 
+import sys
+
+sys.path[0] = sys.path[0].removesuffix("/bench")  # there `queue` would not be the standard library's
+
 import argparse
 import os
 import select
@@ -17,7 +21,7 @@ import struct
 import time
 from dataclasses import dataclass
 
-import brokers
+from bench import brokers
 
 PAYLOAD = b"x" * 64
 RUN = 64
