@@ -1,0 +1,71 @@
+"""How does another process ask a running broker?"""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+from gateway.admin.where import socket_of
+from gateway.errors import AccessRefused, GatewayError, NotFound, NotSupported, Overloaded, PreconditionFailed, ResourceLocked
+
+PATIENCE_S = 60.0
+"""A broker that says nothing for so long does not answer any more."""
+
+_RECEIVED_AT_ONCE = 1 << 16
+_KINDS = {kind.code: kind for kind in (AccessRefused, NotFound, NotSupported, Overloaded, PreconditionFailed, ResourceLocked)}
+
+
+class NoBroker(GatewayError):
+    """No broker runs on that data directory, or it can't be asked."""
+
+    code = 541
+
+
+def ask(data_dir: Path, question: str, **params: Any) -> Any:
+    """Ask the broker of a data directory; blocks until it has answered.
+
+    Args:
+        question: a key of `gateway.admin.questions.QUESTIONS`.
+        params: what that question takes; values that JSON can say.
+
+    Raises:
+        NoBroker: none runs there (a socket that a killed one left behind included), or it went in the middle of its answer.
+        GatewayError: it says no; the class tells its code.
+    """
+    line = json.dumps({"question": question, "params": params}).encode() + b"\n"
+    try:
+        answer = _exchange(data_dir, line)
+    except OSError as error:
+        raise NoBroker(f"no broker answers in {data_dir} ({error.strerror or error})") from error
+    if not answer.endswith(b"\n"):
+        raise NoBroker(f"the broker in {data_dir} ended before it had answered")
+    said = json.loads(answer)
+    if "error" in said:
+        raise _refusal(said["error"])
+    return said["answer"]
+
+
+def _exchange(data_dir: Path, line: bytes) -> bytes:
+    path = socket_of(data_dir)
+    if path is None:
+        raise NoBroker(f"no broker runs in {data_dir}")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stream:
+        stream.settimeout(PATIENCE_S)
+        stream.connect(str(path))
+        stream.sendall(line)
+        parts: list[bytes] = []
+        while part := stream.recv(_RECEIVED_AT_ONCE):
+            parts.append(part)
+            if part.endswith(b"\n"):
+                break
+    return b"".join(parts)
+
+
+def _refusal(error: dict[str, Any]) -> GatewayError:
+    code = int(error["code"])
+    refusal = _KINDS.get(code, GatewayError)(str(error["text"]))
+    if refusal.code != code:
+        refusal.code = code  # of a kind that has no class of its own here
+    return refusal

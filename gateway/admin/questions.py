@@ -1,0 +1,147 @@
+"""Which questions does a running broker answer?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from gateway.api.frontend import Principal
+from gateway.errors import PreconditionFailed
+from gateway.runtime.broker import Broker
+from gateway.runtime.channel import BrokerChannel
+from gateway.version import version_line
+
+if TYPE_CHECKING:
+    from gateway.engine.queue import Queue
+
+Question: TypeAlias = Callable[[Broker, dict[str, Any]], Any]
+"""``(broker, params) -> answer``, in what JSON can say; or an awaitable of it (what changes something answers when that is on
+disk); or an iterator of the items of a list, which is worked on in slices of 2 ms: it may yield PAUSE where it has no item yet.
+What is said to be no goes out as GatewayError; `taken` reads the params."""
+
+T = TypeVar("T", str, int, bool, dict[str, Any])
+
+PAUSE = object()
+"""An iterator yields this if it has looked at much and found nothing."""
+_LOOKED_AT = 256
+
+_NAMES = {str: "text", int: "an integer", bool: "true or false", dict: "an object"}
+_ADMINISTRATOR = "tidegate-admin"
+
+
+def taken(params: dict[str, Any], name: str, kind: type[T], default: T | None = None) -> T:
+    """Return a parameter.
+
+    Raises:
+        PreconditionFailed: it is missing and has no default, or it is of another kind.
+    """
+    value = params.get(name, default)
+    if value is None:
+        raise PreconditionFailed(f"the question lacks {name!r} ({_NAMES.get(kind, kind.__name__)})")
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise PreconditionFailed(f"{name!r} must be {_NAMES.get(kind, kind.__name__)}, not {value!r}")
+    return value
+
+
+def open_channel(broker: Broker, vhost: str = "/") -> BrokerChannel:
+    """Return a channel to change something by: `await channel.outcome(number)` returns when it is on disk. Close it."""
+    return BrokerChannel(broker.engine, Principal(_ADMINISTRATOR, vhost), None, None, broker.committer)
+
+
+async def on_disk(broker: Broker) -> None:
+    """Return when everything that was changed before is on disk.
+
+    Raises:
+        GatewayError: the journal can't be written.
+    """
+    channel = open_channel(broker)
+    try:
+        await channel.outcome(channel.barrier())
+    finally:
+        channel.close()
+
+
+# -- the questions --------------------------------------------------------
+
+
+def hello(broker: Broker, params: dict[str, Any]) -> dict[str, Any]:
+    """Say who answers, and which alarms there are."""
+    return {
+        "version": version_line(),
+        "pid": os.getpid(),
+        "node": broker.node_id,
+        "now_ms": broker.clock.now_ms(),
+        "durability": broker.journal.durability,
+        "questions": sorted(QUESTIONS),
+        "alarms": alarms(broker),
+    }
+
+
+def alarms(broker: Broker) -> list[str]:
+    """Return why publishers are held back or refused now, a line each."""
+    engine = broker.engine
+    lines = []
+    if engine.refusal is not None:
+        lines.append(f"durable messages are refused: {engine.refusal}")
+    elif broker.committer.failing:
+        lines.append("the journal can't be written: nothing is confirmed until it can")
+    journal = getattr(broker.journal, "alarm", None)
+    if journal:
+        lines.append(f"the journal: {journal}")
+    if broker.flow.holding:
+        lines.append("publishers are held back until the journal has caught up")
+    return lines
+
+
+def counters(broker: Broker, params: dict[str, Any]) -> dict[str, int]:
+    """Return what was counted since the start, by name."""
+    return dict(broker.counters)
+
+
+def queues(broker: Broker, params: dict[str, Any]) -> Iterator[Any]:
+    """Yield a row per queue. Params: `vhost`, `pattern` (shell's, on names); both may be left out."""
+    from fnmatch import translate
+    from re import compile as compile_pattern
+
+    only = taken(params, "vhost", str, "")
+    matches = compile_pattern(translate(taken(params, "pattern", str, "*"))).match
+    vhosts = [vhost for name, vhost in broker.engine.vhosts.items() if not only or name == only]
+    return _rows(broker, [list(vhost.queues.values()) for vhost in vhosts], matches)
+
+
+def _rows(broker: Broker, lists: list[list[Queue]], matches: Callable[[str], Any]) -> Iterator[Any]:
+    looked_at = 0
+    for found in lists:
+        for queue in found:
+            looked_at += 1
+            if not queue.deleted and matches(queue.name):
+                yield _row(queue)
+            elif looked_at % _LOOKED_AT == 0:
+                yield PAUSE
+
+
+def _row(queue: Queue) -> dict[str, Any]:
+    """Return what a queue has now. ``given``: positions that it ever gave, so that who asks twice knows the rates."""
+    ready = queue.ready_count
+    head = queue.ready[0] if queue.ready else None
+    return {
+        "vhost": queue.vhost,
+        "name": queue.name,
+        "id": queue.id,
+        "durable": queue.durable,
+        "ready": ready,
+        "unacked": queue.count - ready,
+        "bytes": queue.body_bytes,
+        "consumers": len(queue.consumers),
+        "given": queue.next_position - 1,
+        "head_position": head.position if head is not None else 0,
+    }
+
+
+QUESTIONS: dict[str, Question] = {
+    "hello": hello,
+    "counters": counters,
+    "queues": queues,
+}
+"""By name. Whoever has another question to add imports this, or adds it here."""
