@@ -2,6 +2,31 @@
 
 from __future__ import annotations
 
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+Meter: TypeAlias = Callable[[], int]
+
+
+def thread_meter() -> Meter:
+    """Return what tells how many bytes this thread has written since it began: to any file, as the system counts them.
+
+    Where the system doesn't count (not Linux) it tells -1. Cost of asking: two dozen microseconds; of being counted: none.
+    """
+    path = Path(f"/proc/{os.getpid()}/task/{threading.get_native_id()}/io")
+
+    def meter() -> int:
+        try:
+            lines = path.read_bytes().split(b"\n")
+        except OSError:
+            return -1
+        return next((int(line[7:]) for line in lines if line.startswith(b"wchar: ")), -1)
+
+    return meter
+
 
 class Counters:
     """Counters since `open`; read them whenever you like.
@@ -12,6 +37,8 @@ class Counters:
         messages_elided: handed over without an unsettled reference, so never written.
         segments_live: on disk; after a page of an earlier start's segments it may lag by one commit.
         segments_quarantined, references_lost: damaged segments, and what they took with them.
+        segments_scrubbed: read by the scrub and found whole.
+        meter: tells how many bytes the journal's thread has written; -1: it can't.
         last_commit_s: how long the last commit took on the journal's thread.
     """
 
@@ -23,10 +50,12 @@ class Counters:
         "last_commit_s",
         "messages_elided",
         "messages_written",
+        "meter",
         "references_lost",
         "references_written",
         "segments_live",
         "segments_quarantined",
+        "segments_scrubbed",
     )
 
     def __init__(self) -> None:
@@ -40,4 +69,15 @@ class Counters:
         self.index_bytes: int = 0
         self.segments_live: int = 0
         self.segments_quarantined: int = 0
+        self.segments_scrubbed: int = 0
         self.last_commit_s: float = 0.0
+        self.meter: Meter = lambda: -1
+
+    @property
+    def bytes_written(self) -> int:
+        """Bytes written to the database and its log, by commits and checkpoints.
+
+        Where the system doesn't count them: of bodies and indexes alone, which is less.
+        """
+        metered = self.meter()
+        return metered if metered >= 0 else self.body_bytes + self.index_bytes

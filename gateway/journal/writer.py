@@ -11,12 +11,14 @@ from typing import TypeAlias
 
 from gateway.errors import JournalError
 from gateway.journal.commit import Commit
-from gateway.journal.counters import Counters
+from gateway.journal.counters import Counters, thread_meter
+from gateway.journal.space import Space
 
 Done: TypeAlias = Callable[[JournalError | None], None]
 
 _STAYS_OPEN = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM}
 """What a connection survives. After anything else (EIO above all) it is closed and opened anew."""
+WRITABLE, FAILING, READ_ONLY = "writable", "failing", "read-only"
 
 
 class Writer:
@@ -27,15 +29,31 @@ class Writer:
         connect: opens the connection anew after an error.
         connection: the first one; the writer's from now on. It must not be the only one of the process: when the last one
             closes, SQLite reads the write-ahead log anew, and takes for good what a sync that failed has left there.
+        space: told of every commit; asked for its ballast when the disk is full.
+        refuse_after_s: after so long without a success the state is no longer ``failing``, but ``read-only``.
+
+    Attributes:
+        state: ``writable``, ``failing`` (the last attempt failed) or ``read-only`` (so did all others for `refuse_after_s`).
     """
 
     def __init__(
-        self, path: str, connect: Callable[[], sqlite3.Connection], connection: sqlite3.Connection, counters: Counters
+        self,
+        path: str,
+        connect: Callable[[], sqlite3.Connection],
+        connection: sqlite3.Connection,
+        counters: Counters,
+        *,
+        space: Space | None = None,
+        refuse_after_s: float = 5.0,
     ) -> None:
         self._path = path
         self._connect = connect
         self._connection: sqlite3.Connection | None = connection
         self._counters = counters
+        self._space = space
+        self._refuse_after_s = refuse_after_s
+        self._failing_since = 0.0
+        self.state: str = WRITABLE
         self._jobs: SimpleQueue[tuple[Commit, Done] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="journal-writer", daemon=True)
         self._thread.start()
@@ -52,27 +70,59 @@ class Writer:
         return connection
 
     def _run(self) -> None:
+        self._counters.meter = meter = thread_meter()
         while (job := self._jobs.get()) is not None:
             commit, done = job
             done(self._write(commit))
             if commit.settlement.landed:
                 self._count_segments(commit)
             del job, commit, done  # not until the next one comes
+        written = meter()
+        self._counters.meter = lambda: written  # what the system knows of a thread ends with it
 
     def _write(self, commit: Commit) -> JournalError | None:
         started = time.perf_counter()
-        try:
-            if self._connection is None:
-                self._connection = self._reopen()
-            commit.attempts += 1
-            if commit.attempts == 1 or not self._is_there(self._connection, commit):
-                self._connection.execute(*commit.statement(time.time_ns() // 1_000_000))
-        except Exception as error:  # the edge of the thread: whatever it was, the commit isn't on disk
-            self._counters.failed_commits += 1
-            self._drop_connection(error)
-            return error if isinstance(error, JournalError) else JournalError(f"{self._path}: {error}")
+        while True:
+            try:
+                size = self._attempt(commit)
+                break
+            except Exception as error:  # the edge of the thread: whatever it was, the commit isn't on disk
+                self._counters.failed_commits += 1
+                self._drop_connection(error)
+                if not self._makes_room(error):
+                    return self._failed(error)
         self._landed(commit, time.perf_counter() - started)
+        self._tell_space(size)
         return None
+
+    def _attempt(self, commit: Commit) -> int:
+        """Write a commit, unless it is there; return how many bytes it has."""
+        if self._connection is None:
+            self._connection = self._reopen()
+        commit.attempts += 1
+        statement, values = commit.statement(time.time_ns() // 1_000_000)
+        if commit.attempts == 1 or not self._is_there(self._connection, commit):
+            self._connection.execute(statement, values)
+        return sum(len(value) for value in values if isinstance(value, bytes | str))
+
+    def _makes_room(self, error: Exception) -> bool:
+        """Give up the ballast on a full disk: then another attempt is worth it at once."""
+        full = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+        return full and self._space is not None and self._space.give_ballast()
+
+    def _failed(self, error: Exception) -> JournalError:
+        now = time.perf_counter()
+        self._failing_since = self._failing_since or now
+        self.state = READ_ONLY if now - self._failing_since >= self._refuse_after_s else FAILING
+        return error if isinstance(error, JournalError) else JournalError(f"{self._path}: {error}")
+
+    def _tell_space(self, size: int) -> None:
+        if self._space is None or self._connection is None:
+            return
+        try:
+            self._space.wrote(self._connection, size)
+        except sqlite3.Error as error:
+            self._drop_connection(error)
 
     def _landed(self, commit: Commit, seconds: float) -> None:
         counters = self._counters
@@ -85,6 +135,8 @@ class Writer:
             counters.body_bytes += segment.body_bytes
         commit.settlement.landed = True
         counters.commits += 1
+        self._failing_since = 0.0
+        self.state = WRITABLE
 
     def _drop_connection(self, error: Exception) -> None:
         code = getattr(error, "sqlite_errorcode", None)

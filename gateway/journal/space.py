@@ -1,0 +1,229 @@
+"""Is there room for more messages, and for acknowledgements when there is none?"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+from gateway.errors import JournalUnwritable
+
+BALLAST = "journal.ballast"
+BALLAST_BYTES = 16 * 1024 * 1024
+"""What the log holds between two checkpoints. On a full disk a checkpoint may have to add as much to the database; after it the
+log begins anew where it is, and acknowledgements need no further room."""
+BALLAST_PART = 16
+"""The ballast takes at most this part of a small disk."""
+MIN_FREE_BYTES = 256 * 1024 * 1024
+MIN_FREE_PART = 20
+SMALLEST_MAX_BYTES = 16 * 1024 * 1024
+"""A journal that may be no larger than this has a log of a quarter of it."""
+_HEADROOM_PART = 16
+_MOST_HEADROOM = 64 * 1024 * 1024
+_HYSTERESIS_PART = 8
+_PAGE_BYTES = 4096
+_CHUNK = 1 << 20
+
+_COUNT = "SELECT page_count, freelist_count FROM pragma_page_count, pragma_freelist_count"
+
+
+def checkpoint_pages(wanted: int, max_bytes: int) -> int:
+    """Return after how many pages of the log a checkpoint is due, so that a small journal's log is small too."""
+    return min(wanted, max_bytes // 4 // _PAGE_BYTES) if max_bytes else wanted
+
+
+class Space:
+    """The room of a journal: a limit of free space, a cap on its size, and a ballast that is given up when the disk is full.
+
+    Pages that were freed inside the database are room: with a cap they are counted, on the writer's thread.
+
+    Args:
+        directory: the data directory; the database is there too, under the name `database`.
+        min_free_bytes: less free space on the disk raises the alarm; None: 256 MiB, or 5 % of a disk below 5 GiB; 0: no limit.
+        max_bytes: database and log together may take so much; 0: no cap.
+        ballast_bytes: the size of the ballast; less on a disk below 256 MiB; 0: none.
+
+    Attributes:
+        alarm: why no message should be taken now; None: there is room.
+        used_bytes: of the database without its free pages, as counted last; 0 without a cap.
+        free_bytes: of the disk, as looked at last.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        database: str,
+        *,
+        min_free_bytes: int | None = None,
+        max_bytes: int = 0,
+        ballast_bytes: int = BALLAST_BYTES,
+    ) -> None:
+        self._directory = directory
+        self._ballast = directory / BALLAST
+        self._log = directory / f"{database}-wal"
+        self._wanted_min_free = min_free_bytes
+        self._wanted_ballast = ballast_bytes
+        self._max_bytes = max_bytes
+        self._headroom = min(max_bytes // _HEADROOM_PART, _MOST_HEADROOM)
+        self._min_free = min_free_bytes or 0
+        self._ballast_bytes = ballast_bytes
+        self._ballast_given = False
+        self._judging = threading.Lock()
+        self._written = 0
+        self._slack = 0
+        self._low = False
+        self._capped = False
+        self.alarm: str | None = None
+        self.used_bytes: int = 0
+        self.free_bytes: int = 0
+
+    # -- life: on the main thread, before the writer runs ------------------------
+
+    def take(self) -> None:
+        """Learn how large the disk is. If it is full, give up the ballast of an earlier broker: opening the journal needs room.
+
+        Raises:
+            JournalUnwritable: the data directory can't be looked at.
+        """
+        try:
+            total = self._look_at_disk()
+        except OSError as error:
+            raise JournalUnwritable(f"{self._directory}: {error.strerror}") from error
+        if self._wanted_min_free is None:
+            self._min_free = min(MIN_FREE_BYTES, total // MIN_FREE_PART)
+        self._ballast_bytes = min(self._wanted_ballast, total // BALLAST_PART // _PAGE_BYTES * _PAGE_BYTES)
+        if self.free_bytes < self._ballast_bytes and self._size_of(self._ballast):
+            self.give_ballast()
+
+    def begin(self, connection: sqlite3.Connection) -> None:
+        """Make the ballast if there is room, and see how things stand. Raises sqlite3.Error."""
+        if not self._ballast_bytes:
+            self._ballast.unlink(missing_ok=True)
+        self._restore_ballast()
+        self._count(connection)
+        self.look()
+
+    # -- the main thread ---------------------------------------------------------
+
+    def look(self) -> None:
+        """See how much room there is. Cost: two system calls."""
+        if self._judging.acquire(blocking=False):  # else the writer is doing just this
+            try:
+                with suppress(OSError):
+                    self._look_at_disk()
+                self._judge()
+            finally:
+                self._judging.release()
+
+    # -- the writer's thread -----------------------------------------------------
+
+    def wrote(self, connection: sqlite3.Connection, size: int) -> None:
+        """A commit with so many bytes is on disk. Looks and counts only if it may matter. Raises sqlite3.Error."""
+        self._written += size
+        if self.alarm is None and not self._ballast_given and self._written < self._slack:
+            return
+        self._count(connection)
+        with self._judging:
+            with suppress(OSError):
+                self._look_at_disk()
+            self._judge()
+        self._restore_ballast()
+
+    def give_ballast(self) -> bool:
+        """The disk is full: make room for what was taken in before. False: there is no ballast left."""
+        try:
+            given = self._size_of(self._ballast) > 0
+            if given:
+                os.truncate(self._ballast, 0)
+        except OSError:
+            return False
+        if given:
+            self._ballast_given = True
+            self.look()
+        return given
+
+    def _restore_ballast(self) -> None:
+        """Make the ballast again, if after that there is still more free space than the limit wants."""
+        missing = self._ballast_bytes - self._size_of(self._ballast)
+        if missing <= 0 or self.free_bytes < self._enough() + missing:
+            return
+        try:
+            _allocate(self._ballast, self._ballast_bytes)
+        except OSError:
+            with suppress(OSError):
+                os.truncate(self._ballast, 0)
+            return
+        self.free_bytes -= missing
+        self._ballast_given = False
+
+    # -- what is looked at, and what it means ----------------------------------
+
+    def _look_at_disk(self) -> int:
+        """Return the size of the disk."""
+        disk = os.statvfs(self._directory)
+        self.free_bytes = disk.f_bavail * disk.f_frsize
+        return disk.f_blocks * disk.f_frsize
+
+    def _count(self, connection: sqlite3.Connection) -> None:
+        if self._max_bytes:
+            pages, free_pages = connection.execute(_COUNT).fetchone()
+            self.used_bytes = (pages - free_pages) * _PAGE_BYTES
+
+    def _enough(self) -> int:
+        """Return how much free space ends the alarm; a ballast that was given up must have room beside it."""
+        return self._min_free + self._min_free // _HYSTERESIS_PART
+
+    def _clear_at(self) -> int:
+        return self._enough() + (self._ballast_bytes if self._ballast_given else 0)
+
+    def _judge(self) -> None:
+        """Set the alarm. It ends only when there is an eighth more room than it takes to raise it."""
+        free, limit = self.free_bytes, self._min_free
+        self._low = free < (self._clear_at() if self._low or self._ballast_given else limit)
+        used = self.used_bytes + self._size_of(self._log) if self._max_bytes else 0
+        cap = self._max_bytes - self._headroom
+        self._capped = bool(cap) and used >= (cap - cap // _HYSTERESIS_PART if self._capped else cap)
+        self._written = 0
+        self._slack = min(free - limit, cap - used if cap else free) // 4
+        self.alarm = self._text(used)
+
+    def _text(self, used: int) -> str | None:
+        if self._capped:
+            return f"the journal is full: {_mib(used)} in use, and journal.max_bytes allows {_mib(self._max_bytes)}"
+        if not self._low:
+            return None
+        if self.free_bytes < self._min_free:
+            return (
+                f"too little free space: {_mib(self.free_bytes)} on the disk of {self._directory}, "
+                f"and journal.min_free_bytes wants {_mib(self._min_free)}"
+            )
+        return (
+            f"too little free space: {_mib(self.free_bytes)} on the disk of {self._directory}; durable messages are taken again "
+            f"from {_mib(self._clear_at())} on (journal.min_free_bytes and journal.ballast_bytes)"
+        )
+
+    @staticmethod
+    def _size_of(path: Path) -> int:
+        try:
+            return path.stat().st_size
+        except OSError:
+            return 0
+
+
+def _allocate(path: Path, size: int) -> None:
+    """Make a file of real blocks. Raises OSError."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(fd, 0, size)
+        else:
+            for at in range(os.fstat(fd).st_size, size, _CHUNK):
+                os.pwrite(fd, os.urandom(min(_CHUNK, size - at)), at)  # what can't be compressed away
+    finally:
+        os.close(fd)
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1 << 20):,.1f} MiB"
