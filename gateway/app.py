@@ -150,12 +150,26 @@ def make_journal(config: Config, log: Log) -> Journal:
         from gateway.journal.memory import MemoryJournal
 
         return MemoryJournal()
+    from gateway.journal.space import Space, checkpoint_pages
     from gateway.journal.sqlite import SqliteJournal
 
     def report(damage: str) -> None:
         log.error("the journal is damaged", damage=damage)
 
-    return SqliteJournal(config.broker.data_dir.absolute(), wal_autocheckpoint=config.journal.wal_autocheckpoint, report=report)
+    directory, settings = config.broker.data_dir.absolute(), config.journal
+    space = Space(
+        directory,
+        min_free_bytes=settings.min_free_bytes,
+        max_bytes=settings.max_bytes,
+        ballast_bytes=settings.ballast_bytes,
+    )
+    return SqliteJournal(
+        directory,
+        wal_autocheckpoint=checkpoint_pages(settings.wal_autocheckpoint, settings.max_bytes),
+        report=report,
+        space=space,
+        refuse_after_s=settings.refuse_after_ms / 1e3,
+    )
 
 
 async def _cancel_when(stop: Callable[[], Awaitable[None]], scope: trio.CancelScope) -> None:

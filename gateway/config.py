@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
 from gateway.complaint import Origin, validated
 from gateway.errors import ConfigError
 
 DEFAULT_FRONT_ENDS = ("mqtt", "zeromq")
 """What runs without a word in the configuration; every other front-end runs if its section is there."""
+SMALLEST_CAP = 16 * 1024 * 1024
 
 
 class Section(BaseModel):
@@ -53,6 +54,12 @@ class Pace(Section):
     )
 
 
+def _check_cap(value: int) -> int:
+    if 0 < value < SMALLEST_CAP:
+        raise ValueError(f"must be 0 or at least {SMALLEST_CAP} bytes")
+    return value
+
+
 class JournalSettings(Pace):
     """Where confirmed messages are kept."""
 
@@ -61,6 +68,32 @@ class JournalSettings(Pace):
     )
     profile: Literal["default", "flash"] = Field(
         default="default", description="flash checkpoints the write-ahead log four times as often: a smaller file, more writes."
+    )
+
+    min_free_bytes: int | None = Field(
+        default=None,
+        ge=0,
+        description="Less free space on the disk raises the alarm: durable messages are not taken until there is an eighth more. "
+        "Without a value: 256 MiB, or 5 % of a disk below 5 GiB; 0: no limit.",
+    )
+    max_bytes: Annotated[int, AfterValidator(_check_cap)] = Field(
+        default=0,
+        ge=0,
+        description="What database and log may take together: near it the alarm is raised. At least 16 MiB; 0: no cap.",
+    )
+    ballast_bytes: int = Field(
+        default=16 * 1024 * 1024,
+        ge=0,
+        le=1024 * 1024 * 1024,
+        description="A file that is given up when the disk is full, so that acknowledgements can be written; less on a disk below "
+        "256 MiB. 0: none.",
+    )
+    scrub_mib_per_s: float = Field(
+        default=1.0,
+        ge=0,
+        le=10_000,
+        description="How fast stored messages are read again, once a day, to find damage before they are needed. 0: never.",
+        json_schema_extra={"unit": "MiB per second"},
     )
 
     @property

@@ -87,6 +87,11 @@ class MemoryJournal:
         self._floors: dict[int, int] = {}
 
     @property
+    def state(self) -> str:
+        """See `Journal.state`."""
+        return "writable"
+
+    @property
     def durability(self) -> str:
         """See `Journal.durability`."""
         return "in memory only: what is confirmed does NOT survive the end of the process"

@@ -32,6 +32,10 @@ class Journal(Protocol):
         """
 
     @property
+    def state(self) -> str:
+        """``writable``; ``failing``: the last commit could not be written; ``read-only``: none could for a while."""
+
+    @property
     def upkeep(self) -> bool:
         """There is work (compaction) for a commit even if no batch comes: `prepare` of an empty batch will give one."""
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
 from gateway.errors import JournalUnwritable
 
 BALLAST = "journal.ballast"
+LOG = "journal.db-wal"
 BALLAST_BYTES = 16 * 1024 * 1024
 """What the log holds between two checkpoints. On a full disk a checkpoint may have to add as much to the database; after it the
 log begins anew where it is, and acknowledgements need no further room."""
@@ -25,6 +27,7 @@ _MOST_HEADROOM = 64 * 1024 * 1024
 _HYSTERESIS_PART = 8
 _PAGE_BYTES = 4096
 _CHUNK = 1 << 20
+_CUT_EVERY_S = 10.0
 
 _COUNT = "SELECT page_count, freelist_count FROM pragma_page_count, pragma_freelist_count"
 
@@ -40,7 +43,7 @@ class Space:
     Pages that were freed inside the database are room: with a cap they are counted, on the writer's thread.
 
     Args:
-        directory: the data directory; the database is there too, under the name `database`.
+        directory: the data directory.
         min_free_bytes: less free space on the disk raises the alarm; None: 256 MiB, or 5 % of a disk below 5 GiB; 0: no limit.
         max_bytes: database and log together may take so much; 0: no cap.
         ballast_bytes: the size of the ballast; less on a disk below 256 MiB; 0: none.
@@ -54,7 +57,6 @@ class Space:
     def __init__(
         self,
         directory: Path,
-        database: str,
         *,
         min_free_bytes: int | None = None,
         max_bytes: int = 0,
@@ -62,7 +64,7 @@ class Space:
     ) -> None:
         self._directory = directory
         self._ballast = directory / BALLAST
-        self._log = directory / f"{database}-wal"
+        self._log = directory / LOG
         self._wanted_min_free = min_free_bytes
         self._wanted_ballast = ballast_bytes
         self._max_bytes = max_bytes
@@ -73,6 +75,7 @@ class Space:
         self._judging = threading.Lock()
         self._written = 0
         self._slack = 0
+        self._cut_at = -_CUT_EVERY_S
         self._low = False
         self._capped = False
         self.alarm: str | None = None
@@ -98,11 +101,12 @@ class Space:
             self.give_ballast()
 
     def begin(self, connection: sqlite3.Connection) -> None:
-        """Make the ballast if there is room, and see how things stand. Raises sqlite3.Error."""
+        """Make the ballast if there is room, and see how things stand."""
         if not self._ballast_bytes:
             self._ballast.unlink(missing_ok=True)
         self._restore_ballast()
-        self._count(connection)
+        with suppress(sqlite3.Error):  # the first commit will tell
+            self._count(connection)
         self.look()
 
     # -- the main thread ---------------------------------------------------------
@@ -167,9 +171,14 @@ class Space:
         return disk.f_blocks * disk.f_frsize
 
     def _count(self, connection: sqlite3.Connection) -> None:
-        if self._max_bytes:
-            pages, free_pages = connection.execute(_COUNT).fetchone()
-            self.used_bytes = (pages - free_pages) * _PAGE_BYTES
+        if not self._max_bytes:
+            return
+        pages, free_pages = connection.execute(_COUNT).fetchone()
+        self.used_bytes = (pages - free_pages) * _PAGE_BYTES
+        now = time.monotonic()
+        if self._size_of(self._log) > self._max_bytes // 3 and now - self._cut_at > _CUT_EVERY_S:
+            self._cut_at = now  # one large commit has made the log large, and it would stay so
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _enough(self) -> int:
         """Return how much free space ends the alarm; a ballast that was given up must have room beside it."""

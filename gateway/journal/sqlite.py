@@ -27,7 +27,8 @@ from gateway.journal.recovery import (
     open_database,
 )
 from gateway.journal.segment import encode
-from gateway.journal.writer import Writer
+from gateway.journal.space import Space
+from gateway.journal.writer import WRITABLE, Writer
 from gateway.model.message import Message
 from gateway.model.records import Batch, DeliveryCounted, Page, QueueDeleted, QueuePurged, Record, Reference
 
@@ -41,6 +42,8 @@ class SqliteJournal:
             the process.
         wal_autocheckpoint: so many pages of the write-ahead log, then they go to the database.
         report: is told of damage, a line each, on the main thread.
+        space: watches the room on the disk; None: nobody does.
+        refuse_after_s: a journal that can't be written for so long is ``read-only``.
     """
 
     def __init__(
@@ -50,6 +53,8 @@ class SqliteJournal:
         synchronous: str = "FULL",
         wal_autocheckpoint: int = 4000,
         report: Callable[[str], None] | None = None,
+        space: Space | None = None,
+        refuse_after_s: float = 5.0,
     ) -> None:
         if synchronous not in SYNCHRONOUS:
             raise JournalError(f"synchronous must be one of {', '.join(SYNCHRONOUS)}, not {synchronous!r}")
@@ -57,6 +62,8 @@ class SqliteJournal:
         self._synchronous = synchronous
         self._wal_autocheckpoint = wal_autocheckpoint
         self._report = report or _silent
+        self._space = space
+        self._refuse_after_s = refuse_after_s
         self._lock = DirectoryLock(directory)
         self._ledger = Ledger()
         self._next_segment = 1
@@ -73,6 +80,21 @@ class SqliteJournal:
         survives = "a kill and a power cut" if self._synchronous in {"FULL", "EXTRA"} else "a kill, but NOT a power cut"
         return f"on disk in {self._path} (synchronous={self._synchronous}): what is confirmed survives {survives}"
 
+    @property
+    def alarm(self) -> str | None:
+        """See `Journal.alarm`."""
+        return self._space.alarm if self._space is not None else None
+
+    @property
+    def state(self) -> str:
+        """See `Journal.state`."""
+        return self._writer.state if self._writer is not None else WRITABLE
+
+    def look(self) -> None:
+        """See `Journal.look`."""
+        if self._space is not None:
+            self._space.look()
+
     # -- beginning and end --------------------------------------------------
 
     def open(self) -> None:
@@ -81,6 +103,8 @@ class SqliteJournal:
         make_directory(self._path.parent)
         self._lock.acquire()
         try:
+            if self._space is not None:
+                self._space.take()
             database = open_database(self._path, synchronous=self._synchronous, wal_autocheckpoint=self._wal_autocheckpoint)
         except BaseException:
             self._lock.release()
@@ -89,7 +113,11 @@ class SqliteJournal:
         self._next_segment = database.last_segment + 1
         self.counters.segments_live = database.segments
         reopen = partial(connect, self._path, synchronous=self._synchronous, wal_autocheckpoint=self._wal_autocheckpoint)
-        self._writer = Writer(str(self._path), reopen, database.connection, self.counters)
+        if self._space is not None:
+            self._space.begin(database.connection)
+        self._writer = Writer(
+            str(self._path), reopen, database.connection, self.counters, space=self._space, refuse_after_s=self._refuse_after_s
+        )
         self._reader = Reader(str(self._path), partial(connect_to_read, self._path))
 
     def load(self) -> Iterator[Record]:
