@@ -194,4 +194,4 @@ class Binding:
 
 def arguments_text(arguments: Mapping[str, Any]) -> str:
     """Return arguments as canonical JSON: equal text means equivalent arguments."""
-    return json.dumps(arguments, sort_keys=True, separators=(",", ":"), default=str)
+    return json.dumps(arguments, sort_keys=True, separators=(",", ":"), default=str) if arguments else "{}"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from gateway.model.declare import Binding
-from gateway.routing.exchange import Found, HeaderSource, Targets, add_all, check_key, target
+from collections.abc import Iterator
+
+from gateway.routing.exchange import Found, HeaderSource, Link, Links, add_all, check_key, each, with_link, without_link
 
 
 class Direct:
@@ -13,32 +14,35 @@ class Direct:
 
     def __init__(self) -> None:
         self.cacheable: bool = True
-        self._keys: dict[str, Targets] = {}
+        self._keys: dict[str, Links] = {}
         self._count: int = 0
 
     def __len__(self) -> int:
         return self._count
 
-    def bind(self, key: str, destination: object, binding: Binding) -> None:
-        """See `ExchangeType.bind`."""
-        check_key(key)
-        targets = self._keys.setdefault(key, {})
-        before = len(targets)
-        targets[target(key, destination, binding)] = binding.options
-        self._count += len(targets) - before
+    def __iter__(self) -> Iterator[Link]:
+        for links in self._keys.values():
+            yield from each(links)
 
-    def unbind(self, key: str, destination: object, binding: Binding) -> bool:
+    def bind(self, link: Link) -> None:
+        """See `ExchangeType.bind`."""
+        key = link.binding.key
+        check_key(key)
+        self._keys[key] = with_link(self._keys.get(key), link)
+        self._count += 1
+
+    def unbind(self, link: Link) -> None:
         """See `ExchangeType.unbind`."""
-        targets = self._keys.get(key)
-        if targets is None or targets.pop(target(key, destination, binding), None) is None:
-            return False
-        if not targets:
+        key = link.binding.key
+        left = without_link(self._keys[key], link)
+        if left is None:
             del self._keys[key]
+        else:
+            self._keys[key] = left
         self._count -= 1
-        return True
 
     def route(self, key: str, headers: HeaderSource, found: Found) -> None:
         """See `ExchangeType.route`. Cost: the bindings that match."""
-        targets = self._keys.get(key)
-        if targets is not None:
-            add_all(targets, found)
+        links = self._keys.get(key)
+        if links is not None:
+            add_all(links, found)

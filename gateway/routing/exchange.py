@@ -2,55 +2,102 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol, TypeAlias
 
 from gateway.errors import PreconditionFailed
-from gateway.model.declare import Binding, BindingOptions, arguments_text
+from gateway.model.declare import Binding, BindingOptions
 from gateway.model.names import MAX_KEY_BYTES
+from gateway.model.properties import Properties
 
-HeaderSource: TypeAlias = Callable[[], Mapping[str, Any]]
-"""Gives a message's headers, decoded when asked; it may be asked more than once."""
+HeaderSource: TypeAlias = Callable[[], Properties | Mapping[str, Any]]
+"""Gives a message's properties, decoded when asked, or its headers alone; it may be asked more than once."""
 
 Found: TypeAlias = dict[object, BindingOptions]
 """Destinations that a message reaches, in the order they were found, with what their bindings say together."""
 
-Target: TypeAlias = tuple[object, str, str]
-"""One binding as an exchange type knows it: destination, key, arguments as canonical text."""
 
-Targets: TypeAlias = dict[Target, BindingOptions]
+class Link:
+    """A binding in use. Two links of one exchange differ in destination, key or arguments.
+
+    Args:
+        destination: an opaque hashable object, the queue or exchange: nothing here looks inside it.
+        binding: as asked for.
+    """
+
+    __slots__ = ("binding", "destination", "options")
+
+    def __init__(self, destination: object, binding: Binding) -> None:
+        self.destination: object = destination
+        self.binding: Binding = binding
+        self.options: BindingOptions = binding.options
+
+    def renew(self, binding: Binding) -> None:
+        """Take the options of a binding of the same identity."""
+        self.binding = binding
+        self.options = binding.options
+
+
+Links: TypeAlias = Link | dict[Link, None]
+"""Links of one place. Most places have one, and there are many places: a dict costs four times what a link does."""
 
 
 class ExchangeType(Protocol):
-    """Keeps the bindings of one exchange and finds those that a key (or the headers) match.
-
-    A destination is an opaque hashable object: nothing here looks inside it.
-    """
+    """Keeps the links of one exchange and finds those that a key (or the headers) match."""
 
     @property
     def cacheable(self) -> bool:
         """What is found depends on the key alone, until a binding comes or goes."""
 
     def __len__(self) -> int:
-        """Return the number of bindings."""
+        """Return the number of links."""
 
-    def bind(self, key: str, destination: object, binding: Binding) -> None:
-        """Add a binding; one of the same key, destination and arguments gets the new options.
+    def __iter__(self) -> Iterator[Link]:
+        """Yield the links, in any order."""
+
+    def bind(self, link: Link) -> None:
+        """Add a link that is not there.
 
         Raises:
             PreconditionFailed: the key or the arguments can't be; nothing has changed.
         """
 
-    def unbind(self, key: str, destination: object, binding: Binding) -> bool:
-        """Remove a binding; False: it was not there."""
+    def unbind(self, link: Link) -> None:
+        """Remove a link that is there."""
 
     def route(self, key: str, headers: HeaderSource, found: Found) -> None:
-        """Add the destinations of all matching bindings to `found`; one that is there already gets merged options."""
+        """Add the destinations of all matching links to `found`; one that is there already gets merged options."""
 
 
-def target(key: str, destination: object, binding: Binding) -> Target:
-    """Return what tells bindings to one exchange apart."""
-    return (destination, key, arguments_text(binding.arguments) if binding.arguments else "")
+def with_link(links: Links | None, link: Link) -> Links:
+    """Return a place's links with one more."""
+    if links is None:
+        return link
+    if isinstance(links, Link):
+        return {links: None, link: None}
+    links[link] = None
+    return links
+
+
+def without_link(links: Links | None, link: Link) -> Links | None:
+    """Return a place's links without one that is there; None: nothing is left."""
+    if links is link or links is None or isinstance(links, Link):
+        return None
+    del links[link]
+    return links or None
+
+
+def each(links: Links | None) -> Iterable[Link]:
+    """Return the links of a place, to be walked through."""
+    if links is None:
+        return ()
+    return (links,) if isinstance(links, Link) else links
+
+
+def headers_of(source: HeaderSource) -> Mapping[str, Any]:
+    """Return a message's headers."""
+    given = source()
+    return (given.headers or {}) if isinstance(given, Properties) else given
 
 
 def add(destination: object, options: BindingOptions, found: Found) -> None:
@@ -59,11 +106,12 @@ def add(destination: object, options: BindingOptions, found: Found) -> None:
     found[destination] = options if present is None else present.merged(options)
 
 
-def add_all(targets: Targets, found: Found) -> None:
-    """Add the destinations of all `targets` to what was found."""
-    for (destination, _, _), options in targets.items():
+def add_all(links: Links, found: Found) -> None:
+    """Add the destinations of all `links` to what was found."""
+    for link in (links,) if isinstance(links, Link) else links:
+        destination = link.destination
         present = found.get(destination)
-        found[destination] = options if present is None else present.merged(options)
+        found[destination] = link.options if present is None else present.merged(link.options)
 
 
 def check_key(key: str) -> None:

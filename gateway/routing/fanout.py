@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-from gateway.model.declare import Binding
-from gateway.routing.exchange import Found, HeaderSource, Targets, add_all, check_key, target
+from collections.abc import Iterator
+
+from gateway.routing.exchange import Found, HeaderSource, Link, add_all, check_key
 
 
 class Fanout:
     """The fanout exchange type (AMQP 0-9-1 §3.1.3.2): the key tells bindings apart and selects nothing."""
 
-    __slots__ = ("_targets", "cacheable")
+    __slots__ = ("_links", "cacheable")
 
     def __init__(self) -> None:
         self.cacheable: bool = True
-        self._targets: Targets = {}
+        self._links: dict[Link, None] = {}
 
     def __len__(self) -> int:
-        return len(self._targets)
+        return len(self._links)
 
-    def bind(self, key: str, destination: object, binding: Binding) -> None:
+    def __iter__(self) -> Iterator[Link]:
+        return iter(self._links)
+
+    def bind(self, link: Link) -> None:
         """See `ExchangeType.bind`."""
-        check_key(key)
-        self._targets[target(key, destination, binding)] = binding.options
+        check_key(link.binding.key)
+        self._links[link] = None
 
-    def unbind(self, key: str, destination: object, binding: Binding) -> bool:
+    def unbind(self, link: Link) -> None:
         """See `ExchangeType.unbind`."""
-        return self._targets.pop(target(key, destination, binding), None) is not None
+        del self._links[link]
 
     def route(self, key: str, headers: HeaderSource, found: Found) -> None:
         """See `ExchangeType.route`. Cost: the number of bindings."""
-        add_all(self._targets, found)
+        add_all(self._links, found)

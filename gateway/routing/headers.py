@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gateway.errors import PreconditionFailed
-from gateway.model.declare import Binding, BindingOptions
-from gateway.routing.exchange import Found, HeaderSource, Target, add, check_key, target
+from gateway.routing.exchange import Found, HeaderSource, Link, add, check_key, headers_of
 
 _MATCHES = ("all", "any", "all-with-x", "any-with-x")
 
@@ -19,20 +18,18 @@ class Condition:
         arguments: the headers to find; None as a value asks for presence alone. ``x-match`` says whether ``all`` (if it
             is not given) or ``any`` must be there; other names that begin with ``x-`` count for ``all-with-x`` and
             ``any-with-x`` only. With nothing to find, all is true and any is false.
-        options: of the binding.
 
     Raises:
         PreconditionFailed: ``x-match`` has another value.
     """
 
-    __slots__ = ("_every", "_wanted", "options")
+    __slots__ = ("_every", "_wanted")
 
-    def __init__(self, arguments: Mapping[str, Any], options: BindingOptions) -> None:
+    def __init__(self, arguments: Mapping[str, Any]) -> None:
         match = arguments.get("x-match", "all")
         if match not in _MATCHES:
             raise PreconditionFailed(f"invalid x-match field value {match!r}; expected one of {', '.join(_MATCHES)}")
         with_x = match.endswith("-with-x")
-        self.options: BindingOptions = options
         self._every: bool = match.startswith("all")
         self._wanted: list[tuple[str, Any]] = [
             (name, value) for name, value in arguments.items() if name != "x-match" and (with_x or not name.startswith("x-"))
@@ -57,25 +54,28 @@ class Headers:
 
     def __init__(self) -> None:
         self.cacheable: bool = False
-        self._conditions: dict[Target, Condition] = {}
+        self._conditions: dict[Link, Condition] = {}
 
     def __len__(self) -> int:
         return len(self._conditions)
 
-    def bind(self, key: str, destination: object, binding: Binding) -> None:
-        """See `ExchangeType.bind`."""
-        check_key(key)
-        self._conditions[target(key, destination, binding)] = Condition(binding.arguments, binding.options)
+    def __iter__(self) -> Iterator[Link]:
+        return iter(self._conditions)
 
-    def unbind(self, key: str, destination: object, binding: Binding) -> bool:
+    def bind(self, link: Link) -> None:
+        """See `ExchangeType.bind`."""
+        check_key(link.binding.key)
+        self._conditions[link] = Condition(link.binding.arguments)
+
+    def unbind(self, link: Link) -> None:
         """See `ExchangeType.unbind`."""
-        return self._conditions.pop(target(key, destination, binding), None) is not None
+        del self._conditions[link]
 
     def route(self, key: str, headers: HeaderSource, found: Found) -> None:
         """See `ExchangeType.route`. Cost: the number of bindings. The headers are asked for if there is a binding."""
         if not self._conditions:
             return
-        values = headers()
-        for (destination, _, _), condition in self._conditions.items():
+        values = headers_of(headers)
+        for link, condition in self._conditions.items():
             if condition.holds(values):
-                add(destination, condition.options, found)
+                add(link.destination, link.options, found)

@@ -8,15 +8,24 @@ from typing import TypeAlias
 from gateway.errors import AccessRefused, NotFound, PreconditionFailed
 from gateway.model.declare import DEFAULT_OPTIONS, Binding, ExchangeSpec, arguments_text
 from gateway.model.names import DEFAULT_EXCHANGE, DEFAULT_VHOST, TOPIC_EXCHANGE
+from gateway.routing.consistent_hash import ConsistentHash
 from gateway.routing.direct import Direct
-from gateway.routing.exchange import ExchangeType, Found, HeaderSource, add, encoded_length
+from gateway.routing.exchange import ExchangeType, Found, HeaderSource, Link, add, encoded_length
 from gateway.routing.fanout import Fanout
 from gateway.routing.headers import Headers
 from gateway.routing.topic import Topic
 
 MAX_NAME_BYTES = 255
 
-TYPES: Mapping[str, Callable[[], ExchangeType]] = {"direct": Direct, "fanout": Fanout, "topic": Topic, "headers": Headers}
+Make: TypeAlias = Callable[[ExchangeSpec], ExchangeType]
+
+TYPES: Mapping[str, Make] = {
+    "direct": lambda _: Direct(),
+    "fanout": lambda _: Fanout(),
+    "topic": lambda _: Topic(),
+    "headers": lambda _: Headers(),
+    "x-consistent-hash": ConsistentHash,
+}
 
 PREDECLARED = (
     ExchangeSpec(DEFAULT_EXCHANGE, "direct"),
@@ -27,6 +36,7 @@ PREDECLARED = (
 )
 
 Identity: TypeAlias = tuple[str, bool, str, str, str]
+Inbound: TypeAlias = Link | dict[Identity, Link]
 
 
 class Exchange:
@@ -35,17 +45,44 @@ class Exchange:
     Args (attributes):
         spec: as declared.
         kind: its type, which holds the bindings in the form it needs.
-        bindings: those that begin here, by identity.
-        destinations: where they lead, by identity.
+        alternate: what gets what it can't route: the specification's, or a policy's.
     """
 
-    __slots__ = ("bindings", "destinations", "kind", "spec")
+    __slots__ = ("_table", "alternate", "kind", "spec")
 
-    def __init__(self, spec: ExchangeSpec, kind: ExchangeType) -> None:
+    def __init__(self, spec: ExchangeSpec, kind: ExchangeType, table: Table) -> None:
         self.spec: ExchangeSpec = spec
         self.kind: ExchangeType = kind
-        self.bindings: dict[Identity, Binding] = {}
-        self.destinations: dict[Identity, object] = {}
+        self.alternate: str | None = spec.alternate
+        self._table: Table = table
+
+    @property
+    def bindings(self) -> Mapping[Identity, Binding]:
+        """Those that begin here, by identity; a view."""
+        return Bindings(self, self._table)
+
+
+class Bindings(Mapping[Identity, Binding]):
+    """The bindings that begin at an exchange. Nothing is kept twice for it: an identity is made when it is asked for."""
+
+    __slots__ = ("_exchange", "_table")
+
+    def __init__(self, exchange: Exchange, table: Table) -> None:
+        self._exchange = exchange
+        self._table = table
+
+    def __len__(self) -> int:
+        return len(self._exchange.kind)
+
+    def __iter__(self) -> Iterator[Identity]:
+        return (link.binding.identity() for link in self._exchange.kind)
+
+    def __getitem__(self, identity: Identity) -> Binding:
+        source, to_exchange, destination, _, _ = identity
+        found = self._table.inbound(destination, to_exchange).get(identity) if source == self._exchange.spec.name else None
+        if found is None:
+            raise KeyError(identity)
+        return found.binding
 
 
 class Table:
@@ -57,19 +94,21 @@ class Table:
         types: what makes an exchange of each type.
     """
 
-    __slots__ = ("_exchanges", "_inbound", "_queue_by_name", "_types", "vhost")
+    __slots__ = ("_exchanges", "_queue_by_name", "_to_exchanges", "_to_queues", "_types", "vhost")
 
     def __init__(
         self,
         queue_by_name: Callable[[str], object | None],
         vhost: str = DEFAULT_VHOST,
-        types: Mapping[str, Callable[[], ExchangeType]] = TYPES,
+        types: Mapping[str, Make] = TYPES,
     ) -> None:
         self.vhost: str = vhost
         self._queue_by_name: Callable[[str], object | None] = queue_by_name
-        self._types: Mapping[str, Callable[[], ExchangeType]] = types
-        self._exchanges: dict[str, Exchange] = {spec.name: Exchange(spec, types[spec.type]()) for spec in PREDECLARED}
-        self._inbound: dict[tuple[str, bool], dict[Identity, Binding]] = {}
+        self._types: Mapping[str, Make] = types
+        self._exchanges: dict[str, Exchange] = {spec.name: Exchange(spec, types[spec.type](spec), self) for spec in PREDECLARED}
+        # By name of the destination; where there is one link only, it stands for itself: a dict costs four times as much.
+        self._to_queues: dict[str, Inbound] = {}
+        self._to_exchanges: dict[str, Inbound] = {}
 
     def __iter__(self) -> Iterator[Exchange]:
         return iter(self._exchanges.values())
@@ -108,7 +147,7 @@ class Table:
         make = self._types.get(spec.type)
         if make is None:
             raise PreconditionFailed(f"invalid exchange type '{spec.type}'; there are: {', '.join(self._types)}")
-        self._exchanges[spec.name] = Exchange(spec, make())
+        self._exchanges[spec.name] = Exchange(spec, make(spec), self)
         return True
 
     def delete(self, name: str) -> list[Binding]:
@@ -123,9 +162,9 @@ class Table:
         if name.startswith("amq."):
             raise AccessRefused(f"deletion of system exchange '{name}' in vhost '{self.vhost}' not allowed")
         removed = self.unbind_all(name, to_exchange=True)
-        for identity, binding in exchange.bindings.items():
-            self._forget_inbound(identity, binding)
-            removed.append(binding)
+        for link in list(exchange.kind):
+            self._forget_inbound(link)
+            removed.append(link.binding)
         del self._exchanges[name]
         return removed
 
@@ -146,15 +185,16 @@ class Table:
         if binding.to_exchange:
             _refuse_default(binding.destination)
             destination = self.get(binding.destination)
-        identity = binding.identity()
-        source.kind.bind(binding.key, destination, binding)
-        is_new = identity not in source.bindings
-        if not is_new and source.destinations[identity] is not destination:
-            source.kind.unbind(binding.key, source.destinations[identity], binding)
-        source.bindings[identity] = binding
-        source.destinations[identity] = destination
-        self._inbound.setdefault((binding.destination, binding.to_exchange), {})[identity] = binding
-        return is_new
+        there = self._find(binding)
+        if there is not None and there.destination is destination:
+            there.renew(binding)
+            return False
+        link = Link(destination, binding)
+        source.kind.bind(link)
+        if there is not None:
+            source.kind.unbind(there)
+        self._note_inbound(link)
+        return there is None
 
     def unbind(self, binding: Binding) -> bool:
         """Remove the binding of this identity; False: it was not there.
@@ -165,24 +205,24 @@ class Table:
         """
         _refuse_default(binding.source)
         source = self.get(binding.source)
-        identity = binding.identity()
-        present = source.bindings.get(identity)
-        if present is None:
+        link = self._find(binding)
+        if link is None:
             return False
-        self._remove(source, identity, present)
-        self._forget_inbound(identity, present)
+        source.kind.unbind(link)
+        self._forget_inbound(link)
         return True
 
     def bindings_of(self, destination_name: str, to_exchange: bool = False) -> list[Binding]:
         """Return what is bound to a queue (or exchange), in order of binding."""
-        return list(self._inbound.get((destination_name, to_exchange), {}).values())
+        return [link.binding for link in self.inbound(destination_name, to_exchange).values()]
 
     def unbind_all(self, destination_name: str, to_exchange: bool = False) -> list[Binding]:
         """Remove everything that is bound to a queue (or exchange) and return it. Cost: its bindings."""
-        inbound = self._inbound.pop((destination_name, to_exchange), {})
-        for identity, binding in inbound.items():
-            self._remove(self._exchanges[binding.source], identity, binding)
-        return list(inbound.values())
+        inbound = self.inbound(destination_name, to_exchange)
+        self._side(to_exchange).pop(destination_name, None)
+        for link in inbound.values():
+            self._exchanges[link.binding.source].kind.unbind(link)
+        return [link.binding for link in inbound.values()]
 
     def is_spent(self, name: str) -> bool:
         """Say, after a binding from it was removed, whether an exchange should go: it deletes itself with its last binding."""
@@ -227,21 +267,55 @@ class Table:
                 found[queue] = DEFAULT_OPTIONS
         else:
             exchange.kind.route(key, headers, found)
-        if not found and exchange.spec.alternate is not None:
-            alternate = self._exchanges.get(exchange.spec.alternate)
+        if not found and exchange.alternate is not None:
+            alternate = self._exchanges.get(exchange.alternate)
             if alternate is not None:
                 found[alternate] = DEFAULT_OPTIONS
         return found
 
-    def _remove(self, source: Exchange, identity: Identity, binding: Binding) -> None:
-        source.kind.unbind(binding.key, source.destinations.pop(identity), binding)
-        del source.bindings[identity]
+    # -- what leads to a destination ----------------------------------------
 
-    def _forget_inbound(self, identity: Identity, binding: Binding) -> None:
-        inbound = self._inbound[binding.destination, binding.to_exchange]
-        del inbound[identity]
-        if not inbound:
-            del self._inbound[binding.destination, binding.to_exchange]
+    def inbound(self, destination_name: str, to_exchange: bool) -> dict[Identity, Link]:
+        """Return the links to a queue (or exchange) by identity, in order of binding; only to be read."""
+        links = self._side(to_exchange).get(destination_name)
+        if isinstance(links, Link):
+            return {links.binding.identity(): links}
+        return links or {}
+
+    def _side(self, to_exchange: bool) -> dict[str, Inbound]:
+        return self._to_exchanges if to_exchange else self._to_queues
+
+    def _find(self, binding: Binding) -> Link | None:
+        """Return the link of a binding's identity."""
+        links = self._side(binding.to_exchange).get(binding.destination)
+        if links is None:
+            return None
+        if isinstance(links, Link):
+            return links if links.binding.identity() == binding.identity() else None
+        return links.get(binding.identity())
+
+    def _note_inbound(self, link: Link) -> None:
+        """Add a link; one of the same identity is replaced."""
+        binding = link.binding
+        side = self._side(binding.to_exchange)
+        links = side.get(binding.destination)
+        if links is None:
+            side[binding.destination] = link
+        elif not isinstance(links, Link):
+            links[binding.identity()] = link
+        elif links.binding.identity() == binding.identity():
+            side[binding.destination] = link
+        else:
+            side[binding.destination] = {links.binding.identity(): links, binding.identity(): link}
+
+    def _forget_inbound(self, link: Link) -> None:
+        binding = link.binding
+        side = self._side(binding.to_exchange)
+        links = side[binding.destination]
+        if not isinstance(links, Link):
+            del links[binding.identity()]
+        if isinstance(links, Link) or not links:
+            del side[binding.destination]
 
     def _check_equivalent(self, current: ExchangeSpec, received: ExchangeSpec) -> None:
         """Refuse a second declaration that differs (AMQP 0-9-1 §1.7.2.1, rule equivalent)."""

@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from sys import intern
 from typing import TypeAlias
 
 from gateway.errors import PreconditionFailed
-from gateway.model.declare import Binding
 from gateway.model.names import words
-from gateway.routing.exchange import Found, HeaderSource, Targets, add, add_all, check_key, target
+from gateway.routing.exchange import Found, HeaderSource, Link, Links, add, add_all, check_key, each, with_link, without_link
 
 MAX_PATTERN_WORDS = 256
 """A pattern costs one node per word. Every key that AMQP can write (255 bytes) has no more."""
 
 
 class Node:
-    """A place in the tree of patterns: the words from the root to here."""
+    """A place in the tree of patterns: the words from the root to here.
 
-    __slots__ = ("children", "rest", "spares_dollar", "star", "stays", "targets")
+    ``children`` by literal word; where there is one only, it is `only`, and `only_word` its word: most places have no more, and
+    a dict costs twice what a node does.
+    """
+
+    __slots__ = ("children", "links", "only", "only_word", "rest", "spares_dollar", "star", "stays")
 
     def __init__(self, *, stays: bool, spares_dollar: bool) -> None:
         self.children: dict[str, Node] | None = None
+        self.only: Node | None = None
+        self.only_word: str | None = None
         self.star: Node | None = None
         self.rest: Node | None = None  # the child under `#`
-        self.targets: Targets | None = None
+        self.links: Links | None = None
         self.stays: bool = stays  # this is a `#`: any further word leads here again
         self.spares_dollar: bool = spares_dollar  # the first word of the pattern is a wildcard
 
     @property
     def is_last(self) -> bool:
         """No pattern goes on from here."""
-        return self.children is None and self.star is None and self.rest is None
+        return self.only is None and self.children is None and self.star is None and self.rest is None
 
     def child(self, word: str) -> Node | None:
         """Return the next place along a pattern."""
@@ -37,7 +44,9 @@ class Node:
             return self.star
         if word == "#":
             return self.rest
-        return self.children.get(word) if self.children is not None else None
+        if self.children is not None:
+            return self.children.get(word)
+        return self.only if word == self.only_word else None
 
     def grow(self, word: str, *, root: bool) -> Node:
         """Make the next place along a pattern."""
@@ -46,11 +55,18 @@ class Node:
             self.star = node
         elif word == "#":
             self.rest = node
-        elif self.children is None:
-            self.children = {word: node}
         else:
-            self.children[word] = node
+            self._grow_literal(intern(word), node)
         return node
+
+    def _grow_literal(self, word: str, node: Node) -> None:
+        if self.children is not None:
+            self.children[word] = node
+        elif self.only is None or self.only_word is None:
+            self.only, self.only_word = node, word
+        else:
+            self.children = {self.only_word: self.only, word: node}
+            self.only = self.only_word = None
 
     def drop(self, word: str) -> None:
         """Forget the next place along a pattern."""
@@ -62,6 +78,13 @@ class Node:
             del self.children[word]
             if not self.children:
                 self.children = None
+        else:
+            self.only = self.only_word = None
+
+    def below(self) -> list[Node]:
+        """Return the next places along all patterns."""
+        literal = list(self.children.values()) if self.children is not None else [self.only]
+        return [node for node in (*literal, self.star, self.rest) if node is not None]
 
 
 Places: TypeAlias = dict[Node, None]
@@ -93,6 +116,8 @@ def advance(active: Places, word: str, ended: Places) -> Places:
             child = node.children.get(word)
             if child is not None:
                 enter(child, reached, ended)
+        elif node.only is not None and node.only_word == word:
+            enter(node.only, reached, ended)
         if node.star is not None:
             enter(node.star, reached, ended)
     return reached
@@ -111,36 +136,37 @@ class Topic:
     def __len__(self) -> int:
         return self._count
 
-    def bind(self, key: str, destination: object, binding: Binding) -> None:
+    def __iter__(self) -> Iterator[Link]:
+        pending = [self._root]
+        while pending:
+            node = pending.pop()
+            yield from each(node.links)
+            pending += node.below()
+
+    def bind(self, link: Link) -> None:
         """See `ExchangeType.bind`. A pattern has at most `MAX_PATTERN_WORDS` words."""
-        check_key(key)
-        pattern = words(key)
+        check_key(link.binding.key)
+        pattern = words(link.binding.key)
         if len(pattern) > MAX_PATTERN_WORDS:
             raise PreconditionFailed(f"a pattern has at most {MAX_PATTERN_WORDS} words, not {len(pattern)}")
         node = self._root
         for word in pattern:
             node = node.child(word) or node.grow(word, root=node is self._root)
-        if node.targets is None:
-            node.targets = {}
-        before = len(node.targets)
-        node.targets[target(key, destination, binding)] = binding.options
-        self._count += len(node.targets) - before
+        node.links = with_link(node.links, link)
+        self._count += 1
 
-    def unbind(self, key: str, destination: object, binding: Binding) -> bool:
+    def unbind(self, link: Link) -> None:
         """See `ExchangeType.unbind`. Cost: the words of the pattern."""
         node = self._root
         path: list[tuple[Node, str]] = []
-        for word in words(key):
+        for word in words(link.binding.key):
             path.append((node, word))
             child = node.child(word)
-            if child is None:
-                return False
+            assert child is not None
             node = child
-        if node.targets is None or node.targets.pop(target(key, destination, binding), None) is None:
-            return False
+        node.links = without_link(node.links, link)
         self._count -= 1
         _prune(node, path)
-        return True
 
     def route(self, key: str, headers: HeaderSource, found: Found) -> None:
         """See `ExchangeType.route`.
@@ -149,12 +175,12 @@ class Topic:
         """
         first_is_dollar = key.startswith("$")
         for node in self.matching(key):
-            if node.targets is None:
+            if node.links is None:
                 continue
             if first_is_dollar and node.spares_dollar:
-                _add_sparing(node.targets, found)
+                _add_sparing(node.links, found)
             else:
-                add_all(node.targets, found)
+                add_all(node.links, found)
 
     def matching(self, key: str) -> Places:
         """Return the nodes whose patterns match a key, those without bindings included."""
@@ -169,19 +195,17 @@ class Topic:
         return ended
 
 
-def _add_sparing(targets: Targets, found: Found) -> None:
+def _add_sparing(links: Links, found: Found) -> None:
     """Leave out MQTT's bindings: their leading wildcard spares `$` (MQTT 3.1.1 §4.7.2 [MQTT-4.7.2-1])."""
-    for (destination, _, _), options in targets.items():
-        if not options.mqtt:
-            add(destination, options, found)
+    for link in each(links):
+        if not link.options.mqtt:
+            add(link.destination, link.options, found)
 
 
 def _prune(node: Node, path: list[tuple[Node, str]]) -> None:
     """Cut what carries no binding any more, from the end of a pattern towards the root."""
-    if not node.targets:
-        node.targets = None
     for parent, word in reversed(path):
-        if node.targets is not None or not node.is_last:
+        if node.links is not None or not node.is_last:
             return
         parent.drop(word)
         node = parent

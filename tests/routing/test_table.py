@@ -115,7 +115,7 @@ def test_predeclared_exchange_can_be_declared_as_it_is_and_not_otherwise(world):
 
 
 def test_unknown_type_is_refused_and_the_known_ones_are_named(world):
-    with pytest.raises(PreconditionFailed, match="'x-random'; there are: direct, fanout, topic, headers"):
+    with pytest.raises(PreconditionFailed, match="'x-random'; there are: direct, fanout, topic, headers, x-consistent-hash"):
         world.declare("x", "x-random")
     assert world.table.find("x") is None
 
@@ -206,6 +206,40 @@ def test_refused_binding_changes_nothing(world):
         world.bind("amq.headers", "q", arguments={"x-match": "some"})
     assert world.table.bindings_of("q") == []
     assert not world.table.get("amq.headers").bindings
+
+
+@pytest.mark.parametrize("kind", ["direct", "fanout", "topic", "headers"])
+def test_bindings_that_differ_in_arguments_alone_are_two(world, kind):
+    world.declare("x", kind)
+    assert world.bind("x", "q", "a", options=BindingOptions(qos=0))
+    assert world.bind("x", "q", "a", arguments={"x-note": "second"}, options=BindingOptions(qos=1))
+    assert not world.bind("x", "q", "a", options=BindingOptions(qos=2))
+    assert len(world.table.get("x").bindings) == 2
+    assert world.options("x", "a") == {"q": BindingOptions(qos=2)}
+    assert world.table.unbind(Binding("x", "q", "a"))
+    assert world.options("x", "a") == {"q": BindingOptions(qos=1)}
+
+
+@pytest.mark.parametrize("kind", ["direct", "fanout", "topic", "headers"])
+def test_unbinding_tells_whether_it_was_there(world, kind):
+    world.declare("x", kind)
+    world.bind("x", "q", "a")
+    world.queue("other")
+    assert not world.table.unbind(Binding("x", "q", "b"))
+    assert not world.table.unbind(Binding("x", "other", "a"))
+    assert world.table.unbind(Binding("x", "q", "a"))
+    assert not world.table.unbind(Binding("x", "q", "a"))
+    assert world.reached("x", "a") == []
+    assert not world.table.get("x").bindings
+
+
+def test_bindings_of_an_exchange_are_found_by_their_identity(world):
+    world.bind("amq.topic", "q", "a")
+    world.bind("amq.direct", "q", "a")
+    bindings = world.table.get("amq.topic").bindings
+    assert bindings.get(Binding("amq.topic", "q", "a").identity()) == Binding("amq.topic", "q", "a")
+    assert bindings.get(Binding("amq.direct", "q", "a").identity()) is None
+    assert bindings.get(Binding("amq.topic", "nobody", "a").identity()) is None
 
 
 def test_everything_that_is_bound_to_a_queue_goes_with_it(world):

@@ -1,0 +1,121 @@
+"""Which one of the bindings gets this message, so that equal values always go the same way?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from hashlib import blake2b
+from math import log
+
+from gateway.errors import PreconditionFailed
+from gateway.model.declare import ExchangeSpec
+from gateway.model.properties import Properties
+from gateway.routing.exchange import Found, HeaderSource, Link, add, headers_of
+
+PROPERTIES = {"correlation_id": "correlation_id", "message_id": "message_id", "timestamp": "timestamp_s"}
+"""What ``hash-property`` may name, and the attribute of `Properties` that it is."""
+
+SLOTS = 65_536
+"""Values are hashed to slots; each slot belongs to one binding, found when it is first used."""
+
+_WEIGHT = re.compile(r"[+-]?[0-9]{1,12}")
+_WORD = 2**64 - 1
+
+
+class ConsistentHash:
+    """The exchange type ``x-consistent-hash``, as RabbitMQ's: exactly one binding gets a message.
+
+    The binding key is the weight, an integer from 1 on: the share of the messages. What is hashed is the routing key, or with
+    the exchange's argument ``hash-header`` that header, or with ``hash-property`` one of `PROPERTIES`; where a message lacks it,
+    all such messages go the same way. Which binding has a slot depends on the names and weights of the bindings alone (weighted
+    rendezvous hashing): it is the same after a restart, and a binding that comes or goes moves its own share and nothing else.
+
+    Of several bindings to one destination the heaviest counts.
+
+    Raises:
+        PreconditionFailed: arguments that contradict each other, or name what can't be hashed.
+    """
+
+    __slots__ = ("_header", "_links", "_property", "_slots", "cacheable")
+
+    def __init__(self, spec: ExchangeSpec) -> None:
+        header, name = spec.arguments.get("hash-header"), spec.arguments.get("hash-property")
+        if header is not None and name is not None:
+            raise PreconditionFailed("hash-header and hash-property are mutually exclusive")
+        if header is not None and not isinstance(header, str):
+            raise PreconditionFailed(f"invalid arg 'hash-header': the name of a header is allowed, not {header!r}")
+        if name is not None and (not isinstance(name, str) or name not in PROPERTIES):
+            raise PreconditionFailed(f"Unsupported property: {name}; supported: {', '.join(PROPERTIES)}")
+        self._header: str | None = header
+        self._property: str | None = name
+        self._links: dict[Link, tuple[int, int]] = {}
+        self._slots: dict[int, Link] = {}
+        self.cacheable: bool = header is None and name is None
+
+    def __len__(self) -> int:
+        return len(self._links)
+
+    def __iter__(self) -> Iterator[Link]:
+        return iter(self._links)
+
+    def bind(self, link: Link) -> None:
+        """See `ExchangeType.bind`. Cost: the slots are found anew when they are used next."""
+        binding = link.binding
+        weight = _weight(binding.key)
+        self._links[link] = (_hash(f"{int(binding.to_exchange)}{binding.destination}".encode("utf-8", "surrogatepass")), weight)
+        self._slots.clear()
+
+    def unbind(self, link: Link) -> None:
+        """See `ExchangeType.unbind`. Cost: as of `bind`."""
+        del self._links[link]
+        self._slots.clear()
+
+    def route(self, key: str, headers: HeaderSource, found: Found) -> None:
+        """See `ExchangeType.route`. Cost: one hash; for a slot that is used first, the number of bindings."""
+        if not self._links:
+            return
+        slot = _hash(self._hashed(key, headers)) % SLOTS
+        link = self._slots.get(slot)
+        if link is None:
+            link = self._slots[slot] = self._owner(slot)
+        add(link.destination, link.options, found)
+
+    def _hashed(self, key: str, source: HeaderSource) -> bytes:
+        value: object = key
+        if self._header is not None:
+            value = headers_of(source).get(self._header)
+        elif self._property is not None:
+            given = source()
+            value = getattr(given, PROPERTIES[self._property]) if isinstance(given, Properties) else None
+        if isinstance(value, bytes):
+            return value
+        return b"" if value is None else str(value).encode("utf-8", "surrogatepass")
+
+    def _owner(self, slot: int) -> Link:
+        """Return the binding that wins a slot: each draws a time from a distribution as fast as its weight; the first has it."""
+        return min(
+            self._links, key=lambda link: (_draw(self._links[link][0], slot) / self._links[link][1], link.binding.identity())
+        )
+
+
+def _weight(key: str) -> int:
+    if not _WEIGHT.fullmatch(key):
+        raise PreconditionFailed(f"The binding key must be an integer: {key!r}")
+    weight = int(key)
+    if weight < 1:
+        raise PreconditionFailed("The binding key must be greater than 0")
+    return weight
+
+
+def _hash(value: bytes) -> int:
+    """Return 64 bits that are the same in every process (Python's own hash is not)."""
+    return int.from_bytes(blake2b(value, digest_size=8).digest(), "little")
+
+
+def _draw(seed: int, slot: int) -> float:
+    """Return a number of the exponential distribution that depends on seed and slot alone (the mixing is SplitMix64's)."""
+    bits = (seed + (slot + 1) * 0x9E3779B97F4A7C15) & _WORD
+    bits = ((bits ^ bits >> 30) * 0xBF58476D1CE4E5B9) & _WORD
+    bits = ((bits ^ bits >> 27) * 0x94D049BB133111EB) & _WORD
+    bits ^= bits >> 31
+    return -log(((bits >> 11) + 0.5) / 2**53)
