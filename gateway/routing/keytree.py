@@ -6,34 +6,29 @@ from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 from gateway.model.names import words
+from gateway.routing.ordered import Ordered
 from gateway.routing.pattern import Pattern
 
 V = TypeVar("V")
 
-
-class _Twig(Generic[V]):
-    """Some words of a key, one at least, kept as one string; below it the keys that go on."""
-
-    __slots__ = ("branches", "filled", "label", "value")
-
-    def __init__(self, label: str) -> None:
-        self.label: str = label
-        self.branches: dict[str, _Twig[V]] = {}
-        self.value: V | None = None
-        self.filled: bool = False
+VISITS = 2_000
+"""So many keys are looked at between two pauses of an iterator that nobody told otherwise."""
+BYTES_PER_VISIT = 64
+"""A longer key counts as several: what is done with it takes longer."""
 
 
 class KeyTree(Generic[V]):
     """A map from keys to values that can be asked by pattern.
 
-    Words that no other key parts from lie on one twig, so memory is in proportion to the keys' bytes, also for keys of many
-    thousand words.
+    The keys are kept in order beside the map. All that begin with the same words lie side by side (``a.b.`` to ``a.b/``, which
+    is the next character), so a pattern's leading words are found by a search, whatever else is there, and a look-up that was
+    broken off goes on behind the last key that it saw, whatever has changed since.
     """
 
-    __slots__ = ("_root", "_values")
+    __slots__ = ("_keys", "_values")
 
     def __init__(self) -> None:
-        self._root: _Twig[V] = _Twig("")
+        self._keys: Ordered[str] = Ordered()
         self._values: dict[str, V] = {}
 
     def __len__(self) -> int:
@@ -44,42 +39,21 @@ class KeyTree(Generic[V]):
         return self._values.get(key)
 
     def put(self, key: str, value: V) -> None:
-        """Set the value of a key. Cost: its words."""
+        """Set the value of a key. Cost: one look-up; of a new key, a search."""
+        if key not in self._values:
+            self._keys.add(key)
         self._values[key] = value
-        twig = self._root
-        left = words(key)
-        while left:
-            branch = twig.branches.get(left[0])
-            if branch is None:
-                branch = _Twig(".".join(left))
-                twig.branches[left[0]] = branch
-                left = []
-            else:
-                shared = _shared(branch.label.split("."), left)
-                branch = _split(twig, branch, shared)
-                left = left[shared:]
-            twig = branch
-        twig.value = value
-        twig.filled = True
 
     def remove(self, key: str) -> bool:
-        """Forget a key; False: it was not there. Cost: its words."""
+        """Forget a key; False: it was not there. Cost: a search."""
         if key not in self._values:
             return False
         del self._values[key]
-        path = [self._root]
-        left = words(key)
-        while left:
-            twig = path[-1].branches[left[0]]
-            path.append(twig)
-            left = left[twig.label.count(".") + 1 :]
-        path[-1].value = None
-        path[-1].filled = False
-        _tidy(path)
+        self._keys.discard(key)
         return True
 
-    def match(self, pattern: str, mqtt: bool = False) -> Iterator[V]:
-        """Return the values whose keys match, as of now: what is put or removed meanwhile changes nothing.
+    def look_up(self, pattern: str, mqtt: bool = False) -> LookUp[V]:
+        """Begin to look for the keys that match.
 
         Args:
             pattern: AMQP syntax.
@@ -87,81 +61,141 @@ class KeyTree(Generic[V]):
 
         Cost: for words, and words with ``#`` at the end, what matches; else the keys below the words that lead the pattern.
         """
-        matched: list[V] = []
-        machine = Pattern(pattern, mqtt=mqtt)
-        pending = [(self._root, machine.start)]
-        while pending:
-            twig, state = pending.pop()
-            if twig.filled and state & machine.accept:
-                matched.append(twig.value)  # type: ignore[arg-type]
-            for branch in _ways_on(twig, machine, state):
-                after = _along(branch, machine, state, first=twig is self._root)
-                if after:
-                    pending.append((branch, after))
-        return iter(matched)
+        return LookUp(self._keys, self._values, Pattern(pattern, mqtt=mqtt), mqtt)
+
+    def match(self, pattern: str, mqtt: bool = False) -> Iterator[V]:
+        """Yield the values whose keys match; `look_up` says which. What is put or removed meanwhile may be seen or not."""
+        look_up = self.look_up(pattern, mqtt)
+        while not look_up.done:
+            yield from look_up.next_slice(VISITS, VISITS)
 
 
-def _ways_on(twig: _Twig[V], machine: Pattern, state: int) -> list[_Twig[V]]:
-    word = machine.only_word(state)
-    if word is None:
-        return list(twig.branches.values())
-    branch = twig.branches.get(word)
-    return [] if branch is None else [branch]
+class LookUp(Generic[V]):
+    """A look-up that can be broken off and goes on where it was, whatever is put and removed meanwhile.
+
+    A key that is there all the time is seen once; one that comes or goes may be seen or not. ``done``: there is no more.
+    """
+
+    __slots__ = ("_at", "_end", "_keys", "_machine", "_prefix", "_ranges", "_start", "_values", "done")
+
+    def __init__(self, keys: Ordered[str], values: dict[str, V], machine: Pattern, mqtt: bool) -> None:
+        self._keys: Ordered[str] = keys
+        self._values: dict[str, V] = values
+        lead = _lead(machine.words)
+        rest = machine.words[lead:]
+        self._machine: Pattern | None = None if rest in ([], ["#"]) else machine
+        self._prefix: int = lead
+        self._start: int = machine.start
+        for word in machine.words[:lead]:
+            self._start = machine.step(self._start, word)
+        self._ranges: list[tuple[str, str | None]] = _ranges(machine.words[:lead], rest, mqtt)
+        self.done: bool = False
+        self._at: str = ""
+        self._end: str | None = None
+        self._next_range()
+
+    def next_slice(self, most: int, visits: int) -> list[V]:
+        """Return at most so many more values, having looked at about so many keys; none is not the end, `done` is."""
+        found: list[V] = []
+        while not self.done and len(found) < most and visits > 0:
+            run, index = self._keys.run_from(self._at)
+            if self._machine is None:
+                visits -= self._take(run, index, found, min(most - len(found), visits))
+            else:
+                visits -= self._sift(run, index, found, most, visits, self._machine)
+        return found
+
+    def _next_range(self) -> None:
+        if self._ranges:
+            self._at, self._end = self._ranges.pop()
+        else:
+            self.done = True
+
+    def _take(self, run: list[str], index: int, found: list[V], most: int) -> int:
+        """Take what lies side by side; return how many keys were looked at."""
+        keys = run[index : index + most]
+        if not keys:
+            self._next_range()
+            return 1
+        end = self._end
+        if end is not None and keys[-1] >= end:
+            keys = [key for key in keys if key < end]
+            self._next_range()
+        else:
+            self._at = _behind(keys[-1])
+        values = self._values
+        found += [values[key] for key in keys]
+        return len(keys) + 1
+
+    def _sift(self, run: list[str], index: int, found: list[V], most: int, visits: int, machine: Pattern) -> int:
+        """Look at keys one by one, until there is a gap to jump over; return how many were looked at."""
+        seen = 1
+        end = self._end
+        for key in run[index : index + visits]:
+            if end is not None and key >= end:
+                self._next_range()
+                return seen
+            seen += 1 + len(key) // BYTES_PER_VISIT
+            follow = self._judge(key, machine, found)
+            self._at = follow or _behind(key)
+            if follow is not None or len(found) >= most or seen >= visits:
+                return seen
+        if index >= len(run):
+            self._next_range()
+        return seen
+
+    def _judge(self, key: str, machine: Pattern, found: list[V]) -> str | None:
+        """Take a key if it matches; return where the next that can match may be, None if that is the next one."""
+        state = self._start
+        parts = words(key)
+        for index in range(self._prefix, len(parts)):
+            after = machine.step(state, parts[index])
+            if not after:
+                over = state == machine.accept
+                return _beyond(key, parts, index, None if over else machine.only_word(state), over=over)
+            state = after
+        if state & machine.accept:
+            found.append(self._values[key])
+        return None
 
 
-def _along(twig: _Twig[V], machine: Pattern, state: int, *, first: bool) -> int:
-    """Return the state at the end of a twig."""
-    for word in twig.label.split("."):
-        if state & machine.tail and not first:
-            return state
-        state = machine.first_step(word) if first else machine.step(state, word)
-        first = False
-        if not state:
-            break
-    return state
+def _lead(pattern: list[str]) -> int:
+    """Return how many words lead a pattern before its first wildcard."""
+    return next((index for index, word in enumerate(pattern) if word in ("*", "#")), len(pattern))
 
 
-def _shared(one: list[str], other: list[str]) -> int:
-    """Return how many words two keys have in common at their beginning."""
-    count = 0
-    for mine, theirs in zip(one, other, strict=False):
-        if mine != theirs:
-            break
-        count += 1
-    return count
+def _ranges(lead: list[str], rest: list[str], mqtt: bool) -> list[tuple[str, str | None]]:
+    """Return where matching keys can lie, first and end of each range; the first range is the last element."""
+    prefix = ".".join(lead)
+    if not lead:
+        if not rest:
+            return [("", _behind(""))]
+        return [("%", None), ("", "$")] if mqtt else [("", None)]
+    below = [(f"{prefix}.", f"{prefix}/")] if rest else []
+    itself = [(prefix, _behind(prefix))] if prefix and rest in ([], ["#"]) else []
+    return [*below, *itself]
 
 
-def _split(parent: _Twig[V], twig: _Twig[V], at: int) -> _Twig[V]:
-    """Cut a twig after `at` words, at least one, and return the part next to the parent."""
-    label = twig.label.split(".")
-    if at == len(label):
-        return twig
-    upper: _Twig[V] = _Twig(".".join(label[:at]))
-    twig.label = ".".join(label[at:])
-    upper.branches[label[at]] = twig
-    parent.branches[label[0]] = upper
-    return upper
+def _behind(key: str) -> str:
+    """Return the least key that is greater."""
+    return f"{key}\0"
 
 
-def _tidy(path: list[_Twig[V]]) -> None:
-    """Take the last twig of a path away if nothing needs it, and join what need not be parted any more."""
-    twig = path.pop()
-    if path and not twig.branches and not twig.filled:
-        parent = path.pop()
-        del parent.branches[_first_word(twig)]
-        _join(parent, path)
-    else:
-        _join(twig, path)
+def _beyond(key: str, parts: list[str], index: int, wanted: str | None, *, over: bool) -> str | None:
+    """Return the least key behind `key` that can match, None if that is the next one.
 
+    The words before `index`, one at least, may lead to a match; the one at `index` does not.
 
-def _join(twig: _Twig[V], path: list[_Twig[V]]) -> None:
-    """Put a twig and its only branch together; the root stays."""
-    if not path or twig.filled or len(twig.branches) != 1:
-        return
-    (branch,) = twig.branches.values()
-    branch.label = f"{twig.label}.{branch.label}"
-    path[-1].branches[_first_word(twig)] = branch
-
-
-def _first_word(twig: _Twig[V]) -> str:
-    return twig.label.split(".", 1)[0]
+    Args:
+        wanted: the one word that could stand there; None: any other may.
+        over: nothing may stand there.
+    """
+    before = ".".join(parts[:index])
+    if wanted is not None:
+        for begin in (f"{before}.{wanted}", f"{before}.{wanted}."):
+            if begin > key:
+                return begin
+        over = True
+    if over:
+        return f"{before}/"
+    return f"{before}.{parts[index]}/" if index + 1 < len(parts) else None
