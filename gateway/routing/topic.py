@@ -56,14 +56,14 @@ class Node:
         elif word == "#":
             self.rest = node
         else:
-            self._grow_literal(intern(word), node)
+            self._grow_literal(word, node)
         return node
 
     def _grow_literal(self, word: str, node: Node) -> None:
         if self.children is not None:
             self.children[word] = node
         elif self.only is None or self.only_word is None:
-            self.only, self.only_word = node, word
+            self.only, self.only_word = node, intern(word)  # one that many patterns have, most likely
         else:
             self.children = {self.only_word: self.only, word: node}
             self.only = self.only_word = None
