@@ -151,7 +151,7 @@ class Space:
     def _restore_ballast(self) -> None:
         """Make the ballast again, if after that there is still more free space than the limit wants."""
         missing = self._ballast_bytes - self._size_of(self._ballast)
-        if missing <= 0 or self.free_bytes < self._enough() + missing:
+        if missing <= 0 or self.free_bytes < self._enough() + missing + missing // _HYSTERESIS_PART:
             return
         try:
             _allocate(self._ballast, self._ballast_bytes)
@@ -185,7 +185,7 @@ class Space:
         return self._min_free + self._min_free // _HYSTERESIS_PART
 
     def _clear_at(self) -> int:
-        return self._enough() + (self._ballast_bytes if self._ballast_given else 0)
+        return self._enough() + (self._ballast_bytes + self._ballast_bytes // _HYSTERESIS_PART if self._ballast_given else 0)
 
     def _judge(self) -> None:
         """Set the alarm. It ends only when there is an eighth more room than it takes to raise it."""
