@@ -9,11 +9,12 @@ from math import log
 
 from gateway.errors import PreconditionFailed
 from gateway.model.declare import ExchangeSpec
+from gateway.model.exchange_arguments import HASH_HEADER, HASH_PROPERTY, check_exchange
 from gateway.model.properties import Properties
 from gateway.routing.exchange import Found, HeaderSource, Link, add, headers_of
 
-PROPERTIES = {"correlation_id": "correlation_id", "message_id": "message_id", "timestamp": "timestamp_s"}
-"""What ``hash-property`` may name, and the attribute of `Properties` that it is."""
+_ATTRIBUTES = {"timestamp": "timestamp_s"}
+"""Where a property that ``hash-property`` may name has another name in `Properties`."""
 
 SLOTS = 65_536
 """Values are hashed to slots; each slot belongs to one binding, found when it is first used."""
@@ -26,31 +27,25 @@ class ConsistentHash:
     """The exchange type ``x-consistent-hash``, as RabbitMQ's: exactly one binding gets a message.
 
     The binding key is the weight, an integer from 1 on: the share of the messages. What is hashed is the routing key, or with
-    the exchange's argument ``hash-header`` that header, or with ``hash-property`` one of `PROPERTIES`; where a message lacks it,
+    the exchange's argument ``hash-header`` that header, or with ``hash-property`` a property; where a message lacks it,
     all such messages go the same way. Which binding has a slot depends on the names and weights of the bindings alone (weighted
     rendezvous hashing): it is the same after a restart, and a binding that comes or goes moves its own share and nothing else.
 
     Of several bindings to one destination the heaviest counts.
 
     Raises:
-        PreconditionFailed: arguments that contradict each other, or name what can't be hashed.
+        PreconditionFailed: arguments that contradict each other, or name what can't be hashed (`check_exchange`).
     """
 
     __slots__ = ("_header", "_links", "_property", "_slots", "cacheable")
 
     def __init__(self, spec: ExchangeSpec) -> None:
-        header, name = spec.arguments.get("hash-header"), spec.arguments.get("hash-property")
-        if header is not None and name is not None:
-            raise PreconditionFailed("hash-header and hash-property are mutually exclusive")
-        if header is not None and not isinstance(header, str):
-            raise PreconditionFailed(f"invalid arg 'hash-header': the name of a header is allowed, not {header!r}")
-        if name is not None and (not isinstance(name, str) or name not in PROPERTIES):
-            raise PreconditionFailed(f"Unsupported property: {name}; supported: {', '.join(PROPERTIES)}")
-        self._header: str | None = header
-        self._property: str | None = name
+        check_exchange(spec)
+        self._header: str | None = spec.arguments.get(HASH_HEADER)
+        self._property: str | None = spec.arguments.get(HASH_PROPERTY)
         self._links: dict[Link, tuple[int, int]] = {}
         self._slots: dict[int, Link] = {}
-        self.cacheable: bool = header is None and name is None
+        self.cacheable: bool = self._header is None and self._property is None
 
     def __len__(self) -> int:
         return len(self._links)
@@ -86,7 +81,7 @@ class ConsistentHash:
             value = headers_of(source).get(self._header)
         elif self._property is not None:
             given = source()
-            value = getattr(given, PROPERTIES[self._property]) if isinstance(given, Properties) else None
+            value = getattr(given, _ATTRIBUTES.get(self._property, self._property)) if isinstance(given, Properties) else None
         if isinstance(value, bytes):
             return value
         return b"" if value is None else str(value).encode("utf-8", "surrogatepass")

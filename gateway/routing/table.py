@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from gateway.errors import AccessRefused, NotFound, PreconditionFailed
 from gateway.model.declare import DEFAULT_OPTIONS, Binding, ExchangeSpec, arguments_text
+from gateway.model.exchange_arguments import CONSISTENT_HASH, DELAYED, routing_type
 from gateway.model.names import DEFAULT_EXCHANGE, DEFAULT_VHOST, TOPIC_EXCHANGE
 from gateway.routing.consistent_hash import ConsistentHash
 from gateway.routing.direct import Direct
@@ -24,7 +25,7 @@ TYPES: Mapping[str, Make] = {
     "fanout": lambda _: Fanout(),
     "topic": lambda _: Topic(),
     "headers": lambda _: Headers(),
-    "x-consistent-hash": ConsistentHash,
+    CONSISTENT_HASH: ConsistentHash,
 }
 
 PREDECLARED = (
@@ -144,9 +145,10 @@ class Table:
             raise AccessRefused(f"exchange name '{spec.name}' contains reserved prefix 'amq.*'")
         if encoded_length(spec.name) > MAX_NAME_BYTES:
             raise PreconditionFailed(f"the name of an exchange has at most {MAX_NAME_BYTES} bytes")
-        make = self._types.get(spec.type)
+        kind = routing_type(spec)
+        make = self._types.get(kind)
         if make is None:
-            raise PreconditionFailed(f"invalid exchange type '{spec.type}'; there are: {', '.join(self._types)}")
+            raise PreconditionFailed(f"invalid exchange type '{kind}'; there are: {', '.join(self._types)}, {DELAYED}")
         self._exchanges[spec.name] = Exchange(spec, make(spec), self)
         return True
 

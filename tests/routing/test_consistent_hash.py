@@ -159,10 +159,10 @@ def test_text_and_bytes_of_one_value_go_the_same_way():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"hash_header": "a", "hash_property": "message_id"}, "mutually exclusive"),
-        ({"hash_property": "reply_to"}, "Unsupported property: reply_to"),
-        ({"hash_property": ["message_id"]}, "Unsupported property"),
-        ({"hash_header": 1}, "name of a header"),
+        ({"hash_header": "a", "hash_property": "message_id"}, "not together with 'hash-header'"),
+        ({"hash_property": "reply_to"}, "one of correlation_id, message_id, timestamp is allowed, not 'reply_to'"),
+        ({"hash_property": ["message_id"]}, "is allowed, not"),
+        ({"hash_header": 1}, "text is allowed, not 1"),
     ],
 )
 def test_arguments_that_cannot_be_are_refused(arguments, words):

@@ -120,6 +120,25 @@ def test_unknown_type_is_refused_and_the_known_ones_are_named(world):
     assert world.table.find("x") is None
 
 
+def test_delayed_exchange_routes_as_the_type_behind_it_does(world):
+    world.declare("x", "x-delayed-message", arguments={"x-delayed-type": "topic"})
+    world.bind("x", "q", "a.*")
+    assert world.reached("x", "a.b") == ["q"]
+    assert world.reached("x", "a") == []
+    world.declare("y", "x-delayed-message", arguments={"x-delayed-type": "x-consistent-hash", "hash-header": "h"})
+    world.bind("y", "q", "1")
+    assert world.reached("y", "k", {"h": 1}) == ["q"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [{}, {"x-delayed-type": "x-delayed-message"}, {"x-delayed-type": "x-random"}, {"x-delayed-type": 1}]
+)
+def test_delayed_exchange_without_a_type_behind_it_is_refused(world, arguments):
+    with pytest.raises(PreconditionFailed, match="type"):
+        world.declare("x", "x-delayed-message", arguments=arguments)
+    assert world.table.find("x") is None
+
+
 def test_name_has_at_most_255_bytes(world):
     assert world.declare("é" * 127)
     with pytest.raises(PreconditionFailed, match="255 bytes"):
