@@ -42,7 +42,7 @@ class Deduplication:
     size: int = DEFAULT_SIZE
 
 
-def exchange_spec(  # noqa: PLR0913 - the fields of exchange.declare
+def exchange_spec(
     name: str,
     type: str = "direct",  # noqa: A002 - its name everywhere
     *,

@@ -1,0 +1,372 @@
+"""Which messages are to be published later, and what becomes of them when their time has come?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from heapq import heapify, heappop, heappush
+from typing import TYPE_CHECKING
+
+from gateway.engine.stalls import Stall, Stalls
+from gateway.engine.timers import Timer
+from gateway.errors import AccessRefused, GatewayError, MessageRefused, NotFound, Overloaded, PreconditionFailed
+from gateway.model.message import Address, Message
+from gateway.model.records import MessageScheduled, Scheduled, ScheduledGone
+
+if TYPE_CHECKING:
+    from gateway.engine.engine import Engine
+    from gateway.engine.route import RouteHandle
+
+STATE = "engine.schedule"
+"""Namespace of the one value that this room keeps: no id from there on was ever given."""
+
+MAX_DUE_MS = 1 << 61
+PORTION = 256
+PORTION_BYTES = 4 * 1024 * 1024
+HELD_BYTES = 4 * 1024 * 1024
+HELD_MS = 60_000
+PAUSE_MS = 1_000
+_RESERVED = 1_000
+_INTERNED = 10_000
+_TIDY_FROM = 1_024
+
+_SIZE_BITS = 40
+_ID_BITS = 55
+_DUE_SHIFT = _SIZE_BITS + _ID_BITS
+_SIZES = (1 << _SIZE_BITS) - 1
+_IDS = (1 << _ID_BITS) - 1
+
+
+def _key(due_ms: int, scheduled_id: int, size: int) -> int:
+    """Pack an appointment into one integer: sorted by time, then by id; negative times count as 0."""
+    return max(due_ms, 0) << _DUE_SHIFT | scheduled_id << _SIZE_BITS | size
+
+
+def _due(key: int) -> int:
+    return key >> _DUE_SHIFT
+
+
+def _id(key: int) -> int:
+    return (key >> _SIZE_BITS) & _IDS
+
+
+class Schedule:
+    """Messages with an appointment, by virtual host; published in the order of their times, then of their submission.
+
+    In memory there is one integer and one dictionary entry for each, beside its address; bodies are on disk, but for those of
+    messages that are not persistent, that are due soon (`HELD_MS`; so many bytes of them as `held_budget` says), or that are
+    not on disk yet. ``put_off`` counts refused attempts; ``published`` what was published.
+
+    The engine calls `batch_prepared` and `committed` as it is called itself: until then bodies beyond the budget stay.
+    """
+
+    def __init__(self, engine: Engine, held_budget: int = HELD_BYTES) -> None:
+        self.put_off: int = 0
+        self.published: int = 0
+        self.held_bytes: int = 0
+        self._engine: Engine = engine
+        self._held_budget: int = held_budget
+        self._addresses: dict[int, Address] = {}
+        self._order: list[int] = []
+        self._cancelled: int = 0
+        self._held: dict[int, Message] = {}
+        self._fresh: list[int] = []
+        self._writing: list[int] = []
+        self._asked: set[int] = set()
+        self._loaded: dict[int, Message] = {}
+        self._stalls: Stalls = Stalls()
+        self._timer: Timer | None = None
+        self._not_before: int = 0
+        self._next_id: int = 1
+        self._reserved: int = 0
+        self._interned: dict[tuple[str, str, str], Address] = {}
+
+    def __len__(self) -> int:
+        return len(self._addresses)
+
+    # -- what is asked for --------------------------------------------------
+
+    def add(self, route: RouteHandle, message: Message, due_ms: int) -> int:
+        """Have a message published at a time (wall time in ms; at once if that is past); return its id.
+
+        The time that a message may live begins when it is due.
+
+        Raises:
+            NotFound: no such exchange. AccessRefused: an internal one. Overloaded: the journal can't take it.
+            PreconditionFailed: no such time. And, of one that is due already, whatever refuses it.
+        """
+        self._check(route, message, due_ms)
+        now_ms = self._engine.now_ms
+        if due_ms <= now_ms:
+            answer = self._engine.publish_now(route, message)
+            if isinstance(answer, GatewayError):
+                raise answer
+            return self._take_id()
+        message = _expiring_later(message, due_ms - now_ms)
+        scheduled_id = self._take_id()
+        self._addresses[scheduled_id] = message.address
+        heappush(self._order, _key(due_ms, scheduled_id, len(message.body)))
+        if message.persistent:
+            self._engine.batch.records.append(MessageScheduled(scheduled_id, due_ms, message))
+        self._hold(scheduled_id, message, due_ms - now_ms)
+        self._arm(now_ms)
+        return scheduled_id
+
+    def cancel(self, vhost: str, scheduled_id: int) -> None:
+        """Forget a message.
+
+        Raises:
+            NotFound: it was published, cancelled, or never scheduled in this virtual host. Overloaded: the journal can't forget it.
+        """
+        address = self._addresses.get(scheduled_id)
+        if address is None or address.vhost != vhost:
+            raise NotFound(f"no scheduled message {scheduled_id} in vhost {vhost!r}")
+        if self._engine.refusal is not None and self._is_persistent(scheduled_id):
+            raise self._engine.refusal
+        self._forget(scheduled_id)
+        self._cancelled += 1
+        self._step(self._stalls.find(address))
+        if self._cancelled > _TIDY_FROM and self._cancelled > len(self._order) // 2:
+            self._tidy()
+        self._arm(self._engine.now_ms)
+
+    def listed(self, vhost: str) -> list[Scheduled]:
+        """Return what is scheduled in a virtual host, by time, then by id. Cost: how much there is in all."""
+        found: list[Scheduled] = []
+        for key in sorted(self._keys()):
+            scheduled_id = _id(key)
+            address = self._addresses[scheduled_id]
+            if address.vhost == vhost:
+                found.append(
+                    Scheduled(scheduled_id, _due(key), vhost, address.exchange, address.routing_key, body_bytes=key & _SIZES)
+                )
+        return found
+
+    def _check(self, route: RouteHandle, message: Message, due_ms: int) -> None:
+        if route.vhost.table.get(route.address.exchange).spec.internal:
+            raise AccessRefused(f"exchange {route.address.exchange!r} is internal")
+        if message.persistent and self._engine.refusal is not None:
+            raise self._engine.refusal
+        if due_ms > MAX_DUE_MS:
+            raise PreconditionFailed(f"a message can't be scheduled for {due_ms}: ms since 1970, at most {MAX_DUE_MS}")
+
+    def _take_id(self) -> int:
+        """Return an id that was never given. Some are reserved in the journal at a time, so that this outlasts a restart."""
+        if not self._reserved:
+            self._reserved = int(self._engine.kept.state(STATE).get("next", b"1"))
+            self._next_id = max(self._next_id, self._reserved)
+        scheduled_id = self._next_id
+        self._next_id += 1
+        if self._next_id > self._reserved:
+            self._reserved = self._next_id + _RESERVED
+            self._engine.kept.put_state(STATE, "next", b"%d" % self._reserved)
+        return scheduled_id
+
+    # -- bodies -------------------------------------------------------------
+
+    def _hold(self, scheduled_id: int, message: Message, delay_ms: int) -> None:
+        """Keep a body: as long as it takes, or only until it is on disk."""
+        size = _size(message)
+        fits = delay_ms <= HELD_MS and self.held_bytes + size <= self._held_budget
+        if message.persistent and not fits:
+            self._fresh.append(scheduled_id)
+        self._held[scheduled_id] = message
+        self.held_bytes += size
+
+    def _is_persistent(self, scheduled_id: int) -> bool:
+        message = self._held.get(scheduled_id)
+        return message is None or message.persistent
+
+    def _let_go(self, scheduled_id: int) -> None:
+        message = self._held.pop(scheduled_id, None)
+        if message is not None:
+            self.held_bytes -= _size(message)
+
+    def _forget(self, scheduled_id: int) -> None:
+        """Let a message be gone, here and on disk."""
+        if self._is_persistent(scheduled_id):
+            self._engine.batch.records.append(ScheduledGone(scheduled_id))
+        self._let_go(scheduled_id)
+        self._loaded.pop(scheduled_id, None)
+        del self._addresses[scheduled_id]
+
+    def batch_prepared(self) -> None:
+        """The batch that was taken is on its way."""
+        self._writing += self._fresh
+        self._fresh = []
+
+    def committed(self) -> None:
+        """The batch that was taken is on disk: bodies that were kept only for that may go."""
+        if self._writing:
+            for scheduled_id in self._writing:
+                self._let_go(scheduled_id)
+            self._writing = []
+
+    # -- when it is due -----------------------------------------------------
+
+    def _arm(self, now_ms: int) -> None:
+        """Have the one timer at the time of what comes next; what is asked for comes by `loaded`."""
+        due_ms = self._stalls.next_due_ms
+        if self._order and not (self._asked and _due(self._order[0]) <= now_ms):
+            due_ms = min(due_ms, _due(self._order[0]))
+        due_ms = max(due_ms, self._not_before)
+        timer = self._timer
+        if timer is not None and timer.due_ms == due_ms:
+            return
+        self._engine.timers.cancel(timer)
+        self._timer = self._engine.timers.at(due_ms, self._run) if due_ms < MAX_DUE_MS else None
+
+    def _run(self, now_ms: int) -> None:
+        """Publish what is due: a portion; the rest in the next turn."""
+        self._timer = None
+        for stall in self._stalls.take_due(now_ms):
+            self._release(stall, 1)
+        left = PORTION
+        while left and self._next_goes(now_ms):
+            left -= 1
+        self._arm(now_ms)
+
+    def _next_goes(self, now_ms: int) -> bool:
+        """Take the next message that is due out of the order; False: nothing is, or nothing can be, now."""
+        order = self._order
+        if not order or _due(order[0]) > now_ms or now_ms < self._not_before:
+            return False
+        key = order[0]
+        scheduled_id = _id(key)
+        address = self._addresses.get(scheduled_id)
+        if address is None:
+            heappop(order)
+            self._cancelled -= 1
+            return True
+        stall = self._stalls.find(address)
+        if stall is not None and stall.keeps(key):
+            heappush(stall.keys, heappop(order))
+            return True
+        if self._engine.refusal is not None and self._is_persistent(scheduled_id):
+            self._not_before = now_ms + PAUSE_MS
+            self.put_off += 1
+            return False
+        message = self._held.get(scheduled_id) or self._loaded.get(scheduled_id)
+        if message is None:
+            self._ask(now_ms)
+            return False
+        heappop(order)
+        self._publish(key, address, message, stall)
+        return True
+
+    def _publish(self, key: int, address: Address, message: Message, stall: Stall | None) -> None:
+        engine = self._engine
+        route = engine.vhost(address.vhost).route(address.exchange, address.routing_key)
+        answer = engine.publish_now(route, message)
+        if isinstance(answer, MessageRefused | Overloaded):
+            self.put_off += 1
+            self._loaded.pop(_id(key), None)
+            self._stalls.refuse(address, key, engine.now_ms)
+            return
+        if answer is None:
+            self.published += 1
+        else:
+            engine.events.dropped(address.exchange, _reason(answer), 1)
+        self._forget(_id(key))
+        self._step(stall)
+
+    def _step(self, stall: Stall | None) -> None:
+        """One message of an address that was refused has gone: the next ones may try, twice as many each time."""
+        if stall is not None and stall.open:
+            self._release(stall, 2)
+
+    def _release(self, stall: Stall, amount: int) -> None:
+        """Put so many messages back into the order; an address of which none is left is forgotten."""
+        released = 0
+        while stall.keys and released < amount:
+            key = heappop(stall.keys)
+            if _id(key) in self._addresses:
+                heappush(self._order, key)
+                released += 1
+            else:
+                self._cancelled -= 1
+        if not released:
+            self._stalls.forget(stall)
+
+    # -- from disk ----------------------------------------------------------
+
+    def _ask(self, now_ms: int) -> None:
+        """Have the next bodies read that are due and not in memory; one request at a time."""
+        if self._asked:
+            return
+        looked_at: list[int] = []
+        size = 0
+        order = self._order
+        while order and _due(order[0]) <= now_ms and len(looked_at) < PORTION and size < PORTION_BYTES:
+            key = heappop(order)
+            looked_at.append(key)
+            scheduled_id = _id(key)
+            if scheduled_id in self._addresses and scheduled_id not in self._held and scheduled_id not in self._loaded:
+                self._asked.add(scheduled_id)
+                size += key & _SIZES
+        for key in looked_at:
+            heappush(order, key)
+        self._engine.events.scheduled_wanted(sorted(self._asked))
+
+    def loaded(self, items: list[tuple[int, Message]]) -> None:
+        """Take what `EngineEvents.scheduled_wanted` asked for, and publish it. What is missing is lost: dropped and counted."""
+        asked = self._asked
+        self._asked = set()
+        for scheduled_id, message in items:
+            if scheduled_id in self._addresses and scheduled_id not in self._held:
+                self._loaded[scheduled_id] = message
+            asked.discard(scheduled_id)
+        for scheduled_id in sorted(asked):
+            address = self._addresses.get(scheduled_id)
+            if address is not None and scheduled_id not in self._held:
+                self._engine.events.dropped(address.exchange, "scheduled lost", 1)
+                self._forget(scheduled_id)
+                self._cancelled += 1
+                self._step(self._stalls.find(address))
+        self._engine.timers.cancel(self._timer)
+        self._run(self._engine.now_ms)
+
+    def replay(self, record: Scheduled) -> None:
+        """Take one that the journal kept. Only at start."""
+        where = (record.vhost, record.exchange, record.routing_key)
+        address = self._interned.get(where)
+        if address is None:
+            if len(self._interned) >= _INTERNED:
+                self._interned.clear()
+            address = self._interned[where] = Address(*where)
+        self._addresses[record.scheduled_id] = address
+        self._next_id = max(self._next_id, record.scheduled_id + 1)
+        heappush(self._order, _key(record.due_ms, record.scheduled_id, record.body_bytes))
+        self._arm(self._engine.now_ms)
+
+    # -- the order ----------------------------------------------------------
+
+    def _keys(self) -> Iterator[int]:
+        """Yield the keys of all that is scheduled, in no order."""
+        for keys in (self._order, *(stall.keys for stall in self._stalls)):
+            yield from (key for key in keys if _id(key) in self._addresses)
+
+    def _tidy(self) -> None:
+        """Forget the keys of what was cancelled. Cost: how much is scheduled, once for as many that were cancelled."""
+        for keys in (self._order, *(stall.keys for stall in self._stalls)):
+            keys[:] = [key for key in keys if _id(key) in self._addresses]
+            heapify(keys)
+        self._cancelled = 0
+
+
+def _reason(answer: object) -> str:
+    if isinstance(answer, NotFound | AccessRefused):
+        return "scheduled for no exchange"
+    return "scheduled, refused" if isinstance(answer, GatewayError) else "scheduled, unroutable"
+
+
+def _size(message: Message) -> int:
+    return len(message.body) + len(message.wire)
+
+
+def _expiring_later(message: Message, delay_ms: int) -> Message:
+    """Return a message whose time to live begins after the delay."""
+    if not message.expires_at_ms:
+        return message
+    address, wire, wire_tag = message.address, message.wire, message.wire_tag
+    expires_at_ms = message.expires_at_ms + delay_ms
+    return Message(address, message.body, message.persistent, wire_tag, wire, message.priority, expires_at_ms, message.publisher)
