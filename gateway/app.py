@@ -151,7 +151,7 @@ def make_journal(config: Config, log: Log) -> Journal:
 
         return MemoryJournal()
     from gateway.journal.space import Space, checkpoint_pages
-    from gateway.journal.sqlite import SqliteJournal
+    from gateway.journal.sqlite import Care, SqliteJournal
 
     def report(damage: str) -> None:
         log.error("the journal is damaged", damage=damage)
@@ -168,7 +168,7 @@ def make_journal(config: Config, log: Log) -> Journal:
         wal_autocheckpoint=checkpoint_pages(settings.wal_autocheckpoint, settings.max_bytes),
         report=report,
         space=space,
-        refuse_after_s=settings.refuse_after_ms / 1e3,
+        care=Care(refuse_after_s=settings.refuse_after_ms / 1e3, scrub_mib_per_s=settings.scrub_mib_per_s),
     )
 
 

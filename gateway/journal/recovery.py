@@ -159,12 +159,14 @@ class OpenDatabase:
         anchor: a second one, that stays open as long as the journal does (see `Writer`).
         last_segment: the highest id of a segment.
         segments: how many are in use.
+        clean: the last broker closed it in order.
     """
 
     connection: sqlite3.Connection
     anchor: sqlite3.Connection
     last_segment: int
     segments: int
+    clean: bool
 
 
 def open_database(path: Path, *, synchronous: str, wal_autocheckpoint: int) -> OpenDatabase:
@@ -181,11 +183,11 @@ def open_database(path: Path, *, synchronous: str, wal_autocheckpoint: int) -> O
     try:
         connection = connect(path, synchronous=synchronous, wal_autocheckpoint=wal_autocheckpoint)
         bring_up_to_date(connection, str(path))
-        _check(connection, path)
+        clean = _check(connection, path)
         connection.execute("UPDATE meta SET value = 0 WHERE key = 'clean'")
         (last_segment,) = connection.execute("SELECT coalesce(max(id), 0) FROM seg").fetchone()
         (segments,) = connection.execute("SELECT count(DISTINCT seg) FROM segq").fetchone()
-        return OpenDatabase(connection, connect_to_read(path), last_segment, segments)
+        return OpenDatabase(connection, connect_to_read(path), last_segment, segments, clean)
     except BaseException as error:
         if connection is not None:
             connection.close()
@@ -194,15 +196,17 @@ def open_database(path: Path, *, synchronous: str, wal_autocheckpoint: int) -> O
         raise
 
 
-def _check(connection: sqlite3.Connection, path: Path) -> None:
+def _check(connection: sqlite3.Connection, path: Path) -> bool:
+    """Say whether the last broker closed the journal in order. If not, see whether it is whole: JournalError if it isn't."""
     row = connection.execute("SELECT value FROM meta WHERE key = 'clean'").fetchone()
     if row == (1,):
-        return
+        return True
     # What a sync that failed has left in the log may not be on disk, though it can be read: into the file with all of it.
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     verdicts = [verdict for (verdict,) in connection.execute("PRAGMA quick_check(5)")]
     if verdicts != ["ok"]:
         raise JournalError(f"{path} is damaged; keep a copy of it. SQLite says: {'; '.join(verdicts)}")
+    return False
 
 
 def _opening_failed(path: Path, error: Exception) -> JournalError:

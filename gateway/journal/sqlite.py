@@ -6,16 +6,17 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from gateway.errors import JournalError
-from gateway.journal.commit import Commit
+from gateway.journal.commit import Commit, Value
 from gateway.journal.counters import Counters
-from gateway.journal.definitions import Changes, load_records
+from gateway.journal.definitions import Changes, load_records, next_ids
 from gateway.journal.ledger import Ledger, Settlement, Ticket
 from gateway.journal.page import PageMaker
-from gateway.journal.reader import Reader, StoredPage
+from gateway.journal.reader import Reader, StoredPage, read_page, read_scheduled
 from gateway.journal.recovery import (
     DATABASE,
     SYNCHRONOUS,
@@ -26,11 +27,26 @@ from gateway.journal.recovery import (
     make_directory,
     open_database,
 )
+from gateway.journal.scrub import Scrub
+from gateway.journal.scheduled import ScheduledReads
 from gateway.journal.segment import encode
 from gateway.journal.space import Space
 from gateway.journal.writer import WRITABLE, Writer
 from gateway.model.message import Message
-from gateway.model.records import Batch, DeliveryCounted, Page, QueueDeleted, QueuePurged, Record, Reference
+from gateway.model.records import Batch, DeliveryCounted, Page, QueueDeleted, QueuePurged, Record, Reference, ScheduledGone
+
+
+@dataclass(frozen=True, slots=True)
+class Care:
+    """What is done about a disk that fails.
+
+    Args:
+        refuse_after_s: a journal that can't be written for so long is ``read-only``.
+        scrub_mib_per_s: how fast stored segments are read again to find damage; 0: never.
+    """
+
+    refuse_after_s: float = 5.0
+    scrub_mib_per_s: float = 0.0
 
 
 class SqliteJournal:
@@ -43,7 +59,7 @@ class SqliteJournal:
         wal_autocheckpoint: so many pages of the write-ahead log, then they go to the database.
         report: is told of damage, a line each, on the main thread.
         space: watches the room on the disk; None: nobody does.
-        refuse_after_s: a journal that can't be written for so long is ``read-only``.
+        care: what is done about a disk that fails.
     """
 
     def __init__(
@@ -54,7 +70,7 @@ class SqliteJournal:
         wal_autocheckpoint: int = 4000,
         report: Callable[[str], None] | None = None,
         space: Space | None = None,
-        refuse_after_s: float = 5.0,
+        care: Care | None = None,
     ) -> None:
         if synchronous not in SYNCHRONOUS:
             raise JournalError(f"synchronous must be one of {', '.join(SYNCHRONOUS)}, not {synchronous!r}")
@@ -63,15 +79,19 @@ class SqliteJournal:
         self._wal_autocheckpoint = wal_autocheckpoint
         self._report = report or _silent
         self._space = space
-        self._refuse_after_s = refuse_after_s
+        self._care = care or Care()
+        self._scrub: Scrub | None = None
         self._lock = DirectoryLock(directory)
+        self.counters = Counters()
+        self.next_queue_id = 1
+        self.next_scheduled_id = 1
         self._ledger = Ledger()
         self._next_segment = 1
         self._deferred: list[Reference] = []
+        self._scheduled = ScheduledReads(self.counters, self._report)
         self._writer: Writer | None = None
         self._reader: Reader | None = None
         self._anchor: sqlite3.Connection | None = None
-        self.counters = Counters()
         self._pages = PageMaker(self._ledger, self.counters, self._report)
 
     @property
@@ -94,6 +114,11 @@ class SqliteJournal:
         """See `Journal.look`."""
         if self._space is not None:
             self._space.look()
+        for found in self._scrub.take() if self._scrub is not None else ():
+            if isinstance(found, int):
+                self._pages.found_damaged(found)
+            else:
+                self._report(found)
 
     # -- beginning and end --------------------------------------------------
 
@@ -116,14 +141,22 @@ class SqliteJournal:
         if self._space is not None:
             self._space.begin(database.connection)
         self._writer = Writer(
-            str(self._path), reopen, database.connection, self.counters, space=self._space, refuse_after_s=self._refuse_after_s
+            str(self._path), reopen, database.connection, self.counters, space=self._space, refuse_after_s=self._care.refuse_after_s
         )
         self._reader = Reader(str(self._path), partial(connect_to_read, self._path))
+        if self._care.scrub_mib_per_s:
+            self._scrub = Scrub(
+                partial(connect_to_read, self._path),
+                self.counters,
+                mib_per_s=self._care.scrub_mib_per_s,
+                at_once=not database.clean,
+            )
 
     def load(self) -> Iterator[Record]:
         """See `Journal.load`."""
         try:
             with closing(connect_to_read(self._path)) as connection:
+                self.next_queue_id, self.next_scheduled_id = next_ids(connection)
                 yield from load_records(connection, self._report)
         except (sqlite3.Error, ValueError, TypeError) as error:
             raise JournalError(f"{self._path} can't be read: {error}") from error
@@ -136,6 +169,8 @@ class SqliteJournal:
             return
         if clean:
             self._write_rest(writer)
+        if self._scrub is not None:
+            self._scrub.stop()
         reader.stop()
         connection = writer.stop()
         if self._anchor is not None:
@@ -175,6 +210,7 @@ class SqliteJournal:
         self._deferred = batch.deferred
         settlement = ledger.flush()
         settlement.floors = floors
+        settlement.fresh = [segment.handle for segment in segments]
         changes = self._changes(batch, settlement)
         if not segments and changes is None and not settlement.places and not settlement.gone:
             return None
@@ -183,31 +219,34 @@ class SqliteJournal:
 
     def _purge(self, batch: Batch) -> dict[int, int]:
         """Forget what purged and deleted queues have; return per queue the first segment that it keeps."""
-        deleted = {record.queue_id for record in batch.records if isinstance(record, QueueDeleted)}
+        deleted = {lane for record in batch.records if isinstance(record, QueueDeleted) for lane in _lanes(record)}
         purged = {record.queue_id for record in batch.records if isinstance(record, QueuePurged)}
         if deleted:
             _drop(batch.messages, deleted)
-        for queue_id in deleted | purged:
-            self._ledger.purge(queue_id, self._next_segment)
-        return dict.fromkeys(deleted | purged, self._next_segment)
+        floors = dict.fromkeys(deleted | purged, self._next_segment)
+        if floors:
+            self._ledger.purge(floors)
+        return floors
 
-    def _changes(self, batch: Batch, settlement: Settlement) -> tuple[bytes | str, ...] | None:
+    def _changes(self, batch: Batch, settlement: Settlement) -> tuple[Value, ...] | None:
         """Return the columns of full_commit, if there is anything in them."""
         damaged, self._pages.to_quarantine = self._pages.to_quarantine, []
         if not batch.records and not damaged:
             return None
         changes = Changes()
         changes.quarantined = damaged
-        changes.purged = [[queue_id, floor] for queue_id, floor in settlement.floors.items()]
+        changes.purged = _ranges(settlement.floors)
         for record in batch.records:
             if isinstance(record, DeliveryCounted):
-                place = self._ledger.counted(record.reference, record.count)
+                place = self._ledger.counted(record.reference, record.count, record.due_ms)
                 if place is not None:
                     handle, slot = place
-                    changes.redelivered.append([handle.id, slot, record.count])
+                    changes.redelivered.append([handle.id, slot, record.count, record.due_ms])
                     settlement.handles.append(handle)
             else:
                 changes.add(record)
+                if isinstance(record, ScheduledGone):
+                    self._scheduled.gone(record.scheduled_id, settlement)
         return changes.columns() if changes else None
 
     def write(self, commit: Commit, done: Callable[[JournalError | None], None]) -> None:
@@ -226,27 +265,54 @@ class SqliteJournal:
         def put(stored: StoredPage | JournalError) -> None:
             done(partial(self._page, ticket, stored, commits, after_position, max_bytes))
 
-        self._reader.put(queue_id, after_position, max_bytes, put)
+        self._reader.put(partial(read_page, queue_id=queue_id, after_position=after_position, max_bytes=max_bytes), put)
 
     def _page(self, ticket: Ticket, stored: StoredPage | JournalError, commits: int, after_position: int, max_bytes: int) -> Page:
         """Make the page of what was read. If nothing is left of it but there is more, read on: an empty page means the end."""
-        lost = 0
+        lost = lost_bytes = 0
         while not isinstance(stored, JournalError):
             page = self._pages.page(stored, ticket, after_position)
             lost += page.lost
+            lost_bytes += page.lost_bytes
             if page.references or (stored.at_end and commits == self.counters.commits):
-                return Page(page.queue_id, page.references, lost)
+                return Page(page.queue_id, page.references, lost, lost_bytes)
             commits = self.counters.commits
-            stored = self._read_on(ticket.queue_id, stored.covered, max_bytes)
+            after_position = stored.covered
+            stored = self._read_on(ticket.queue_id, after_position, max_bytes)
         if lost:
-            return Page(ticket.queue_id, [], lost)
+            return Page(ticket.queue_id, [], lost, lost_bytes)
         raise stored
 
     def _read_on(self, queue_id: int, after_position: int, max_bytes: int) -> StoredPage | JournalError:
         """Read while the main thread waits: rare, and one read."""
         if self._reader is None:
             return JournalError("the journal is closed")
-        return self._reader.read(queue_id, after_position, max_bytes)
+        return self._reader.read(partial(read_page, queue_id=queue_id, after_position=after_position, max_bytes=max_bytes))
+
+    def read_scheduled(self, ids: list[int], done: Callable[[Callable[[], list[tuple[int, Message]]]], None]) -> None:
+        """See `Journal.read_scheduled`. What is damaged is left out and reported."""
+        assert self._reader is not None
+        read = self._scheduled.begin()
+        self._reader.put(partial(read_scheduled, ids=ids), lambda stored: done(partial(read.messages, stored)))
+
+    def is_written(self, reference: Reference) -> bool:
+        """See `Journal.is_written`."""
+        return self._ledger.is_written(reference)
+
+
+def _lanes(record: QueueDeleted) -> range:
+    return range(record.queue_id, record.queue_id + record.lanes)
+
+
+def _ranges(floors: dict[int, int]) -> list[list[int]]:
+    """Return ``[first queue, last queue, floor]`` for ids that follow one another; the floor is the same for all."""
+    ranges: list[list[int]] = []
+    for queue_id, floor in sorted(floors.items()):
+        if ranges and ranges[-1][1] == queue_id - 1:
+            ranges[-1][1] = queue_id
+        else:
+            ranges.append([queue_id, queue_id, floor])
+    return ranges
 
 
 def _drop(messages: list[Message], queue_ids: set[int]) -> None:
