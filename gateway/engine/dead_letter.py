@@ -81,7 +81,7 @@ def dead_letter(  # noqa: PLR0913 - what happened, and where to
     if routing_key is not None and isinstance(headers.get(_REST), list):
         del headers[_REST]
     key = message.routing_key if routing_key is None else routing_key
-    wire = _encoded(msgspec.structs.replace(properties, headers=headers, expiration_ms=None))
+    wire = encoded(msgspec.structs.replace(properties, headers=headers, expiration_ms=None))
     address = Address(message.address.vhost, exchange, key)
     return Message(address, message.body, message.persistent, COMMON, wire, message.priority, 0, message.publisher)
 
@@ -156,7 +156,7 @@ def _count(death: Mapping[str, Any]) -> int:
     return count if isinstance(count, int) and not isinstance(count, bool) and count > 0 else 1
 
 
-def _encoded(properties: Properties) -> bytes:
+def encoded(properties: Properties) -> bytes:
     """Return the common form; what it can't hold (a front-end's decoder gave it) is told as text, or else left out."""
     if _can_be_said(properties):
         return encode_properties(properties)

@@ -1,0 +1,116 @@
+"""What stands before the normal way of an exchange: does it look for repetitions, does it delay?"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway.engine.dead_letter import encoded
+from gateway.engine.dedup import Answer, Step, Window, namespace
+from gateway.errors import GatewayError, PreconditionFailed
+from gateway.model.arguments import MAX_MS
+from gateway.model.declare import ExchangeSpec
+from gateway.model.exchange_arguments import DELAYED, deduplication
+from gateway.model.message import Message
+from gateway.model.properties import COMMON, Properties
+
+if TYPE_CHECKING:
+    from gateway.engine.engine import Engine
+    from gateway.engine.route import RouteHandle
+
+DELAY = "x-delay"
+
+
+class Special:
+    """Exchanges with deduplication, or with delays, or with both (first the one, then the other)."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine: Engine = engine
+        self._windows: dict[tuple[str, str], Window] = {}
+
+    def through(self, vhost: str, spec: ExchangeSpec) -> Step | None:
+        """Return what publishes to an exchange; None: nothing stands before the normal way.
+
+        Made anew at every call, but the window of an exchange is the same until it is deleted.
+
+        Raises:
+            PreconditionFailed: its arguments make no sense (`check_exchange` says so when it is declared).
+        """
+        if spec.type != DELAYED and not spec.arguments:
+            return None
+        step: Step | None = None
+        if spec.type == DELAYED:
+            step = self._delay
+        window = self._window(vhost, spec)
+        if window is not None:
+            step = partial(window.publish, step=step or self._engine.publish_now)
+        return step
+
+    def deduplicated(self, route: RouteHandle, message: Message, spec: ExchangeSpec, step: Step) -> Answer:
+        """Publish by `step` what is no repetition: for what is scheduled by other means than an exchange's delay."""
+        window = self._window(route.address.vhost, spec)
+        return step(route, message) if window is None else window.publish(route, message, step)
+
+    def deleted(self, vhost: str, name: str) -> None:
+        """An exchange is gone, and with it what it remembers, in the same batch. Cost: how many ids that are."""
+        window = self._windows.pop((vhost, name), None)
+        if window is not None:
+            window.clear()
+        kept = namespace(vhost, name)
+        for key in list(self._engine.kept.state(kept)):
+            self._engine.kept.put_state(kept, key, None)
+
+    def _window(self, vhost: str, spec: ExchangeSpec) -> Window | None:
+        settings = deduplication(spec)
+        if settings is None:
+            return None
+        window = self._windows.get((vhost, spec.name))
+        if window is not None and window.settings == settings:
+            return window
+        window = self._windows[vhost, spec.name] = Window(self._engine, vhost, spec, settings)
+        return window
+
+    def _delay(self, route: RouteHandle, message: Message) -> Answer:
+        """Schedule a message by its header; one without a delay is published at once."""
+        try:
+            properties = self._engine.properties(message)
+        except Exception as error:
+            return PreconditionFailed(f"the message's properties can't be decoded: {error}")
+        try:
+            delay_ms = read_delay(properties)
+            if delay_ms <= 0:
+                return self._engine.publish_now(route, message)
+            self._engine.schedule.add(route, delayed(message, properties, delay_ms), self._engine.now_ms + delay_ms)
+        except GatewayError as error:
+            return error
+        return None
+
+
+def read_delay(properties: Properties) -> int:
+    """Return a message's delay in ms; 0 or less: none. Text and fractions count as what they say, as in RabbitMQ's plugin.
+
+    Raises:
+        PreconditionFailed: a delay that is no number, or a longer one than `MAX_MS`.
+    """
+    value = (properties.headers or {}).get(DELAY)
+    if value is None:
+        return 0
+    delay_ms: int | None = None
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            delay_ms = int(value)
+        except (ValueError, OverflowError):
+            delay_ms = None
+    if delay_ms is None or delay_ms > MAX_MS:
+        raise PreconditionFailed(f"invalid header '{DELAY}': a number of ms, at most {MAX_MS}, is allowed, not {str(value)[:40]!r}")
+    return delay_ms
+
+
+def delayed(message: Message, properties: Properties, delay_ms: int) -> Message:
+    """Return the message that comes out after a delay: its header has the delay negated, so that nothing delays it again."""
+    headers = {**(properties.headers or {}), DELAY: -delay_ms}
+    wire = encoded(msgspec.structs.replace(properties, headers=headers))
+    address, expires_at_ms = message.address, message.expires_at_ms
+    return Message(address, message.body, message.persistent, COMMON, wire, message.priority, expires_at_ms, message.publisher)
