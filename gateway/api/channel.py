@@ -140,6 +140,27 @@ class Consumer(Protocol):
         """Undo `pause`."""
 
 
+class LookUp(Protocol):
+    """Last values, a slice at a time, over as many turns as it takes.
+
+    A key that has a value all the while is given once, with the value that it has at that time. One that gets its first
+    value, or loses it, meanwhile may be given or not. Nothing has to be closed.
+    """
+
+    @property
+    def done(self) -> bool:
+        """There is no more."""
+
+    def next_slice(self, most: int, visits: int) -> Sequence[tuple[Message, int]]:
+        """Return at most so many more values, having looked at about so many keys, and the number of each value's putting.
+
+        None is not the end: `done` is. What was put after a binding was made (its number is above `Channel.retained_mark` at
+        that time) was published to the queue as well.
+
+        Cost: for exact patterns and for ``#`` behind words, what is returned; for others, `visits`.
+        """
+
+
 class Channel(Protocol):
     """The scope of numbers, delivery tags and consumers; opened by a principal.
 
@@ -184,11 +205,22 @@ class Channel(Protocol):
     def retain(self, route: Route, message: Message) -> None:
         """Make it the last value of its exchange and key (an empty body clears it), on disk with the next commit.
 
-        It says so of the next `publish` or `post` on this channel, whose outcome covers both: what is refused is not kept.
+        It says so of the next `publish` or `post` on this channel, whose outcome covers both: what is refused is not kept, and
+        what can't be kept (MessageRefused: too large, or there are too many) is not published.
         """
 
     def retained(self, exchange: str, pattern: str, *, mqtt: bool = False) -> Iterator[Message]:
-        """Yield the last values whose keys match a topic pattern. `mqtt`: a leading wildcard spares ``$`` levels."""
+        """Yield the last values whose keys match a topic pattern. `mqtt`: a leading wildcard spares ``$`` levels.
+
+        What is put or removed while it is read may be seen or not. Where there may be many, use `look_up`: a turn that reads
+        them all holds up everybody.
+        """
+
+    def look_up(self, exchange: str, pattern: str, *, mqtt: bool = False) -> LookUp:
+        """Begin to read the last values whose keys match, a slice at a time. Cost: in proportion to the pattern."""
+
+    def retained_mark(self) -> int:
+        """Return the number of the last value that was put last, in all virtual hosts; numbers rise."""
 
     def declare_exchange(self, spec: ExchangeSpec, *, passive: bool = False) -> int:
         """Result None. Errors: NotFound (passive), PreconditionFailed, NotSupported, AccessRefused."""

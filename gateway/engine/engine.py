@@ -14,6 +14,7 @@ from gateway.engine.events import EngineEvents
 from gateway.engine.kept import Kept
 from gateway.engine.queue import Queue
 from gateway.engine.route import STALE, RouteHandle
+from gateway.engine.timers import Timers
 from gateway.engine.vhost import VirtualHost
 from gateway.errors import AccessRefused, GatewayError, MessageRefused, NotFound, Overloaded, PreconditionFailed, ResourceLocked
 from gateway.model.declare import Overflow
@@ -68,6 +69,8 @@ class Engine:
         self.holdings: dict[object, set[Entry]] = {}
         self.backlogs: dict[Queue, None] = {}
         self.refusal: GatewayError | None = None
+        self.now_ms: int = 0
+        self.timers: Timers = Timers()
         self.definitions: Definitions = Definitions(self, node_id)
         self.kept: Kept = Kept(self)
 
@@ -77,6 +80,11 @@ class Engine:
         if vhost is None:
             vhost = self.vhosts[name] = VirtualHost(name)
         return vhost
+
+    def advance(self, now_ms: int) -> None:
+        """Do what is due by now; wall time in ms since 1970."""
+        self.now_ms = now_ms
+        self.timers.run(now_ms)
 
     # -- publishing ---------------------------------------------------------
 

@@ -1,10 +1,11 @@
-"""Which last values and which front-ends' state does the broker keep?"""
+"""What small values of front-ends does the broker keep?"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from gateway.engine.retained import LastValues
 from gateway.engine.route import RouteHandle
 from gateway.errors import GatewayError
 from gateway.model.message import Message
@@ -15,32 +16,22 @@ if TYPE_CHECKING:
 
 
 class Kept:
-    """Last values (by virtual host and exchange), and small values of front-ends (by namespace)."""
+    """Small values of front-ends, by namespace; beside them the last values (``values``)."""
 
-    __slots__ = ("_engine", "_state")
+    __slots__ = ("_engine", "_state", "values")
 
     def __init__(self, engine: Engine) -> None:
         self._engine: Engine = engine
         self._state: dict[str, dict[str, bytes]] = {}
+        self.values: LastValues = LastValues(engine)
 
     def retain(self, route: RouteHandle, message: Message) -> GatewayError | None:
-        """Make a message the last value of its key; an empty body clears it. Return the refusal, if it is refused."""
-        if self._engine.refusal is not None:
-            return self._engine.refusal
-        address = route.address
-        tree = route.vhost.last_values(address.exchange)
-        if message.body:
-            tree.put(address.routing_key, message)
-        elif not tree.remove(address.routing_key):
-            return None
-        value = message if message.body else None
-        self._engine.batch.records.append(Retained(address.vhost, address.exchange, address.routing_key, value))
-        return None
+        """Make a message the last value of its route's address; see `LastValues.put`."""
+        return self.values.put(route.address, message)
 
     def retained(self, vhost: str, exchange: str, pattern: str, *, mqtt: bool = False) -> Iterator[Message]:
         """Yield the last values whose keys match."""
-        tree = self._engine.vhost(vhost).retained.get(exchange)
-        return iter(()) if tree is None else tree.match(pattern, mqtt)
+        return self.values.match(vhost, exchange, pattern, mqtt=mqtt)
 
     def put_state(self, namespace: str, key: str, value: bytes | None) -> None:
         """Keep a front-end's small value; None: forget it."""
@@ -58,9 +49,8 @@ class Kept:
     def replay(self, record: Retained | StatePut) -> None:
         """Take a fact that the journal kept."""
         match record:
-            case Retained(vhost=vhost, exchange=exchange, key=key, message=message):
-                if message is not None:
-                    self._engine.vhost(vhost).last_values(exchange).put(key, message)
+            case Retained():
+                self.values.replay(record)
             case StatePut(namespace=namespace, key=key, value=value):
                 if value is not None:
                     self._state.setdefault(namespace, {})[key] = value

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from gateway.engine.queue import Queue
 from gateway.engine.route import RouteHandle
-from gateway.model.message import Address, Message
-from gateway.routing.keytree import KeyTree
+from gateway.model.message import Address
 from gateway.routing.table import Table
 
 MAX_ROUTES = 100_000
@@ -13,16 +12,15 @@ MAX_ROUTES = 100_000
 
 
 class VirtualHost:
-    """Exchanges, queues, retained values and cached routes under one name."""
+    """Exchanges, queues and cached routes under one name."""
 
-    __slots__ = ("name", "queues", "retained", "routes", "table")
+    __slots__ = ("name", "queues", "routes", "table")
 
     def __init__(self, name: str) -> None:
         self.name: str = name
         self.queues: dict[str, Queue] = {}
         self.table: Table = Table(self.queues.get, name)
         self.routes: dict[tuple[str, str], RouteHandle] = {}
-        self.retained: dict[str, KeyTree[Message]] = {}
 
     def route(self, exchange: str, key: str) -> RouteHandle:
         """Return the one handle for an address."""
@@ -33,10 +31,3 @@ class VirtualHost:
             handle = RouteHandle(self, Address(self.name, exchange, key))
             self.routes[exchange, key] = handle
         return handle
-
-    def last_values(self, exchange: str) -> KeyTree[Message]:
-        """Return the last values of an exchange, to be changed."""
-        tree = self.retained.get(exchange)
-        if tree is None:
-            tree = self.retained[exchange] = KeyTree()
-        return tree
