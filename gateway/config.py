@@ -124,6 +124,48 @@ class LimitSettings(Section):
     open_batch_bytes: int = Field(
         default=64 * 1024 * 1024, ge=65_536, description="Bodies that wait for the next commit before publishers are held back."
     )
+    max_message_bytes: int = Field(
+        default=128 * 1024 * 1024,
+        ge=1_024,
+        le=512 * 1024 * 1024,
+        description="Body and properties of one message; a larger one is refused. Front-ends have lower limits of their own.",
+    )
+    max_queues: int = Field(
+        default=1_000_000,
+        ge=0,
+        description="Queues in all virtual hosts, MQTT sessions among them; no more can be declared. 0: no limit.",
+        json_schema_extra={"unit": "queues"},
+    )
+    max_exchanges: int = Field(
+        default=100_000,
+        ge=0,
+        description="Exchanges in all virtual hosts beside the predeclared ones; no more can be declared. 0: no limit.",
+        json_schema_extra={"unit": "exchanges"},
+    )
+    max_bindings: int = Field(
+        default=5_000_000,
+        ge=0,
+        description="Bindings in all virtual hosts, MQTT subscriptions among them; no more can be made. 0: no limit.",
+        json_schema_extra={"unit": "bindings"},
+    )
+    memory_high_bytes: int | None = Field(
+        default=None,
+        ge=0,
+        description="When the process has so much in memory, publishers are held back until it is a tenth less. Without a value: "
+        "60 % of the memory that its cgroup or the machine has; 0: no limit. Linux only: elsewhere there is none.",
+    )
+    memory_max_bytes: int = Field(
+        default=0,
+        ge=0,
+        description="When the process has so much in memory, all messages are refused. 0: a fifth more than memory_high_bytes.",
+    )
+    hold_ms: int = Field(
+        default=2_000,
+        ge=0,
+        le=600_000,
+        description="While memory is short, a connection that has published and also consumes is not read from for so long; "
+        "then its acknowledgements are taken and its messages refused.",
+    )
     drain_timeout_s: float = Field(
         default=10.0,
         ge=0,
@@ -132,8 +174,27 @@ class LimitSettings(Section):
     )
 
 
+class RetainedSettings(Section):
+    """Last values (MQTT's retained messages), in each virtual host. A message that can't be retained is refused."""
+
+    max_messages: int = Field(
+        default=5_000_000,
+        ge=0,
+        description="Retained messages, of all exchanges; no more are taken, but they are still replaced. 0: no limit.",
+        json_schema_extra={"unit": "messages"},
+    )
+    max_bytes: int = Field(
+        default=1024 * 1024 * 1024,
+        ge=0,
+        description="Their bodies, properties and keys: all are in memory, and on disk. 0: no limit.",
+    )
+    max_body_bytes: int = Field(default=16 * 1024 * 1024, ge=0, description="Body of a retained message. 0: no limit.")
+
+
 class Limits(LimitSettings, Pace):
     """All that the runtime must know, with the defaults of the configuration."""
+
+    retained: RetainedSettings = RetainedSettings()
 
 
 class SecuritySettings(Section):
@@ -174,6 +235,7 @@ class Config(Section):
     broker: BrokerSettings = BrokerSettings()
     journal: JournalSettings = JournalSettings()
     limits: LimitSettings = LimitSettings()
+    retained: RetainedSettings = RetainedSettings()
     security: SecuritySettings = SecuritySettings()
     log: LogSettings = LogSettings()
     admin: AdminSettings = AdminSettings()
@@ -188,7 +250,7 @@ class Config(Section):
     def runtime_limits(self) -> Limits:
         """Return the limits, and the pace of the journal with them."""
         pace = self.journal.model_dump(include=set(Pace.model_fields))
-        return Limits(**self.limits.model_dump(), **pace)
+        return Limits(**self.limits.model_dump(), **pace, retained=self.retained)
 
     def enabled(self, front_end: str) -> bool:
         """Say whether a front-end is to run. `enabled` is the host's own key in every front-end's table."""
