@@ -29,6 +29,10 @@ _CHANGE_COLUMNS = (
     "purged",
     "redelivered",
     "quarantined",
+    "scheduled",
+    "scheduled_gone",
+    "next_queue",
+    "next_scheduled",
 )
 
 
@@ -40,7 +44,7 @@ class Commit:
 
     __slots__ = ("attempts", "changes", "index_bytes", "segments", "settlement")
 
-    def __init__(self, segments: list[Segment], settlement: Settlement, changes: tuple[bytes | str, ...] | None) -> None:
+    def __init__(self, segments: list[Segment], settlement: Settlement, changes: tuple[Value, ...] | None) -> None:
         self.segments = segments
         self.settlement = settlement
         self.changes = changes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from datetime import datetime
 from enum import Enum
 from sqlite3 import Connection
@@ -14,17 +14,20 @@ from zlib import crc32
 
 from gateway.errors import JournalError
 from gateway.journal.segment import decode_address, encode_address
-from gateway.model.declare import Binding, BindingOptions, ExchangeSpec, Overflow, QueueSpec
+from gateway.model.declare import Binding, BindingOptions, ExchangeSpec, Overflow, QueueSpec, Retry
 from gateway.model.message import Message
 from gateway.model.records import (
     Bound,
     ExchangeDeclared,
     ExchangeDeleted,
+    MessageScheduled,
     QueueDeclared,
     QueueDeleted,
     QueueDepth,
     Record,
     Retained,
+    Scheduled,
+    ScheduledGone,
     StatePut,
     Unbound,
 )
@@ -58,6 +61,8 @@ def _tagged(value: object) -> Any:
             return value.value
         case Mapping():
             return dict(value)
+        case Retry():
+            return asdict(value)
         case _:
             return str(value)
 
@@ -87,7 +92,19 @@ _QUEUE_COLUMNS = frozenset(("name", "durable"))
 class Changes:
     """What a batch says besides messages and acknowledgements; the last word on each thing holds."""
 
-    __slots__ = ("_bindings", "_exchanges", "_queues", "_retained", "_state", "purged", "quarantined", "redelivered")
+    __slots__ = (
+        "_bindings",
+        "_exchanges",
+        "_queues",
+        "_retained",
+        "_scheduled",
+        "_state",
+        "next_queue",
+        "next_scheduled",
+        "purged",
+        "quarantined",
+        "redelivered",
+    )
 
     def __init__(self) -> None:
         self._exchanges: dict[tuple[str, str], ExchangeSpec | None] = {}
@@ -95,6 +112,9 @@ class Changes:
         self._bindings: dict[tuple[str, tuple[object, ...]], tuple[Binding, bool]] = {}
         self._retained: dict[tuple[str, str, str], Message | None] = {}
         self._state: dict[tuple[str, str], bytes | None] = {}
+        self._scheduled: dict[int, MessageScheduled | None] = {}
+        self.next_queue: int = 0
+        self.next_scheduled: int = 0
         self.purged: list[list[int]] = []
         self.redelivered: list[list[int]] = []
         self.quarantined: list[list[int]] = []
@@ -102,7 +122,7 @@ class Changes:
     def __bool__(self) -> bool:
         return any(getattr(self, name) for name in self.__slots__)
 
-    def add(self, record: Record) -> None:
+    def add(self, record: Record) -> None:  # noqa: C901 - a case per record
         """Take a record; purges and delivery counts are the caller's."""
         match record:
             case Retained(vhost=vhost, exchange=exchange, key=key, message=message):
@@ -113,18 +133,24 @@ class Changes:
                 self._exchanges[vhost, spec.name] = spec
             case ExchangeDeleted(vhost=vhost, name=name):
                 self._exchanges[vhost, name] = None
-            case QueueDeclared(queue_id=queue_id):
+            case QueueDeclared(queue_id=queue_id, spec=queue):
                 self._queues[queue_id] = record
+                self.next_queue = max(self.next_queue, queue_id + queue.max_priority + 1)
             case QueueDeleted(queue_id=queue_id):
                 self._queues[queue_id] = None
             case Bound(vhost=vhost, binding=binding):
                 self._bindings[vhost, binding.identity()] = (binding, True)
             case Unbound(vhost=vhost, binding=binding):
                 self._bindings[vhost, binding.identity()] = (binding, False)
+            case MessageScheduled(scheduled_id=scheduled_id):
+                self._scheduled[scheduled_id] = record
+                self.next_scheduled = max(self.next_scheduled, scheduled_id + 1)
+            case ScheduledGone(scheduled_id=scheduled_id):
+                self._scheduled[scheduled_id] = None
             case _:
                 pass
 
-    def columns(self) -> tuple[bytes | str, ...]:
+    def columns(self) -> tuple[bytes | str | int | None, ...]:
         """Return the columns of full_commit from `data` on (schema.sql)."""
         pool = _Pool()
         exchanges, queues, bindings = self._exchanges.items(), self._queues.items(), self._bindings.items()
@@ -142,8 +168,15 @@ class Changes:
             self.purged,
             self.redelivered,
             self.quarantined,
+            [pool.scheduled(record) for record in self._scheduled.values() if record],
+            [number for number, record in self._scheduled.items() if not record],
         ]
-        return (b"".join(pool.parts), *map(json.dumps, lists))
+        return (b"".join(pool.parts), *map(json.dumps, lists), self.next_queue or None, self.next_scheduled or None)
+
+
+def message_crc(address: bytes, wire: bytes, body: bytes) -> int:
+    """Return the CRC-32 that guards a message in a row of its own."""
+    return crc32(body, crc32(wire, crc32(address)))
 
 
 class _Pool:
@@ -167,11 +200,17 @@ class _Pool:
         return [*self.texts(vhost, binding.source), int(binding.to_exchange), *rest]
 
     def retained(self, names: tuple[str, str, str], message: Message) -> list[int]:
+        return [*self.texts(*names), int(message.persistent), *self.message(message)]
+
+    def scheduled(self, record: MessageScheduled) -> list[int]:
+        message = record.message
+        names = self.texts(message.address.vhost, message.address.exchange, message.address.routing_key)
+        return [record.scheduled_id, record.due_ms, *names, *self.message(message)]
+
+    def message(self, message: Message) -> list[int]:
         address = encode_address(message.address)
-        crc = crc32(message.body, crc32(message.wire, crc32(address)))
-        numbers = [int(message.persistent), message.priority, message.expires_at_ms, crc]
-        texts = [*self.texts(message.wire_tag), *self.blob(address), *self.blob(message.wire), *self.blob(message.body)]
-        return [*self.texts(*names), *numbers, *texts]
+        numbers = [message.priority, message.expires_at_ms, message_crc(address, message.wire, message.body)]
+        return [*numbers, *self.texts(message.wire_tag), *self.blob(address), *self.blob(message.wire), *self.blob(message.body)]
 
 
 # -- from the disk ------------------------------------------------------
@@ -195,6 +234,9 @@ def load_records(connection: Connection, lost: Callable[[str], None]) -> Iterato
     for queue_id, live, live_bytes, last_position in connection.execute(depths):
         yield QueueDepth(queue_id, live, live_bytes, last_position + 1)
     yield from _retained(connection, lost)
+    rows = connection.execute("SELECT id, due_ms, vhost, exchange, key, length(body) FROM scheduled ORDER BY id")
+    for row in rows:
+        yield Scheduled(*row)
     for namespace, key, value in connection.execute("SELECT namespace, key, value FROM state"):
         yield StatePut(namespace, key, value)
 
@@ -211,16 +253,24 @@ def _queue(name: str, spec: str) -> QueueSpec:
         values = parse_value(spec)
         if "overflow" in values:
             values["overflow"] = Overflow(values["overflow"])
+        if "retry" in values:
+            values["retry"] = Retry(**values["retry"])
         return QueueSpec(name, **values)
     except (TypeError, ValueError) as error:
         raise JournalError(f"the journal has a queue {name!r} that this version does not understand: {error}") from error
+
+
+def next_ids(connection: Connection) -> tuple[int, int]:
+    """Return what is greater than every id of a queue, and of a scheduled message, that was ever given."""
+    found = dict(connection.execute("SELECT key, value FROM meta WHERE key IN ('next_queue', 'next_scheduled')"))
+    return found.get("next_queue", 1), found.get("next_scheduled", 1)
 
 
 def _retained(connection: Connection, lost: Callable[[str], None]) -> Iterator[Record]:
     columns = "vhost, exchange, key, persistent, priority, expires_at_ms, wire_tag, crc, address, wire, body"
     for row in connection.execute(f"SELECT {columns} FROM retained"):  # noqa: S608 - a constant
         vhost, exchange, key, persistent, priority, expires_at_ms, wire_tag, crc, address, wire, body = row
-        if crc32(body, crc32(wire, crc32(address))) != crc:
+        if message_crc(address, wire, body) != crc:
             lost(f"the last value of {key!r} of exchange {exchange!r} in virtual host {vhost!r} is damaged and left out")
             continue
         message = Message(decode_address(address), body, bool(persistent), wire_tag, wire, priority, expires_at_ms)

@@ -10,12 +10,14 @@ from zlib import crc32
 from gateway.errors import JournalError
 from gateway.journal.columns import Cursor
 from gateway.journal.ledger import SegmentHandle
-from gateway.journal.segment import FORMAT, HEADER, SHARED_WIRE, decode_address
+from gateway.journal.segment import HEADER, READABLE, SHARED_WIRE, STORED, decode_address
 from gateway.model.declare import BindingOptions
 from gateway.model.message import Address, Message
 from gateway.model.records import PagedReference
 
+LAST_POSITION = (1 << 63) - 1
 _CRC_BYTES = 4
+_NEVER_BACK = (0, 0)
 
 _address = lru_cache(8192)(decode_address)
 
@@ -42,6 +44,7 @@ class Index:
         "_priorities",
         "_shared_wire",
         "_starts",
+        "_stored",
         "_tag_of",
         "_tags",
         "_wire_starts",
@@ -53,8 +56,8 @@ class Index:
         if len(idx) < HEADER.size + _CRC_BYTES or crc32(idx[:-_CRC_BYTES]) != int.from_bytes(idx[-_CRC_BYTES:], "little"):
             raise JournalError("the index of a segment is damaged")
         version, flags, messages, references, addresses, tags, options = HEADER.unpack_from(idx)
-        if version != FORMAT:
-            raise JournalError(f"a segment has format {version}; this broker reads format {FORMAT}")
+        if version not in READABLE:
+            raise JournalError(f"a segment has format {version}; this broker reads formats {min(READABLE)} to {max(READABLE)}")
         cursor = Cursor(idx, HEADER.size)
         self._lengths: Sequence[int] = cursor.column(messages)
         self._owners: Sequence[int] = _owners(cursor.column(messages))
@@ -66,6 +69,7 @@ class Index:
         wire_lengths = cursor.column(messages)
         self._priorities: Sequence[int] = cursor.column(messages)
         self._expiries: Sequence[int] = cursor.column(messages)
+        self._stored: Sequence[int] | None = cursor.column(messages) if flags & STORED else None
         self._address_texts: list[bytes] = cursor.texts(addresses)
         self._addresses: list[Address | None] = [None] * addresses
         self._tags: list[str] = [text.decode() for text in cursor.texts(tags)]
@@ -75,23 +79,23 @@ class Index:
         shared = wire_lengths[:1] if self._shared_wire else wire_lengths
         self._wire_starts: list[int] = list(accumulate(shared, initial=self._starts[-1]))
 
-    def slots_of(self, queue_id: int, after_position: int) -> list[int]:
-        """Return the references of a queue that come after a position."""
+    def slots_of(self, queue_id: int, after_position: int, up_to: int = LAST_POSITION) -> list[int]:
+        """Return the references of a queue that come after a position, up to another."""
         columns = enumerate(zip(self.queues, self.positions, strict=True))
-        return [slot for slot, (queue, position) in columns if queue == queue_id and position > after_position]
+        return [slot for slot, (queue, position) in columns if queue == queue_id and after_position < position <= up_to]
 
     def body_bytes(self, slot: int) -> int:
         """Return the size of a reference's body."""
         return self._lengths[self._owners[slot]]
 
-    def references(self, slots: Iterable[int], body: bytes, handle: SegmentHandle) -> list[PagedReference]:
-        """Make references and their messages; `body` is the segment's.
+    def references(self, slots: Iterable[int], body: bytes, handle: SegmentHandle, committed_ms: int = 0) -> list[PagedReference]:
+        """Make references and their messages; `body` and `committed_ms` are the segment's.
 
         Cost: about 1 us per reference, and its body.
         """
         owners, positions, starts, wire_starts = self._owners, self.positions, self._starts, self._wire_starts
         priorities, expiries, tags, tag_of = self._priorities, self._expiries, self._tags, self._tag_of
-        options, option_of, counts = self._options, self._option_of, handle.counts or {}
+        options, option_of, counts, stored = self._options, self._option_of, handle.counts, self._stored
         shared_wire = body[wire_starts[0] : wire_starts[1]] if self._shared_wire else None
         found: list[PagedReference] = []
         for slot in slots:
@@ -105,8 +109,10 @@ class Index:
                 priorities[number],
                 expiries[number],
             )
-            count = counts.get(slot, 0) if counts else 0
-            found.append(PagedReference(message, positions[slot], options[option_of[slot]], handle, slot, count))
+            count, due_ms = counts.get(slot, _NEVER_BACK) if counts else _NEVER_BACK
+            stored_ms = committed_ms + stored[number] if stored is not None else committed_ms
+            option = options[option_of[slot]]
+            found.append(PagedReference(message, positions[slot], option, handle, slot, count, stored_ms, due_ms))
         return found
 
     def _address(self, number: int) -> Address:

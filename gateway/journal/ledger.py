@@ -19,38 +19,51 @@ class SegmentHandle:
         queues: per queue that is known here: live references, live bytes, first and last position. A handle that a page made
             knows the queues that were paged, one that a commit made knows all (``complete``).
         changed: queues whose numbers differ from the disk.
-        counts: deliveries per slot, of those that came back.
-        moved: where the references are now, if the segment was rewritten: slot -> (handle, slot).
+        counts: deliveries and due time (wall ms; 0: none) per slot, of those that came back.
+        moved: where references are now, if they were rewritten: slot -> (handle, slot). Their bits here are set.
+        written: the segment is on disk.
     """
 
-    __slots__ = ("__weakref__", "bits", "changed", "complete", "counts", "id", "moved", "queues")
+    __slots__ = ("__weakref__", "bits", "changed", "complete", "counts", "id", "moved", "queues", "written")
 
     def __init__(self, segment_id: int, bits: bytearray, *, complete: bool) -> None:
         self.id: int = segment_id
         self.bits: bytearray = bits
         self.queues: dict[int, list[int]] = {}
         self.changed: set[int] = set()
-        self.counts: dict[int, int] | None = None
+        self.counts: dict[int, tuple[int, int]] | None = None
         self.complete: bool = complete
         self.moved: dict[int, tuple[SegmentHandle, int]] | None = None
+        self.written: bool = False
 
     def is_settled(self, slot: int) -> bool:
         """Say whether a reference is settled, in memory or on disk."""
         return bool(self.bits[slot >> 3] & 1 << (slot & 7))
 
+    def now_at(self, slot: int) -> tuple[SegmentHandle, int]:
+        """Return where a reference is by now."""
+        handle = self
+        while handle.moved is not None and slot in handle.moved:
+            handle, slot = handle.moved[slot]
+        return handle, slot
+
 
 class Ticket:
     """A page that is being read: keeps what was written meanwhile, as the reader may have looked before that.
 
-    ``floor``: what the queue has in segments below is purged.
+    ``floors``: what a queue has in segments below its floor is purged.
     """
 
-    __slots__ = ("__weakref__", "floor", "held", "queue_id")
+    __slots__ = ("__weakref__", "floors", "held", "queue_id")
 
-    def __init__(self, queue_id: int, floor: int) -> None:
+    def __init__(self, queue_id: int, floors: dict[int, int]) -> None:
         self.queue_id = queue_id
-        self.floor = floor
+        self.floors = floors
         self.held: list[list[SegmentHandle]] = []
+
+    def is_purged(self, queue_id: int, segment_id: int) -> bool:
+        """Say whether what a queue has in a segment is purged."""
+        return segment_id < self.floors.get(queue_id, 0)
 
 
 class Settlement:
@@ -58,15 +71,17 @@ class Settlement:
 
     ``handles`` keeps them in memory until the commit is on disk. ``dead``: segments that are certainly deleted;
     ``doubtful``: those that have no row left unless a queue that isn't known here has one. ``floors``: what is purged.
+    ``fresh``: handles of the segments that the commit writes.
     """
 
-    __slots__ = ("acks", "dead", "doubtful", "floors", "gone", "handles", "landed", "places")
+    __slots__ = ("acks", "dead", "doubtful", "floors", "fresh", "gone", "handles", "landed", "places")
 
     def __init__(self) -> None:
         self.places: list[list[int]] = []
         self.acks: list[tuple[int, bytes]] = []
         self.gone: list[list[int]] = []
         self.handles: list[SegmentHandle] = []
+        self.fresh: list[SegmentHandle] = []
         self.dead: int = 0
         self.doubtful: list[int] = []
         self.floors: dict[int, int] = {}
@@ -105,8 +120,8 @@ class Ledger:
             if handle is None:
                 continue
             slot = reference.slot
-            while handle.moved is not None:
-                handle, slot = handle.moved[slot]
+            if handle.moved is not None:
+                handle, slot = handle.now_at(slot)
             bits = handle.bits
             index = slot >> 3
             mask = 1 << (slot & 7)
@@ -134,32 +149,40 @@ class Ledger:
             self._dirty.append(handle)
         handle.changed.add(queue_id)
 
-    def purge(self, queue_id: int, floor: int) -> None:
-        """Forget all that a queue has in segments below `floor`. Cost: the number of segments in memory."""
-        self._floors[queue_id] = floor
+    def purge(self, floors: dict[int, int]) -> None:
+        """Forget all that queues have in segments below their floors. Cost: the number of segments in memory."""
+        self._floors |= floors
         for ticket in self._open_tickets():
-            if ticket.queue_id == queue_id:
-                ticket.floor = floor
+            ticket.floors |= floors
         for reference in self._resident.valuerefs():
             handle = reference()
-            numbers = handle.queues.get(queue_id) if handle is not None and handle.id < floor else None
-            if numbers is not None:
-                numbers[0] = numbers[1] = 0
+            if handle is None:
+                continue
+            for queue_id in handle.queues.keys() & floors.keys():
+                if handle.id < floors[queue_id]:
+                    handle.queues[queue_id][:2] = 0, 0
 
-    def counted(self, reference: Reference, deliveries: int) -> tuple[SegmentHandle, int] | None:
-        """Keep how often a reference was delivered; return its segment and slot, or None if it has none."""
+    def counted(self, reference: Reference, deliveries: int, due_ms: int) -> tuple[SegmentHandle, int] | None:
+        """Keep how often a reference was delivered and when it is due; return its segment and slot, or None if it has none."""
         handle: Any = reference.segment
         if handle is None:
             return None
-        slot = reference.slot
-        while handle.moved is not None:
-            handle, slot = handle.moved[slot]
+        handle, slot = handle.now_at(reference.slot)
         if handle.is_settled(slot):
             return None
         if handle.counts is None:
             handle.counts = {}
-        handle.counts[slot] = deliveries
+        handle.counts[slot] = deliveries, due_ms
         return handle, slot
+
+    def is_written(self, reference: Reference) -> bool:
+        """Say whether the segment that a reference was given is on disk."""
+        handle: Any = reference.segment
+        if handle is None:
+            return False
+        if not handle.written:
+            self.forget_landed()
+        return bool(handle.written)
 
     # -- towards the disk ---------------------------------------------------
 
@@ -200,6 +223,8 @@ class Ledger:
         unfinished = self._unfinished
         while unfinished and unfinished[0].landed:
             settlement = unfinished.popleft()
+            for handle in settlement.fresh:
+                handle.written = True
             if settlement.handles:
                 for ticket in self._open_tickets():
                     ticket.held.append(settlement.handles)
@@ -212,7 +237,7 @@ class Ledger:
     def ticket(self, queue_id: int) -> Ticket:
         """Begin to read a page of a queue. What is on disk now, or landed since, is right; the rest is in here."""
         self.forget_landed()
-        ticket = Ticket(queue_id, self._floors.get(queue_id, 0))
+        ticket = Ticket(queue_id, dict(self._floors))
         self._tickets[next(self._ticket_numbers)] = ticket
         return ticket
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -15,6 +16,7 @@ from gateway.model.records import (
     DeliveryCounted,
     ExchangeDeclared,
     ExchangeDeleted,
+    MessageScheduled,
     Page,
     PagedReference,
     QueueDeclared,
@@ -24,6 +26,8 @@ from gateway.model.records import (
     Record,
     Reference,
     Retained,
+    Scheduled,
+    ScheduledGone,
     StatePut,
     Unbound,
 )
@@ -35,13 +39,15 @@ _SEGMENT = object()
 class _Stored:
     """A reference on the would-be disk: a copy, as nothing of the engine's would be there."""
 
-    __slots__ = ("count", "message", "options", "position")
+    __slots__ = ("count", "due_ms", "message", "options", "position", "stored_ms")
 
     def __init__(self, reference: Reference) -> None:
         self.message: Message = _copy(reference.message)
         self.position: int = reference.position
         self.options: BindingOptions | None = reference.options
         self.count: int = 0
+        self.due_ms: int = 0
+        self.stored_ms: int = 0
 
 
 class MemoryStore:
@@ -50,21 +56,25 @@ class MemoryStore:
     def __init__(self) -> None:
         self.definitions: dict[tuple[str, ...], Record] = {}
         self.references: dict[int, dict[int, _Stored]] = {}
+        self.scheduled: dict[int, MessageScheduled] = {}
         self.next_number: int = 0
+        self.next_queue_id: int = 1
+        self.next_scheduled_id: int = 1
 
 
 class MemoryCommit:
     """A batch, ready to be stored."""
 
-    __slots__ = ("counts", "floors", "messages", "records", "settled", "stored")
+    __slots__ = ("counts", "end", "floors", "messages", "records", "settled", "stored")
 
     def __init__(self) -> None:
         self.stored: list[tuple[int, int, _Stored]] = []
         self.settled: list[tuple[int, int]] = []
         self.floors: dict[int, int] = {}
         self.records: list[Record] = []
-        self.counts: list[tuple[int, int, int]] = []
+        self.counts: list[tuple[int, int, int, int]] = []
         self.messages: list[Message] = []
+        self.end: int = 0
 
     def __bool__(self) -> bool:
         return bool(self.stored or self.settled or self.floors or self.records or self.counts)
@@ -77,10 +87,14 @@ class MemoryJournal:
 
     Args:
         store: what an earlier one left.
+        now_ms: wall time.
     """
 
-    def __init__(self, store: MemoryStore | None = None) -> None:
+    def __init__(self, store: MemoryStore | None = None, now_ms: Callable[[], int] | None = None) -> None:
         self.store = store or MemoryStore()
+        self._now_ms = now_ms or _wall_ms
+        self._written = 0
+        self._gone: set[int] = set()
         self.counters = Counters()
         self._deferred: list[Reference] = []
         self._unwritten: set[int] = set()
@@ -101,6 +115,31 @@ class MemoryJournal:
         self._deferred = []
         self._unwritten = set()
         self._floors = {}
+        self._gone = set()
+        self._written = self.store.next_number
+
+    @property
+    def alarm(self) -> str | None:
+        """See `Journal.alarm`."""
+        return None
+
+    @property
+    def upkeep(self) -> bool:
+        """See `Journal.upkeep`."""
+        return False
+
+    @property
+    def next_queue_id(self) -> int:
+        """See `Journal.next_queue_id`."""
+        return self.store.next_queue_id
+
+    @property
+    def next_scheduled_id(self) -> int:
+        """See `Journal.next_scheduled_id`."""
+        return self.store.next_scheduled_id
+
+    def look(self) -> None:
+        """See `Journal.look`."""
 
     def load(self) -> Iterator[Record]:
         """See `Journal.load`."""
@@ -114,8 +153,11 @@ class MemoryJournal:
         for record in definitions:
             if isinstance(record, Retained) and record.message is not None:
                 yield Retained(record.vhost, record.exchange, record.key, _copy(record.message))
-            elif isinstance(record, StatePut):
-                yield record
+        for number, planned in self.store.scheduled.items():
+            message = planned.message
+            names = message.address.vhost, message.exchange, message.routing_key
+            yield Scheduled(number, planned.due_ms, *names, len(message.body))
+        yield from (record for record in definitions if isinstance(record, StatePut))
 
     def close(self, *, clean: bool = True) -> None:
         """See `Journal.close`."""
@@ -129,10 +171,10 @@ class MemoryJournal:
         """See `Journal.prepare`."""
         commit = MemoryCommit()
         first_number = self.store.next_number
-        gone = {record.queue_id for record in batch.records if isinstance(record, QueueDeleted)}
-        for record in batch.records:
-            if isinstance(record, QueueDeleted | QueuePurged):
-                self._floors[record.queue_id] = commit.floors[record.queue_id] = first_number
+        gone = {lane for record in batch.records if isinstance(record, QueueDeleted) for lane in _lanes(record)}
+        purged = {record.queue_id for record in batch.records if isinstance(record, QueuePurged)}
+        commit.floors = dict.fromkeys(gone | purged, first_number)
+        self._floors |= commit.floors
         for message in batch.messages:
             self._add(commit, message, gone)
         for reference in (*batch.settled, *self._deferred):
@@ -144,7 +186,9 @@ class MemoryJournal:
             if not isinstance(record, DeliveryCounted):
                 commit.records.append(record)
             elif record.reference.segment is not None:
-                commit.counts.append((record.reference.queue_id, record.reference.slot, record.count))
+                commit.counts.append((record.reference.queue_id, record.reference.slot, record.count, record.due_ms))
+        self._gone |= {record.scheduled_id for record in batch.records if isinstance(record, ScheduledGone)}
+        commit.end = self.store.next_number
         return commit or None
 
     def _add(self, commit: MemoryCommit, message: Message, gone: set[int]) -> None:
@@ -169,36 +213,47 @@ class MemoryJournal:
 
     def _store(self, commit: MemoryCommit) -> None:
         references = self.store.references
+        now_ms = self._now_ms()
         for queue_id, floor in commit.floors.items():
             there = references.pop(queue_id, {})
             references[queue_id] = {number: stored for number, stored in there.items() if number >= floor}
         for queue_id, number, stored in commit.stored:
+            stored.stored_ms = stored.stored_ms or now_ms
             references.setdefault(queue_id, {})[number] = stored
-        for queue_id, number, count in commit.counts:
+        for queue_id, number, count, due_ms in commit.counts:
             if number in references.get(queue_id, {}):
                 references[queue_id][number].count = count
+                references[queue_id][number].due_ms = due_ms
         for queue_id, number in commit.settled:
             references.get(queue_id, {}).pop(number, None)
             self._unwritten.discard(number)
         for record in commit.records:
             self._define(record)
+        self._written = max(self._written, commit.end)
         self.counters.commits += 1
         self.counters.messages_written += len(commit.messages)
         self.counters.references_written += len(commit.stored)
         self.counters.body_bytes += sum(len(message.body) for message in commit.messages)
 
-    def _define(self, record: Record) -> None:
+    def _define(self, record: Record) -> None:  # noqa: C901, PLR0912 - a case per record
         definitions = self.store.definitions
         match record:
             case ExchangeDeclared(vhost=vhost, spec=exchange):
                 definitions["exchange", vhost, exchange.name] = record
             case ExchangeDeleted(vhost=vhost, name=name):
                 definitions.pop(("exchange", vhost, name), None)
-            case QueueDeclared(vhost=vhost, spec=queue):
+            case QueueDeclared(vhost=vhost, queue_id=queue_id, spec=queue):
                 definitions["queue", vhost, queue.name] = record
-            case QueueDeleted(vhost=vhost, name=name, queue_id=queue_id):
+                self.store.next_queue_id = max(self.store.next_queue_id, queue_id + queue.max_priority + 1)
+            case QueueDeleted(vhost=vhost, name=name):
                 definitions.pop(("queue", vhost, name), None)
-                self.store.references.pop(queue_id, None)
+                for lane in _lanes(record):
+                    self.store.references.pop(lane, None)
+            case MessageScheduled(scheduled_id=scheduled_id, due_ms=due_ms, message=message):
+                self.store.scheduled[scheduled_id] = MessageScheduled(scheduled_id, due_ms, _copy(message))
+                self.store.next_scheduled_id = max(self.store.next_scheduled_id, scheduled_id + 1)
+            case ScheduledGone(scheduled_id=scheduled_id):
+                self.store.scheduled.pop(scheduled_id, None)
             case Bound(vhost=vhost, binding=binding):
                 definitions["binding", vhost, *map(str, binding.identity())] = record
             case Unbound(vhost=vhost, binding=binding):
@@ -232,8 +287,31 @@ class MemoryJournal:
             if references and size >= max_bytes:
                 break
             size += len(stored.message.body)
-            references.append(PagedReference(_copy(stored.message), position, stored.options, _SEGMENT, number, stored.count))
+            message, options = _copy(stored.message), stored.options
+            times = stored.stored_ms, stored.due_ms
+            references.append(PagedReference(message, position, options, _SEGMENT, number, stored.count, *times))
         return Page(queue_id, references)
+
+    def read_scheduled(self, ids: list[int], done: Callable[[Callable[[], list[tuple[int, Message]]]], None]) -> None:
+        """See `Journal.read_scheduled`."""
+        done(partial(self._read_scheduled, list(ids)))
+
+    def _read_scheduled(self, ids: list[int]) -> list[tuple[int, Message]]:
+        scheduled = self.store.scheduled
+        there = scheduled.keys() - self._gone
+        return [(number, _copy(scheduled[number].message)) for number in sorted(ids) if number in there]
+
+    def is_written(self, reference: Reference) -> bool:
+        """See `Journal.is_written`."""
+        return reference.segment is not None and reference.slot < self._written
+
+
+def _lanes(record: QueueDeleted) -> range:
+    return range(record.queue_id, record.queue_id + record.lanes)
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _copy(message: Message) -> Message:

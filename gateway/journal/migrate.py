@@ -9,10 +9,25 @@ from importlib.resources import files
 from gateway.errors import JournalError
 
 APPLICATION_ID = 0x54474A4C
-VERSION = 1
+VERSION = 2
 
-MIGRATIONS: Mapping[int, str] = {}
-"""Version -> the SQL that makes the next one of it. Each runs in a transaction of its own."""
+VIEWS = "-- == Views and triggers"
+"""Where schema.sql has no more tables."""
+
+MIGRATIONS: Mapping[int, str] = {
+    1: """
+CREATE TABLE scheduled (
+  id INTEGER PRIMARY KEY, due_ms INTEGER NOT NULL, vhost TEXT NOT NULL, exchange TEXT NOT NULL, key TEXT NOT NULL,
+  priority INTEGER NOT NULL, expires_at_ms INTEGER NOT NULL, wire_tag TEXT NOT NULL,
+  crc INTEGER NOT NULL, address BLOB NOT NULL, wire BLOB NOT NULL, body BLOB NOT NULL
+);
+ALTER TABLE redelivered ADD COLUMN due_ms INTEGER NOT NULL DEFAULT 0;
+INSERT OR REPLACE INTO meta
+  SELECT 'next_queue', 1 + max((SELECT coalesce(max(id), 0) FROM queue), (SELECT coalesce(max(queue), 0) FROM segq));
+INSERT OR REPLACE INTO meta VALUES ('next_scheduled', 1);
+""",
+}
+"""Version -> the SQL that makes the tables of the next one of it. Each runs in a transaction of its own, with new views."""
 
 
 def bring_up_to_date(
@@ -26,7 +41,7 @@ def bring_up_to_date(
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
     (found,) = connection.execute("PRAGMA user_version").fetchone()
     if application_id == 0 and found == 0 and not connection.execute("SELECT 1 FROM sqlite_schema").fetchone():
-        _in_transaction(connection, files("gateway.journal").joinpath("schema.sql").read_text(encoding="utf-8"))
+        _in_transaction(connection, _schema())
         return
     if application_id != APPLICATION_ID:
         raise JournalError(f"{path} is an SQLite database, but not a journal of Tidegate")
@@ -40,7 +55,18 @@ def bring_up_to_date(
         if step is None:
             raise JournalError(f"{path} has format {found}, and there is no way from there to format {version}")
         found += 1
-        _in_transaction(connection, f"{step}\n;PRAGMA user_version = {found};")
+        _in_transaction(connection, f"{step}\n;{_new_views(connection)}\n;PRAGMA user_version = {found};")
+
+
+def _schema() -> str:
+    return files("gateway.journal").joinpath("schema.sql").read_text(encoding="utf-8")
+
+
+def _new_views(connection: sqlite3.Connection) -> str:
+    """Return the SQL that makes all views and triggers anew (those of a view go with it)."""
+    schema = _schema()
+    names = [name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'view'")]
+    return "".join(f'DROP VIEW "{name}";' for name in names) + schema[schema.index(VIEWS) :]
 
 
 def _in_transaction(connection: sqlite3.Connection, script: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from operator import attrgetter
+from typing import Any
 
 from gateway.journal.counters import Counters
 from gateway.journal.ledger import Ledger, SegmentHandle, Ticket
@@ -30,18 +31,32 @@ class PageMaker:
 
     def page(self, stored: StoredPage, ticket: Ticket, after_position: int) -> Page:
         """Make a page of what is not settled and comes after a position."""
+        queue_id = ticket.queue_id
         references: list[PagedReference] = []
-        lost = 0
+        lost = lost_bytes = 0
         for segment in stored.segments:
-            if segment.id < ticket.floor:
+            if ticket.is_purged(queue_id, segment.id):
                 continue
-            handle = self._handle(segment, ticket.queue_id)
+            handle = self._handle(segment, queue_id)
             if segment.damaged:
-                lost += self._give_up(segment, handle, ticket.queue_id, after_position)
+                gone, gone_bytes = self._give_up(segment, handle, queue_id, after_position)
+                lost += gone
+                lost_bytes += gone_bytes
             else:
-                references += _references(segment, handle, ticket.queue_id, after_position)
+                references += _references(segment, handle, queue_id, after_position, stored.covered)
         references.sort(key=_by_position)
-        return Page(ticket.queue_id, references, lost)
+        return Page(queue_id, references, lost, lost_bytes)
+
+    def found_damaged(self, segment_id: int) -> None:
+        """The scrub has found a damaged segment. What it takes with it is known when it is needed."""
+        if segment_id not in self._known_damaged:
+            self._quarantine(segment_id)
+            self._report(f"segment {segment_id} of the journal is damaged: its messages will be missing; it is kept aside")
+
+    def _quarantine(self, segment_id: int) -> None:
+        self._known_damaged.add(segment_id)
+        self.to_quarantine.append([segment_id, time.time_ns() // 1_000_000])
+        self._counters.segments_quarantined += 1
 
     def _handle(self, segment: StoredSegment, queue_id: int) -> SegmentHandle:
         """Return what memory knows of a segment, which is newer than the disk; else what the disk says."""
@@ -50,16 +65,15 @@ class PageMaker:
             size = (len(segment.index.queues) + 7) >> 3 if segment.index is not None else 0
             handle = SegmentHandle(segment.id, bytearray(segment.bits.ljust(size, b"\0")), complete=False)
             handle.counts = dict(segment.counts) or None
+            handle.written = True
             self._ledger.add(handle)
         handle.queues.setdefault(queue_id, segment.numbers)
         return handle
 
-    def _give_up(self, segment: StoredSegment, handle: SegmentHandle, queue_id: int, after_position: int) -> int:
-        """Settle what a damaged segment takes with it; return how much that is."""
+    def _give_up(self, segment: StoredSegment, handle: SegmentHandle, queue_id: int, after_position: int) -> tuple[int, int]:
+        """Settle what a damaged segment takes with it; return how many references, and how many bytes of bodies, that is."""
         if segment.id not in self._known_damaged:
-            self._known_damaged.add(segment.id)
-            self.to_quarantine.append([segment.id, time.time_ns() // 1_000_000])
-            self._counters.segments_quarantined += 1
+            self._quarantine(segment.id)
         index, numbers = segment.index, handle.queues[queue_id]
         if index is None:
             lost, lost_bytes, slots = numbers[0], numbers[1], []
@@ -72,13 +86,31 @@ class PageMaker:
             self._report(
                 f"segment {segment.id} of the journal is damaged: queue {queue_id} loses {lost} messages; it is kept aside"
             )
-        return lost
+        return lost, lost_bytes
 
 
-def _references(segment: StoredSegment, handle: SegmentHandle, queue_id: int, after_position: int) -> list[PagedReference]:
-    assert segment.index is not None
-    slots = segment.index.slots_of(queue_id, after_position)
+def _references(segment: StoredSegment, handle: SegmentHandle, queue_id: int, after: int, up_to: int) -> list[PagedReference]:
+    index = segment.index
+    assert index is not None
+    slots = index.slots_of(queue_id, after, up_to)
     bits = handle.bits
+    moved = [slot for slot in slots if slot in handle.moved] if handle.moved is not None else []
     if any(bits):
         slots = [slot for slot in slots if not bits[slot >> 3] & 1 << (slot & 7)]
-    return segment.index.references(slots, segment.body, handle)
+    found = index.references(slots, segment.body, handle, segment.committed_ms)
+    if moved:
+        found += _moved(index.references(moved, segment.body, handle, segment.committed_ms))
+    return found
+
+
+def _moved(references: list[PagedReference]) -> list[PagedReference]:
+    """Return those that are not settled where they are now."""
+    found: list[PagedReference] = []
+    for reference in references:
+        old: Any = reference.segment
+        handle, slot = old.now_at(reference.slot)
+        if not handle.is_settled(slot):
+            reference.segment, reference.slot = handle, slot
+            reference.count, reference.due_ms = (handle.counts or {}).get(slot, (0, 0))
+            found.append(reference)
+    return found

@@ -54,6 +54,14 @@ class Journal(Protocol):
         Cost: the number of definitions, retained values and (queue, segment) pairs; not of messages.
         """
 
+    @property
+    def next_queue_id(self) -> int:
+        """Greater than every id of a queue or lane that was ever given; right once `load` has begun."""
+
+    @property
+    def next_scheduled_id(self) -> int:
+        """Greater than every id of a scheduled message that was ever given; right once `load` has begun."""
+
     def prepare(self, batch: Batch) -> Commit | None:
         """Encode a batch and give its references their segment and slot; None if nothing of it needs the disk.
 

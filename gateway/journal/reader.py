@@ -1,4 +1,4 @@
-"""How do the segments of a queue come back from the disk, without a hand on what the main thread owns?"""
+"""How do segments and scheduled messages come back from the disk, without a hand on what the main thread owns?"""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import itemgetter
 from queue import SimpleQueue
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 from zlib import crc32
 
 from gateway.errors import JournalError
+from gateway.journal.definitions import message_crc
 from gateway.journal.index import Index
+from gateway.journal.segment import decode_address
+from gateway.model.message import Message
 
 LISTED = 256
 """How many segments are looked at in one statement."""
@@ -30,9 +34,10 @@ SELECT json_group_array(json_array(seg, first_position, last_position, live, siz
 # All of it in one row: Python's lock is let go of, and waited for, once per row. A concatenation of blobs is a blob.
 _READ = """
 SELECT json_group_array(json_array(seg.id, first_position, last_position, live, live_bytes, crc,
-    length(idx), length(body), coalesce(length(bits), 0))),
+    length(idx), length(body), coalesce(length(bits), 0), committed_ms)),
   CAST(group_concat(idx, '') AS BLOB), CAST(group_concat(body, '') AS BLOB), CAST(group_concat(bits, '') AS BLOB),
-  (SELECT json_group_array(json_array(seg, slot, count)) FROM redelivered WHERE seg IN (SELECT value->>0 FROM json_each(?1)))
+  (SELECT json_group_array(json_array(seg, slot, count, due_ms)) FROM redelivered
+    WHERE seg IN (SELECT value->>0 FROM json_each(?1)))
 FROM json_each(?1) AS wanted
   CROSS JOIN segq
     ON segq.queue = ?2 AND segq.priority = 0 AND segq.first_position = wanted.value->>1 AND segq.seg = wanted.value->>0
@@ -54,19 +59,22 @@ class StoredSegment:
     body: bytes
     index: Index | None
     damaged: bool
-    counts: dict[int, int] = field(default_factory=dict)
+    committed_ms: int = 0
+    counts: dict[int, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class StoredPage:
-    """Whole segments of a queue. ``covered``: the position up to which nothing else is on disk; ``at_end``: nor after that."""
+    """Segments of a queue. ``covered``: they hold all that is on disk up to this position; ``at_end``: and after it, too."""
 
     segments: list[StoredSegment]
     covered: int
     at_end: bool
 
 
-Put: TypeAlias = Callable[[StoredPage | JournalError], None]
+Found = TypeVar("Found")
+Put: TypeAlias = Callable[[Found | JournalError], None]
+Job: TypeAlias = tuple[Callable[[sqlite3.Connection], Any], Callable[[Any], None]]
 
 
 class Reader:
@@ -76,18 +84,18 @@ class Reader:
         self._path = path
         self._connect = connect
         self._connection: sqlite3.Connection | None = None
-        self._jobs: SimpleQueue[tuple[int, int, int, Put] | None] = SimpleQueue()
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="journal-reader", daemon=True)
         self._thread.start()
 
-    def put(self, queue_id: int, after_position: int, max_bytes: int, put: Put) -> None:
-        """Read a page; `put` is called on the reader's thread."""
-        self._jobs.put((queue_id, after_position, max_bytes, put))
+    def put(self, look: Callable[[sqlite3.Connection], Found], put: Put[Found]) -> None:
+        """Look something up, in one transaction; `look` and `put` are called on the reader's thread."""
+        self._jobs.put((look, put))
 
-    def read(self, queue_id: int, after_position: int, max_bytes: int) -> StoredPage | JournalError:
-        """Read a page and wait for it."""
-        answer: SimpleQueue[StoredPage | JournalError] = SimpleQueue()
-        self.put(queue_id, after_position, max_bytes, answer.put)
+    def read(self, look: Callable[[sqlite3.Connection], Found]) -> Found | JournalError:
+        """Look something up and wait for it."""
+        answer: SimpleQueue[Found | JournalError] = SimpleQueue()
+        self.put(look, answer.put)
         return answer.get()
 
     def stop(self) -> None:
@@ -97,17 +105,21 @@ class Reader:
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
-            queue_id, after_position, max_bytes, put = job
-            put(self._read_page(queue_id, after_position, max_bytes))
-            del job, put  # not until the next one comes
+            look, put = job
+            put(self._look(look))
+            del job, look, put  # not until the next one comes
         if self._connection is not None:
             self._connection.close()
 
-    def _read_page(self, queue_id: int, after_position: int, max_bytes: int) -> StoredPage | JournalError:
+    def _look(self, look: Callable[[sqlite3.Connection], Found]) -> Found | JournalError:
         try:
             if self._connection is None:
                 self._connection = self._connect()
-            return _page(self._connection, queue_id, after_position, max_bytes)
+            self._connection.execute("BEGIN")
+            try:
+                return look(self._connection)
+            finally:
+                self._connection.execute("COMMIT")
         except Exception as error:  # the edge of the thread: who waits must hear of it
             if isinstance(error, sqlite3.Error) and self._connection is not None:
                 self._connection.close()
@@ -115,29 +127,35 @@ class Reader:
             return error if isinstance(error, JournalError) else JournalError(f"{self._path}: {error}")
 
 
-def _page(connection: sqlite3.Connection, queue_id: int, after_position: int, max_bytes: int) -> StoredPage:
+def read_page(connection: sqlite3.Connection, queue_id: int, after_position: int, max_bytes: int) -> StoredPage:
+    """Read a page of a queue: at least one segment, if there is any."""
     limit = LISTED
     while True:
         (text,) = connection.execute(_LIST, (queue_id, after_position, limit)).fetchone()
         listed: list[list[int]] = json.loads(text)
-        chosen, covered = _choose(listed, max_bytes)
+        chosen, covered = _choose(listed, after_position, max_bytes)
         if chosen < len(listed) or len(listed) < limit:
             break
-        limit *= 2  # all that was listed overlaps: what comes next may too
+        limit *= 2  # what comes next may begin where the last of these does not end
     page = StoredPage([], max(covered, after_position), at_end=chosen == len(listed))
     for wanted in _portions(listed[:chosen]):
         page.segments += _segments(connection, queue_id, wanted)
     return page
 
 
-def _choose(listed: list[list[int]], max_bytes: int) -> tuple[int, int]:
-    """Return how many of the first segments make a page, and the position that they cover. Those that overlap stay together."""
+def _choose(listed: list[list[int]], after_position: int, max_bytes: int) -> tuple[int, int]:
+    """Return how many of the first segments make a page, and the position that they cover: all before the next one begins.
+
+    A segment that compaction made may reach over many others; it is read again for each page that has something of it, and
+    weighs only where it begins.
+    """
     covered = size = 0
     for number, (_, first, last, live, segment_bytes) in enumerate(listed):
-        if number and size >= max_bytes and first > covered:
-            return number, covered
+        if number and size >= max_bytes and first - 1 > after_position:
+            return number, min(covered, first - 1)
         covered = max(covered, last)
-        size += (segment_bytes or 0) + live * REFERENCE_COST
+        if first > after_position or not number:
+            size += (segment_bytes or 0) + live * REFERENCE_COST
     return len(listed), covered
 
 
@@ -171,7 +189,7 @@ def _read(connection: sqlite3.Connection, queue_id: int, wanted: list[list[int]]
     head, idx, body, bits, counts = connection.execute(_READ, (json.dumps(wanted), queue_id)).fetchone()
     found: dict[int, StoredSegment] = {}
     idx_at = body_at = bits_at = 0
-    for segment_id, first, last, live, live_bytes, crc, idx_bytes, body_bytes, bits_bytes in json.loads(head):
+    for segment_id, first, last, live, live_bytes, crc, idx_bytes, body_bytes, bits_bytes, committed_ms in json.loads(head):
         one_idx = idx[idx_at : idx_at + idx_bytes]
         one_body = body[body_at : body_at + body_bytes]
         one_bits = bits[bits_at : bits_at + bits_bytes] if bits_bytes else b""
@@ -179,10 +197,10 @@ def _read(connection: sqlite3.Connection, queue_id: int, wanted: list[list[int]]
         damaged = crc32(one_body, crc32(one_idx)) != crc
         index = _index(one_idx)
         numbers = [live, live_bytes, first, last]
-        found[segment_id] = StoredSegment(segment_id, numbers, one_bits, one_body, index, damaged or index is None)
-    for segment_id, slot, count in json.loads(counts):
+        found[segment_id] = StoredSegment(segment_id, numbers, one_bits, one_body, index, damaged or index is None, committed_ms)
+    for segment_id, slot, count, due_ms in json.loads(counts):
         if segment_id in found:
-            found[segment_id].counts[slot] = count
+            found[segment_id].counts[slot] = count, due_ms
     return list(found.values())
 
 
@@ -191,3 +209,37 @@ def _index(idx: bytes) -> Index | None:
         return Index(idx)
     except JournalError:
         return None
+
+
+# -- scheduled messages -------------------------------------------------
+
+_SIZES = """
+SELECT json_group_array(json_array(id, length(wire) + length(body))) FROM scheduled WHERE id IN (SELECT value FROM json_each(?))
+"""
+_SCHEDULED = """
+SELECT json_group_array(json_array(id, priority, expires_at_ms, wire_tag, crc, length(address), length(wire), length(body))),
+  CAST(group_concat(address, '') AS BLOB), CAST(group_concat(wire, '') AS BLOB), CAST(group_concat(body, '') AS BLOB)
+FROM scheduled WHERE id IN (SELECT value FROM json_each(?))
+"""
+
+
+def read_scheduled(connection: sqlite3.Connection, ids: list[int]) -> tuple[list[tuple[int, Message]], list[int]]:
+    """Read scheduled messages, in the order of their ids; return those that are there, and the ids of those that are damaged."""
+    (sizes,) = connection.execute(_SIZES, (json.dumps(ids),)).fetchone()
+    listed = sorted([number, 0, 0, 0, size] for number, size in json.loads(sizes))
+    found: list[tuple[int, Message]] = []
+    damaged: list[int] = []
+    for portion in _portions(listed):
+        wanted = json.dumps([number for number, _ in portion])
+        head, addresses, wires, bodies = connection.execute(_SCHEDULED, (wanted,)).fetchone()
+        address_at = wire_at = body_at = 0
+        for number, priority, expires_at_ms, tag, crc, address_bytes, wire_bytes, body_bytes in json.loads(head):
+            address = addresses[address_at : address_at + address_bytes]
+            wire = wires[wire_at : wire_at + wire_bytes]
+            body = bodies[body_at : body_at + body_bytes]
+            address_at, wire_at, body_at = address_at + address_bytes, wire_at + wire_bytes, body_at + body_bytes
+            if message_crc(address, wire, body) != crc:
+                damaged.append(number)
+            else:
+                found.append((number, Message(decode_address(address), body, True, tag, wire, priority, expires_at_ms)))
+    return sorted(found, key=itemgetter(0)), damaged

@@ -1,14 +1,14 @@
--- The journal's format, version 1.
+-- The journal's format, version 2 (docs/journal.md says what everything means).
 --
 -- Everything in here may be read while the broker runs (open it read-only); only the broker writes.
 -- Times are milliseconds since 1970. All names are UTF-8. Keys have AMQP's spelling: words between dots.
 
 PRAGMA application_id = 0x54474A4C;  -- "TGJL"
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 
--- clean: 1 if the last broker closed the journal in order.
+-- clean: 1 if the last broker closed the journal in order. next_queue, next_scheduled: greater than every id ever given.
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
-INSERT INTO meta VALUES ('clean', 0);
+INSERT INTO meta VALUES ('clean', 0), ('next_queue', 1), ('next_scheduled', 1);
 
 -- Definitions. `spec`, `arguments` and `options` are JSON; what is left out has its default. Bytes in JSON are
 -- {"$bytes": base64}.
@@ -17,7 +17,8 @@ CREATE TABLE exchange (
   PRIMARY KEY (vhost, name)
 ) WITHOUT ROWID;
 
--- The id of a queue is never used again.
+-- The id of a queue is never used again. A queue with priorities has ids up to id + max_priority (in spec), one per priority: its
+-- lanes. Messages are kept per lane; only the lowest id has a row here.
 CREATE TABLE queue (
   id INTEGER PRIMARY KEY, vhost TEXT NOT NULL, name TEXT NOT NULL, spec TEXT NOT NULL,
   UNIQUE (vhost, name)
@@ -43,8 +44,16 @@ CREATE TABLE state (
   PRIMARY KEY (namespace, key)
 ) WITHOUT ROWID;
 
+-- Messages that are to be published at a time. Columns as in retained.
+CREATE TABLE scheduled (
+  id INTEGER PRIMARY KEY, due_ms INTEGER NOT NULL, vhost TEXT NOT NULL, exchange TEXT NOT NULL, key TEXT NOT NULL,
+  priority INTEGER NOT NULL, expires_at_ms INTEGER NOT NULL, wire_tag TEXT NOT NULL,
+  crc INTEGER NOT NULL, address BLOB NOT NULL, wire BLOB NOT NULL, body BLOB NOT NULL
+);
+
 -- Messages: n of them, with `refs` references to queues, in columns (see segment.py). idx stands before body, so that reading
 -- idx never touches the pages of the body. crc: CRC-32 of idx, then body. A segment is written once and deleted whole.
+-- committed_ms: of its oldest message, where compaction has moved messages from other segments to it.
 CREATE TABLE seg (
   id INTEGER PRIMARY KEY, n INTEGER NOT NULL, refs INTEGER NOT NULL, crc INTEGER NOT NULL, committed_ms INTEGER NOT NULL,
   idx BLOB NOT NULL, body BLOB NOT NULL
@@ -62,19 +71,81 @@ CREATE INDEX segq_seg ON segq (seg);
 -- One bit per reference of a segment, lowest first: settled. No row: none is. The bits of a queue without a row in segq mean nothing.
 CREATE TABLE segack (seg INTEGER PRIMARY KEY, bits BLOB NOT NULL);
 
--- How often a reference was delivered before it came back.
+-- How often a reference was delivered before it came back, and when it is due again (0: at once).
 CREATE TABLE redelivered (
-  seg INTEGER NOT NULL, slot INTEGER NOT NULL, count INTEGER NOT NULL,
+  seg INTEGER NOT NULL, slot INTEGER NOT NULL, count INTEGER NOT NULL, due_ms INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (seg, slot)
 ) WITHOUT ROWID;
 
 -- Segments that were found damaged. They stay in seg for whoever can read something in them, and are never deleted.
 CREATE TABLE quarantine (seg INTEGER PRIMARY KEY, found_ms INTEGER NOT NULL);
 
--- For people.
+-- == Views and triggers: what follows is dropped and made anew by every migration ==
+
+-- For people: `sqlite3 -readonly journal.db 'SELECT * FROM v_queue'`, while the broker runs.
 CREATE VIEW depth AS
   SELECT queue.vhost, queue.name, coalesce(sum(live), 0) AS messages, coalesce(sum(live_bytes), 0) AS body_bytes
-  FROM queue LEFT JOIN segq ON segq.queue = queue.id GROUP BY queue.id;
+  FROM queue LEFT JOIN segq ON segq.queue BETWEEN queue.id AND queue.id + coalesce(queue.spec->>'$.max_priority', 0)
+  GROUP BY queue.id;
+
+CREATE VIEW v_queue AS
+  SELECT queue.vhost, queue.name, coalesce(sum(live), 0) AS messages, coalesce(sum(live_bytes), 0) AS body_bytes,
+    count(DISTINCT segq.seg) AS segments, 1 + coalesce(queue.spec->>'$.max_priority', 0) AS lanes, queue.id, queue.spec
+  FROM queue LEFT JOIN segq ON segq.queue BETWEEN queue.id AND queue.id + coalesce(queue.spec->>'$.max_priority', 0)
+  GROUP BY queue.id;
+
+CREATE VIEW v_message_age AS
+  SELECT vhost, name, oldest_ms, CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) - oldest_ms AS age_ms
+  FROM (
+    SELECT queue.vhost, queue.name, min(seg.committed_ms) AS oldest_ms
+    FROM queue
+      LEFT JOIN segq ON segq.queue BETWEEN queue.id AND queue.id + coalesce(queue.spec->>'$.max_priority', 0)
+      LEFT JOIN seg ON seg.id = segq.seg
+    GROUP BY queue.id);
+
+CREATE VIEW v_retained AS
+  SELECT vhost, exchange, key, length(body) AS body_bytes, priority, expires_at_ms, persistent, body FROM retained;
+
+CREATE VIEW v_session AS
+  SELECT v.vhost, substr(v.name, length('mqtt.session.') + 1) AS client_id, v.name AS queue, v.messages, v.body_bytes,
+    count(b.key) AS subscriptions,
+    json_group_array(json_object('key', b.key, 'qos', coalesce(b.options->>'$.qos', 2)))
+      FILTER (WHERE b.key IS NOT NULL) AS subscribed
+  FROM v_queue AS v
+    LEFT JOIN binding AS b ON b.vhost = v.vhost AND b.destination = v.name AND NOT b.to_exchange AND b.source <> ''
+  WHERE substr(v.name, 1, length('mqtt.session.')) = 'mqtt.session.'
+  GROUP BY v.id;
+
+CREATE VIEW v_scheduled AS
+  SELECT id, due_ms, strftime('%Y-%m-%dT%H:%M:%SZ', due_ms / 1000, 'unixepoch') AS due, vhost, exchange, key,
+    length(body) AS body_bytes, priority, expires_at_ms
+  FROM scheduled ORDER BY due_ms, id;
+
+CREATE VIEW v_policy AS
+  SELECT key AS name, CAST(value AS TEXT) AS policy FROM state WHERE namespace = 'policy';
+
+-- fed_by: JSON of names. The way of a dead letter is followed through exchanges; of policies nothing is known here.
+CREATE VIEW v_dead AS
+  WITH RECURSIVE
+    feeding (vhost, name, exchange, key) AS (
+      SELECT vhost, name, spec->>'$.dead_letter_exchange', spec->>'$.dead_letter_routing_key'
+      FROM queue WHERE spec->>'$.dead_letter_exchange' IS NOT NULL),
+    way (vhost, name, exchange, key) AS (
+      SELECT vhost, name, exchange, key FROM feeding
+      UNION
+      SELECT way.vhost, way.name, b.destination, way.key
+      FROM way JOIN binding AS b ON b.vhost = way.vhost AND b.source = way.exchange AND b.to_exchange),
+    fed (vhost, queue, name) AS (
+      SELECT vhost, key, name FROM way WHERE exchange = '' AND key IS NOT NULL
+      UNION
+      SELECT way.vhost, b.destination, way.name
+      FROM way
+        JOIN binding AS b ON b.vhost = way.vhost AND b.source = way.exchange AND NOT b.to_exchange
+        LEFT JOIN exchange AS e ON e.vhost = way.vhost AND e.name = way.exchange
+      WHERE way.key IS NULL OR coalesce(e.type, iif(way.exchange = 'amq.direct', 'direct', '')) <> 'direct' OR b.key = way.key)
+  SELECT v.vhost, v.name AS queue, v.messages, v.body_bytes, json_group_array(fed.name) AS fed_by
+  FROM fed JOIN v_queue AS v ON v.vhost = fed.vhost AND v.name = fed.queue
+  GROUP BY v.id;
 
 -- A commit is ONE insert into one of the two views below: one statement, one transaction, one release of Python's lock.
 -- JSON arrays carry integers only; texts and blobs travel joined in one blob, as [first byte (from 1), length].
@@ -111,32 +182,36 @@ END;
 --   retained   [[vhost, exchange, key, persistent, priority, expires_at_ms, crc (four integers), wire_tag, address, wire, body], ...]
 --   retained_gone [[vhost, exchange, key], ...]
 --   state      [[namespace, key, value], ...]              state_gone     [[namespace, key], ...]
---   purged     [[queue, seg], ...]                         everything of the queue in segments below seg
---   redelivered [[seg, slot, count], ...]                  quarantined    [[seg, found_ms], ...]
+--   purged     [[queue, last queue, seg], ...]             everything of these queues in segments below seg
+--   redelivered [[seg, slot, count, due_ms], ...]          quarantined    [[seg, found_ms], ...]
+--   scheduled  [[id, due_ms, vhost, exchange, key, priority, expires_at_ms, crc (three integers), wire_tag, address, wire, body], ...]
+--   scheduled_gone [id, ...]
+--   next_queue, next_scheduled                             integers, or NULL
 CREATE VIEW full_commit AS
   SELECT *, x'' AS data, '' AS exchanges, '' AS exchanges_gone, '' AS queues, '' AS queues_gone, '' AS bindings,
     '' AS bindings_gone, '' AS retained, '' AS retained_gone, '' AS state, '' AS state_gone, '' AS purged, '' AS redelivered,
-    '' AS quarantined
+    '' AS quarantined, '' AS scheduled, '' AS scheduled_gone, 0 AS next_queue, 0 AS next_scheduled
   FROM hot_commit;
 
 CREATE TRIGGER full_commit_write INSTEAD OF INSERT ON full_commit BEGIN
   INSERT OR IGNORE INTO quarantine SELECT value->>0, value->>1 FROM json_each(new.quarantined);
 
   DELETE FROM seg WHERE id IN
-      (SELECT segq.seg FROM json_each(new.purged) AS p CROSS JOIN segq ON segq.queue = p.value->>0 AND segq.seg < p.value->>1)
+      (SELECT segq.seg FROM json_each(new.purged) AS p CROSS JOIN segq ON segq.queue BETWEEN p.value->>0 AND p.value->>1 AND segq.seg < p.value->>2)
     AND NOT EXISTS
       (SELECT 1 FROM segq WHERE segq.seg = seg.id AND NOT EXISTS
-        (SELECT 1 FROM json_each(new.purged) AS p WHERE segq.queue = p.value->>0 AND segq.seg < p.value->>1))
+        (SELECT 1 FROM json_each(new.purged) AS p WHERE segq.queue BETWEEN p.value->>0 AND p.value->>1 AND segq.seg < p.value->>2))
     AND NOT EXISTS (SELECT 1 FROM quarantine WHERE quarantine.seg = seg.id);
   DELETE FROM segack WHERE seg IN
-      (SELECT segq.seg FROM json_each(new.purged) AS p CROSS JOIN segq ON segq.queue = p.value->>0 AND segq.seg < p.value->>1)
+      (SELECT segq.seg FROM json_each(new.purged) AS p CROSS JOIN segq ON segq.queue BETWEEN p.value->>0 AND p.value->>1 AND segq.seg < p.value->>2)
     AND NOT EXISTS (SELECT 1 FROM seg WHERE seg.id = segack.seg);
   DELETE FROM redelivered WHERE seg IN
-      (SELECT segq.seg FROM json_each(new.purged) AS p CROSS JOIN segq ON segq.queue = p.value->>0 AND segq.seg < p.value->>1)
+      (SELECT segq.seg FROM json_each(new.purged) AS p CROSS JOIN segq ON segq.queue BETWEEN p.value->>0 AND p.value->>1 AND segq.seg < p.value->>2)
     AND NOT EXISTS (SELECT 1 FROM seg WHERE seg.id = redelivered.seg);
   DELETE FROM segq WHERE (queue, priority, first_position, seg) IN
     (SELECT g.queue, g.priority, g.first_position, g.seg
-     FROM json_each(new.purged) AS p CROSS JOIN segq AS g ON g.queue = p.value->>0 AND g.seg < p.value->>1);
+     FROM json_each(new.purged) AS p CROSS JOIN segq AS g ON g.queue BETWEEN p.value->>0 AND p.value->>1
+       AND g.seg < p.value->>2);
 
   DELETE FROM exchange WHERE (vhost, name) IN
     (SELECT CAST(substr(new.data, value->>0, value->>1) AS TEXT), CAST(substr(new.data, value->>2, value->>3) AS TEXT)
@@ -182,9 +257,21 @@ CREATE TRIGGER full_commit_write INSTEAD OF INSERT ON full_commit BEGIN
       substr(new.data, value->>4, value->>5)
     FROM json_each(new.state);
 
+  DELETE FROM scheduled WHERE id IN (SELECT value FROM json_each(new.scheduled_gone));
+  INSERT OR REPLACE INTO scheduled
+      (id, due_ms, vhost, exchange, key, priority, expires_at_ms, crc, wire_tag, address, wire, body)
+    SELECT value->>0, value->>1, CAST(substr(new.data, value->>2, value->>3) AS TEXT),
+      CAST(substr(new.data, value->>4, value->>5) AS TEXT), CAST(substr(new.data, value->>6, value->>7) AS TEXT),
+      value->>8, value->>9, value->>10, CAST(substr(new.data, value->>11, value->>12) AS TEXT),
+      substr(new.data, value->>13, value->>14), substr(new.data, value->>15, value->>16), substr(new.data, value->>17, value->>18)
+    FROM json_each(new.scheduled);
+
+  UPDATE meta SET value = max(value, new.next_queue) WHERE key = 'next_queue' AND new.next_queue IS NOT NULL;
+  UPDATE meta SET value = max(value, new.next_scheduled) WHERE key = 'next_scheduled' AND new.next_scheduled IS NOT NULL;
+
   INSERT INTO hot_commit VALUES (new.id, new.n, new.refs, new.crc, new.committed_ms, new.idx, new.body,
     new.places, new.acks, new.bits, new.gone);
 
-  INSERT OR REPLACE INTO redelivered SELECT value->>0, value->>1, value->>2 FROM json_each(new.redelivered)
+  INSERT OR REPLACE INTO redelivered SELECT value->>0, value->>1, value->>2, value->>3 FROM json_each(new.redelivered)
     WHERE EXISTS (SELECT 1 FROM seg WHERE seg.id = value->>0);
 END;

@@ -2,7 +2,7 @@
 
 A segment needs nothing but itself to be read; `index.py` does that. idx is a header, columns of integers (an item per message,
 reference or distinct text), the distinct texts (addresses, wire tags, binding options), and a CRC-32 of all that. body is the
-bodies, then the wire bytes.
+bodies, then the wire bytes. Format 2 has one column more, where messages are older than their segment.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, islice
 from zlib import crc32
 
 from gateway.journal.columns import ALL_ZERO, encode_column, encode_texts
@@ -24,9 +24,12 @@ MAX_BYTES = 1 << 20
 MESSAGE_COST = 256
 REFERENCE_COST = 16
 
-FORMAT = 1
+FORMAT = 2
+READABLE = frozenset((1, 2))
 SHARED_WIRE = 1
 """Flag: all messages have the same wire bytes, written once."""
+STORED = 2
+"""Flag: there is a column of how many ms after the segment's ``committed_ms`` each message was committed first."""
 HEADER = struct.Struct("<BBIIIII")
 _EXPLICIT = 255
 _NAMES = struct.Struct("<BHH")
@@ -35,9 +38,12 @@ _CODES = {names: bytes((code,)) for code, names in enumerate(_WELL_KNOWN)}
 
 
 class Segment:
-    """A segment to be written: the parts of its idx (without the CRC) and of its body."""
+    """A segment to be written: the parts of its idx (without the CRC) and of its body.
 
-    __slots__ = ("body", "body_bytes", "handle", "idx", "messages", "references")
+    ``committed_ms``: wall time of its oldest message, if it is older than the commit; else 0.
+    """
+
+    __slots__ = ("body", "body_bytes", "committed_ms", "handle", "idx", "messages", "references")
 
     def __init__(self, handle: SegmentHandle, messages: int, references: int, idx: list[bytes], body: list[bytes]) -> None:
         self.handle = handle
@@ -46,6 +52,7 @@ class Segment:
         self.idx = idx
         self.body = body
         self.body_bytes = 0
+        self.committed_ms = 0
 
     def joined(self) -> tuple[bytes, bytes, int]:
         """Return idx, body, and the CRC-32 of both."""
@@ -90,20 +97,24 @@ def decode_address(encoded: bytes) -> Address:
 # -- writing ------------------------------------------------------------
 
 
-def encode(messages: Iterable[Message], segment_id: int) -> Iterator[Segment]:
+def encode(messages: Iterable[Message], segment_id: int, stored_ms: Iterable[int] = ()) -> Iterator[Segment]:
     """Make segments, with ids from `segment_id` on, of all messages that have an unsettled reference.
 
     The references get their segment and slot and are released from their messages.
 
+    Args:
+        stored_ms: when the messages were committed first, if that isn't now; then every one must have an unsettled reference.
+
     Cost: about 0.5 us per message with one reference.
     """
-    remaining = iter(messages)
+    remaining, stored = iter(messages), iter(stored_ms)
     carried: Message | None = None
     while True:
         handle = SegmentHandle(segment_id, bytearray(), complete=True)
         rows = _Rows()
         carried = rows.collect(remaining if carried is None else chain((carried,), remaining), handle)
         if rows.queues:
+            rows.stored = list(islice(stored, len(rows.bodies)))
             yield _segment(rows, handle)
         if carried is None:
             return
@@ -115,6 +126,7 @@ def _segment(rows: _Rows, handle: SegmentHandle) -> Segment:
     handle.bits = bytearray((references + 7) >> 3)
     shared_wire = rows.wires.count(rows.wires[0]) == count
     segment = Segment(handle, count, references, rows.idx(shared_wire=shared_wire), rows.bodies)
+    segment.committed_ms = min(rows.stored, default=0)
     segment.body_bytes = sum(rows.lengths)
     handle.queues = rows.places()
     if shared_wire:
@@ -138,6 +150,7 @@ class _Rows:
         "priorities",
         "queues",
         "several",
+        "stored",
         "tags",
         "wires",
     )
@@ -152,6 +165,7 @@ class _Rows:
         self.queues: list[int] = []
         self.positions: list[int] = []
         self.options: list[BindingOptions | None] = []
+        self.stored: list[int] = []
         # By index of the message, where it isn't the usual: number of references, priority, time.
         self.several: dict[int, int] = {}
         self.priorities: dict[int, int] = {}
@@ -222,7 +236,8 @@ class _Rows:
         else:
             tags = {tag: index for index, tag in enumerate(dict.fromkeys(self.tags))}
         options, option_texts = self._options()
-        flags = SHARED_WIRE if shared_wire else 0
+        flags = (SHARED_WIRE if shared_wire else 0) | (STORED if self.stored else 0)
+        oldest = min(self.stored, default=0)
         return [
             HEADER.pack(FORMAT, flags, count, len(self.queues), len(self.addresses), len(tags), len(option_texts)),
             encode_column(self.lengths),
@@ -235,6 +250,7 @@ class _Rows:
             encode_column([len(self.wires[0])] if shared_wire else list(map(len, self.wires))),
             encode_column(_dense(self.priorities, count)),
             encode_column(_dense(self.expiries, count)),
+            encode_column([stored - oldest for stored in self.stored]) if self.stored else b"",
             encode_texts([encode_address(address) for address in self.addresses]),
             encode_texts([tag.encode() for tag in tags]),
             encode_texts(option_texts),

@@ -27,8 +27,8 @@ from gateway.journal.recovery import (
     make_directory,
     open_database,
 )
-from gateway.journal.scrub import Scrub
 from gateway.journal.scheduled import ScheduledReads
+from gateway.journal.scrub import Scrub
 from gateway.journal.segment import encode
 from gateway.journal.space import Space
 from gateway.journal.writer import WRITABLE, Writer
@@ -83,8 +83,7 @@ class SqliteJournal:
         self._scrub: Scrub | None = None
         self._lock = DirectoryLock(directory)
         self.counters = Counters()
-        self.next_queue_id = 1
-        self.next_scheduled_id = 1
+        self._next_ids = (1, 1)
         self._ledger = Ledger()
         self._next_segment = 1
         self._deferred: list[Reference] = []
@@ -104,6 +103,21 @@ class SqliteJournal:
     def alarm(self) -> str | None:
         """See `Journal.alarm`."""
         return self._space.alarm if self._space is not None else None
+
+    @property
+    def upkeep(self) -> bool:
+        """See `Journal.upkeep`."""
+        return False
+
+    @property
+    def next_queue_id(self) -> int:
+        """See `Journal.next_queue_id`."""
+        return self._next_ids[0]
+
+    @property
+    def next_scheduled_id(self) -> int:
+        """See `Journal.next_scheduled_id`."""
+        return self._next_ids[1]
 
     @property
     def state(self) -> str:
@@ -156,7 +170,7 @@ class SqliteJournal:
         """See `Journal.load`."""
         try:
             with closing(connect_to_read(self._path)) as connection:
-                self.next_queue_id, self.next_scheduled_id = next_ids(connection)
+                self._next_ids = next_ids(connection)
                 yield from load_records(connection, self._report)
         except (sqlite3.Error, ValueError, TypeError) as error:
             raise JournalError(f"{self._path} can't be read: {error}") from error

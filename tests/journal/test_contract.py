@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 
 import pytest
 
-from gateway.model.declare import Binding, BindingOptions, ExchangeSpec, Overflow, QueueSpec
+from gateway.model.declare import Binding, BindingOptions, ExchangeSpec, Overflow, QueueSpec, Retry
 from gateway.model.message import Address, Message
 from gateway.model.records import (
     Batch,
@@ -508,3 +509,128 @@ def test_both_count_what_they_write_and_what_they_need_not_write(rig):
 
 def test_durability_says_what_is_survived(rig):
     assert "survive" in rig.journal.durability
+
+
+# -- ids and lanes ------------------------------------------------------
+
+
+def test_ids_of_queues_are_never_given_again(rig):
+    assert (rig.journal.next_queue_id, rig.journal.next_scheduled_id) == (1, 1)
+    rig.record(QueueDeclared("/", 1, QueueSpec("q1")), QueueDeclared("/", 2, QueueSpec("q2", max_priority=9)))
+    rig.commit()
+    rig.restart()
+    assert rig.journal.next_queue_id == 12
+    rig.record(QueueDeleted("/", 2, "q2", lanes=10), QueueDeleted("/", 1, "q1"))
+    rig.commit()
+    rig.restart(clean=True)
+    assert [r for r in rig.loaded if isinstance(r, QueueDeclared)] == []
+    assert rig.journal.next_queue_id == 12
+
+
+def test_a_queue_declared_again_has_the_new_specification_and_keeps_its_messages(rig):
+    declare(rig, 3)
+    rig.publish(b"x", 3)
+    rig.record(QueueDeclared("/", 3, QueueSpec("q3", max_length=5)))
+    rig.commit()
+    rig.restart()
+    assert [r for r in rig.loaded if isinstance(r, QueueDeclared)] == [QueueDeclared("/", 3, QueueSpec("q3", max_length=5))]
+    assert rig.bodies(3) == [b"x"]
+
+
+@pytest.mark.parametrize("crash", [False, True], ids=["resident", "paged"])
+def test_a_queue_with_lanes_goes_with_all_of_them_and_nothing_else(rig, crash):
+    rig.record(QueueDeclared("/", 1, QueueSpec("before")), QueueDeclared("/", 2, QueueSpec("lanes", max_priority=3)))
+    rig.record(QueueDeclared("/", 6, QueueSpec("after")))
+    for lane in range(1, 7):
+        rig.publish(b"%d" % lane, lane)
+    rig.publish(b"all", *range(1, 7))
+    rig.commit()
+    assert [rig.bodies(lane) for lane in (2, 5)] == [[b"2", b"all"], [b"5", b"all"]]
+    if crash:
+        rig.restart()
+        assert set(depths(rig)) == set(range(1, 7))
+    rig.publish(b"late", 1, 4, 6)
+    rig.record(QueueDeleted("/", 2, "lanes", lanes=4))
+    rig.commit()
+    assert [rig.bodies(lane) for lane in range(2, 6)] == [[]] * 4
+    rig.restart()
+    assert set(depths(rig)) == {1, 6}
+    assert (rig.bodies(1), rig.bodies(6)) == ([b"1", b"all", b"late"], [b"6", b"all", b"late"])
+
+
+def test_a_lane_is_purged_alone(rig):
+    rig.record(QueueDeclared("/", 1, QueueSpec("lanes", max_priority=2)))
+    rig.publish(b"x", 1, 2, 3)
+    rig.commit()
+    rig.record(QueuePurged(2))
+    rig.commit()
+    rig.restart()
+    assert set(depths(rig)) == {1, 3}
+
+
+def test_every_setting_of_a_queue_comes_back(rig):
+    spec = QueueSpec(
+        "q",
+        overflow=Overflow.END_QUEUE,
+        message_ttl_ms=0,
+        expires_ms=5,
+        max_priority=255,
+        priority_burst=3,
+        dead_letter_exchange="",
+        dead_letter_routing_key="lost",
+        delivery_limit=0,
+        single_active_consumer=True,
+        consumer_timeout_ms=9,
+        retry=Retry(5, 1.5, 100, 7),
+    )
+    rig.record(QueueDeclared("/", 1, spec), QueueDeclared("/", 257, QueueSpec("r", retry=Retry(7))))
+    rig.commit()
+    rig.restart()
+    assert [r.spec for r in rig.loaded if isinstance(r, QueueDeclared)] == [spec, QueueSpec("r", retry=Retry(7))]
+
+
+# -- times --------------------------------------------------------------
+
+
+def test_the_time_of_the_next_delivery_comes_back(rig):
+    declare(rig, 1)
+    references = [rig.publish(b"%d" % number, 1)[0] for number in range(3)]
+    rig.commit()
+    rig.record(DeliveryCounted(references[0], 1, 5000), DeliveryCounted(references[2], 2, 1 << 41))
+    rig.record(DeliveryCounted(references[0], 2))
+    rig.commit()
+    for _ in range(2):
+        assert [(r.count, r.due_ms) for r in rig.drain(1)] == [(2, 0), (0, 0), (2, 1 << 41)]
+        rig.restart()
+
+
+def test_the_time_of_the_first_commit_comes_back(rig):
+    declare(rig, 1)
+    before = time.time_ns() // 1_000_000
+    rig.publish(b"x", 1)
+    rig.commit()
+    after = time.time_ns() // 1_000_000
+    rig.restart()
+    (reference,) = rig.drain(1)
+    assert before <= reference.stored_ms <= after
+
+
+def test_a_reference_is_written_once_its_commit_is_on_disk(rig):
+    declare(rig, 1)
+    (reference,) = rig.publish(b"x", 1)
+    assert not rig.journal.is_written(reference)
+    commit = rig.prepare()
+    assert not rig.journal.is_written(reference)
+    assert rig.write(commit) is None
+    assert rig.journal.is_written(reference)
+    (later,) = rig.publish(b"y", 1)
+    commit = rig.prepare()
+    assert [rig.journal.is_written(r) for r in (reference, later)] == [True, False]
+    assert rig.write(commit) is None
+    rig.restart()
+    assert all(rig.journal.is_written(rig.entry(1, paged)) for paged in rig.drain(1))
+
+
+def test_there_is_room_and_nothing_to_do(rig):
+    rig.journal.look()
+    assert (rig.journal.alarm, rig.journal.upkeep, rig.journal.state) == (None, False, "writable")

@@ -17,7 +17,6 @@ import pytest
 
 from gateway.errors import JournalError, JournalLocked, JournalUnwritable
 from gateway.journal import migrate
-from gateway.journal.recovery import connect
 from gateway.journal.sqlite import SqliteJournal
 from gateway.model.declare import QueueSpec
 from gateway.model.records import QueueDeclared
@@ -173,28 +172,6 @@ def test_the_format_is_marked_in_the_file(tmp_path):
     with closing(sqlite3.connect(tmp_path / "journal.db")) as connection:
         assert connection.execute("PRAGMA application_id").fetchone() == (migrate.APPLICATION_ID,)
         assert connection.execute("PRAGMA user_version").fetchone() == (migrate.VERSION,)
-
-
-def test_an_older_format_is_brought_up_step_by_step_and_an_unknown_one_is_refused(tmp_path):
-    opened(tmp_path).close()
-    steps = {1: "CREATE TABLE one (a)", 2: "CREATE TABLE two (a); INSERT INTO two VALUES (2)"}
-    with closing(connect(tmp_path / "journal.db", synchronous="FULL", wal_autocheckpoint=10)) as connection:
-        migrate.bring_up_to_date(connection, "it", version=3, migrations=steps)
-        assert connection.execute("PRAGMA user_version").fetchone() == (3,)
-        assert connection.execute("SELECT a FROM two").fetchall() == [(2,)]
-        with pytest.raises(JournalError, match="no way"):
-            migrate.bring_up_to_date(connection, "it", version=5, migrations=steps)
-
-
-def test_a_migration_that_fails_leaves_the_format_before_it(tmp_path):
-    opened(tmp_path).close()
-    with closing(connect(tmp_path / "journal.db", synchronous="FULL", wal_autocheckpoint=10)) as connection:
-        with pytest.raises(sqlite3.Error):
-            migrate.bring_up_to_date(
-                connection, "it", version=2, migrations={1: "CREATE TABLE one (a); INSERT INTO none VALUES (1)"}
-            )
-        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
-        assert connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'one'").fetchone() == (0,)
 
 
 def test_an_sqlite_that_is_too_old_is_named(tmp_path, monkeypatch):
