@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from fnmatch import translate
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from weakref import WeakKeyDictionary
 
-from gateway.api.frontend import Principal
-from gateway.errors import PreconditionFailed
+from gateway.api.channel import Channel
+from gateway.api.frontend import Gateway, Principal
+from gateway.errors import NotFound, PreconditionFailed
 from gateway.runtime.broker import Broker
-from gateway.runtime.channel import BrokerChannel
 from gateway.version import version_line
 
 if TYPE_CHECKING:
@@ -44,9 +48,19 @@ def taken(params: dict[str, Any], name: str, kind: type[T], default: T | None = 
     return value
 
 
-def open_channel(broker: Broker, vhost: str = "/") -> BrokerChannel:
+def open_channel(broker: Broker, vhost: str = "/") -> Channel:
     """Return a channel to change something by: `await channel.outcome(number)` returns when it is on disk. Close it."""
-    return BrokerChannel(broker.engine, Principal(_ADMINISTRATOR, vhost), None, None, broker.committer)
+    gateway = _GATEWAYS.get(broker)
+    if gateway is None:
+        gateway = _GATEWAYS[broker] = broker.gateway("admin", _unheard, broker.log)
+    return gateway.open_channel(Principal(_ADMINISTRATOR, vhost))
+
+
+def _unheard(line: str) -> None:
+    pass
+
+
+_GATEWAYS: WeakKeyDictionary[Broker, Gateway] = WeakKeyDictionary()
 
 
 async def on_disk(broker: Broker) -> None:
@@ -80,15 +94,7 @@ def hello(broker: Broker, params: dict[str, Any]) -> dict[str, Any]:
 
 def alarms(broker: Broker) -> list[str]:
     """Return why publishers are held back or refused now, a line each."""
-    engine = broker.engine
-    lines = []
-    if engine.refusal is not None:
-        lines.append(f"durable messages are refused: {engine.refusal}")
-    elif broker.committer.failing:
-        lines.append("the journal can't be written: nothing is confirmed until it can")
-    journal = getattr(broker.journal, "alarm", None)
-    if journal:
-        lines.append(f"the journal: {journal}")
+    lines = list(broker.alarms.causes)
     if broker.flow.holding:
         lines.append("publishers are held back until the journal has caught up")
     return lines
@@ -101,11 +107,8 @@ def counters(broker: Broker, params: dict[str, Any]) -> dict[str, int]:
 
 def queues(broker: Broker, params: dict[str, Any]) -> Iterator[Any]:
     """Yield a row per queue. Params: `vhost`, `pattern` (shell's, on names); both may be left out."""
-    from fnmatch import translate
-    from re import compile as compile_pattern
-
     only = taken(params, "vhost", str, "")
-    matches = compile_pattern(translate(taken(params, "pattern", str, "*"))).match
+    matches = re.compile(translate(taken(params, "pattern", str, "*"))).match
     vhosts = [vhost for name, vhost in broker.engine.vhosts.items() if not only or name == only]
     return _rows(broker, [list(vhost.queues.values()) for vhost in vhosts], matches)
 
@@ -116,15 +119,15 @@ def _rows(broker: Broker, lists: list[list[Queue]], matches: Callable[[str], Any
         for queue in found:
             looked_at += 1
             if not queue.deleted and matches(queue.name):
-                yield _row(queue)
+                yield _row(broker, queue)
             elif looked_at % _LOOKED_AT == 0:
                 yield PAUSE
 
 
-def _row(queue: Queue) -> dict[str, Any]:
+def _row(broker: Broker, queue: Queue) -> dict[str, Any]:
     """Return what a queue has now. ``given``: positions that it ever gave, so that who asks twice knows the rates."""
     ready = queue.ready_count
-    head = queue.ready[0] if queue.ready else None
+    policy = broker.engine.policies.policy_of(queue.vhost, queue.spec)
     return {
         "vhost": queue.vhost,
         "name": queue.name,
@@ -135,13 +138,58 @@ def _row(queue: Queue) -> dict[str, Any]:
         "bytes": queue.body_bytes,
         "consumers": len(queue.consumers),
         "given": queue.next_position - 1,
-        "head_position": head.position if head is not None else 0,
+        "state": _state(queue),
+        "policy": policy.name if policy is not None else "",
     }
+
+
+def _state(queue: Queue) -> str:
+    """Say in a word why a queue gives nothing, or takes nothing, if there is a reason."""
+    if queue.is_full_for(0):
+        return "full"
+    if queue.consumers and not queue.able and queue.ready_count:
+        return "consumers busy"
+    return "exclusive" if queue.spec.exclusive else "running"
+
+
+# -- scheduled messages -------------------------------------------------------
+
+
+def scheduled(broker: Broker, params: dict[str, Any]) -> Iterator[Any]:
+    """Yield the scheduled messages, by time. Param: `vhost`; without it those of all."""
+    only = taken(params, "vhost", str, "")
+    for name in [only] if only else list(broker.engine.vhosts):
+        for item in broker.engine.schedule.listed(name):
+            yield asdict(item)
+
+
+async def cancel_scheduled(broker: Broker, params: dict[str, Any]) -> str:
+    """Forget a scheduled message: `id`, and `vhost` if it isn't the one where it is. Return its virtual host."""
+    scheduled_id = taken(params, "id", int)
+    only = taken(params, "vhost", str, "")
+    for name in [only] if only else list(broker.engine.vhosts):
+        try:
+            await changed(broker, name, lambda channel: channel.cancel_scheduled(scheduled_id))
+        except NotFound:
+            continue
+        return name
+    raise NotFound(f"there is no scheduled message {scheduled_id}: it was published or cancelled, or never was")
+
+
+async def changed(broker: Broker, vhost: str, call: Callable[[Channel], int]) -> Any:
+    """Have a channel change something; return the result when it is on disk. Raises GatewayError."""
+    channel = open_channel(broker, vhost)
+    try:
+        return (await channel.outcome(call(channel))).result
+    finally:
+        channel.close()
 
 
 QUESTIONS: dict[str, Question] = {
     "hello": hello,
     "counters": counters,
     "queues": queues,
+    "scheduled": scheduled,
+    "cancel_scheduled": cancel_scheduled,
 }
 """By name. Whoever has another question to add imports this, or adds it here."""
