@@ -24,9 +24,11 @@ SEGMENT_COST = 4096
 """The least that a segment counts for: finding it reads pages too."""
 NICENESS = 10
 
+# The lengths are asked for within: what a subquery with a limit yields is copied, bodies too.
 _LIST = """
-SELECT json_group_array(json_array(id, crc, length(idx), length(body))) FROM (
-  SELECT id, crc, idx, body FROM seg WHERE id > ? AND id NOT IN (SELECT seg FROM quarantine) ORDER BY id LIMIT ?)
+SELECT json_group_array(json_array(id, crc, idx_bytes, body_bytes)) FROM (
+  SELECT id, crc, length(idx) AS idx_bytes, length(body) AS body_bytes FROM seg
+  WHERE id > ? AND id <= ? AND id NOT IN (SELECT seg FROM quarantine) ORDER BY id LIMIT ?)
 """
 # In one row, as in the reader: Python's lock is let go of, and waited for, once per row.
 _READ = """
@@ -105,10 +107,11 @@ class Scrub:
 
 
 def _portions(connection: sqlite3.Connection) -> Iterator[list[Listed]]:
-    """Yield all segments, a few at a time. Raises sqlite3.Error."""
+    """Yield all segments that there are now, a few at a time. Raises sqlite3.Error."""
     after = 0
+    (last,) = connection.execute("SELECT coalesce(max(id), 0) FROM seg").fetchone()
     while True:
-        (text,) = connection.execute(_LIST, (after, LISTED)).fetchone()
+        (text,) = connection.execute(_LIST, (after, last, LISTED)).fetchone()
         listed: list[Listed] = [tuple(row) for row in json.loads(text)]
         if not listed:
             return
