@@ -1,0 +1,42 @@
+"""How is a definitions file read, and how does an error name it?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from gateway.admin.items import Malformed
+from gateway.errors import ConfigError, PreconditionFailed
+
+
+def read_definitions(file: Path) -> dict[str, Any]:
+    """Return a definitions file as JSON says it.
+
+    Raises:
+        ConfigError: it can't be read, or is no JSON object; names the file and the place.
+    """
+    try:
+        data = json.loads(file.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise ConfigError(f"{file}: can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: is not UTF-8 at byte {error.start}: a definitions file is JSON") from error
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{file}: line {error.lineno}, column {error.colno}: is not JSON: {error.msg}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{file}: is nested too deeply for a definitions file") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{file}: is not a definitions file: that is an object with lists (queues, exchanges, bindings, ...)")
+    return data
+
+
+@contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """Let what is wrong with definitions name their file. Raises ConfigError."""
+    try:
+        yield
+    except (Malformed, PreconditionFailed) as error:
+        raise ConfigError("\n".join(f"{file}: {line}" for line in error.text.splitlines())) from error

@@ -1,0 +1,79 @@
+"""How is what a journal defines read, and changed, while no broker runs on it?"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gateway.admin.definitions import Nobody
+from gateway.engine.engine import Engine
+from gateway.errors import JournalError
+from gateway.journal.definitions import load_records
+from gateway.journal.inspection import reading
+from gateway.journal.recovery import DATABASE
+from gateway.journal.sqlite import SqliteJournal
+from gateway.model.properties import NO_PROPERTIES
+from gateway.model.records import Scheduled
+
+_PATIENCE_S = 60.0
+
+
+def read_engine(directory: Path) -> Engine:
+    """Return an engine with what a journal defines; nothing is changed, and a broker may be running on it.
+
+    Raises:
+        JournalError: there is no journal, or it can't be read.
+    """
+    engine = _engine()
+    with reading(directory / DATABASE) as connection:
+        for record in load_records(connection, _pass_over):
+            if not isinstance(record, Scheduled):
+                engine.replay(record)
+    return engine
+
+
+@contextmanager
+def changed_engine(directory: Path) -> Iterator[Engine]:
+    """Open a journal, give an engine with what it defines, and at the end write what was changed; after an error, nothing.
+
+    Raises:
+        JournalLocked: a broker runs on it. JournalUnwritable, JournalError: it can't be opened or written.
+    """
+    journal = SqliteJournal(directory.absolute())
+    journal.open()
+    try:
+        engine = _engine()
+        for record in journal.load():
+            engine.replay(record)
+        yield engine
+        _write(journal, engine)
+    finally:
+        journal.close(clean=True)
+
+
+def _engine() -> Engine:
+    return Engine(Nobody(), lambda _: NO_PROPERTIES)
+
+
+def _write(journal: SqliteJournal, engine: Engine) -> None:
+    commit = journal.prepare(engine.take_batch())
+    if commit is None:
+        return
+    failures: list[JournalError | None] = []
+    written = threading.Event()
+
+    def done(error: JournalError | None) -> None:
+        failures.append(error)
+        written.set()
+
+    journal.write(commit, done)
+    if not written.wait(_PATIENCE_S):
+        raise JournalError("the journal could not be written in a minute: nothing may have changed")
+    if failures[0] is not None:
+        raise failures[0]
+
+
+def _pass_over(_: str) -> None:
+    """Damage of last values is no matter here."""

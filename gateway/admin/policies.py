@@ -1,0 +1,81 @@
+"""How are definitions and policies asked for, and changed, at a running broker?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gateway.admin.definitions import export, import_
+from gateway.engine.engine import Engine
+from gateway.engine.policy import Policy, parse
+
+if TYPE_CHECKING:
+    from gateway.runtime.broker import Broker
+
+
+def listed(engine: Engine, vhost: str | None = None) -> list[dict[str, Any]]:
+    """Return policies and operator policies, each virtual host's in the order in which they are tried.
+
+    ``queues``: of how many queues it is the one that holds. ``ignored``: keys that have no effect here.
+    Cost: the queues times the policies of a virtual host.
+    """
+    names = sorted(engine.vhosts) if vhost is None else [vhost]
+    return [_row(engine, name, policy) for name in names if name in engine.vhosts for policy in engine.policies.listed(name)]
+
+
+def _row(engine: Engine, vhost: str, policy: Policy) -> dict[str, Any]:
+    queues = engine.vhosts[vhost].queues.values()
+    return {
+        "vhost": vhost,
+        "name": policy.name,
+        "operator": policy.operator,
+        "pattern": policy.pattern,
+        "apply-to": policy.apply_to,
+        "priority": policy.priority,
+        "definition": {**policy.definition},
+        "ignored": list(policy.ignored),
+        "queues": sum(engine.policies.policy_of(vhost, queue.spec, operator=policy.operator) is policy for queue in queues),
+    }
+
+
+# -- the questions ------------------------------------------------------------
+
+
+async def definitions_export(broker: Broker, params: dict[str, Any]) -> dict[str, Any]:
+    """Return the definitions. Params: `vhost`, may be left out."""
+    return export(broker.engine, params.get("vhost"))
+
+
+async def definitions_import(broker: Broker, params: dict[str, Any]) -> dict[str, Any]:
+    """Take definitions; answered when they are on disk. Params: `data`, `vhost` (may be left out), `dry_run`."""
+    from gateway.admin.questions import on_disk, taken
+
+    dry_run = taken(params, "dry_run", bool, False)
+    report = import_(broker.engine, taken(params, "data", dict), vhost=params.get("vhost"), dry_run=dry_run)
+    if not dry_run:
+        await on_disk(broker)
+    return report.plain()
+
+
+async def policy_list(broker: Broker, params: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the policies. Params: `vhost`, may be left out."""
+    return listed(broker.engine, params.get("vhost"))
+
+
+async def policy_set(broker: Broker, params: dict[str, Any]) -> dict[str, Any]:
+    """Set a policy. Params: `vhost`, `name`, `operator`, and `policy` with the fields as RabbitMQ names them."""
+    from gateway.admin.questions import on_disk, taken
+
+    vhost, operator = taken(params, "vhost", str, "/"), taken(params, "operator", bool, False)
+    policy = parse(taken(params, "name", str), taken(params, "policy", dict), operator=operator)
+    broker.engine.policies.set(vhost, policy)
+    await on_disk(broker)
+    return _row(broker.engine, vhost, policy)
+
+
+async def policy_clear(broker: Broker, params: dict[str, Any]) -> None:
+    """Delete a policy. Params: `vhost`, `name`, `operator`."""
+    from gateway.admin.questions import on_disk, taken
+
+    operator = taken(params, "operator", bool, False)
+    broker.engine.policies.delete(taken(params, "vhost", str, "/"), taken(params, "name", str), operator=operator)
+    await on_disk(broker)

@@ -1,0 +1,125 @@
+"""What do ``tidegate policy set``, ``clear`` and ``list`` do?"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gateway.cli.definitions import Config, DataDir, Overrides, Vhost, directory, in_words
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+policy = typer.Typer(help="Settings for all queues, or exchanges, whose name matches a pattern.", no_args_is_help=True)
+
+Operator = Annotated[bool, typer.Option("--operator", help="An operator policy: it lowers the limits that others set.")]
+
+
+@policy.command("set")
+def set_(  # noqa: PLR0913 - options
+    name: Annotated[str, typer.Argument(help="What the policy is called.")],
+    pattern: Annotated[str, typer.Argument(help="A regular expression, searched in names; ^ and $ anchor it.")],
+    definition: Annotated[str, typer.Argument(help='JSON: {"message-ttl": 60000, "max-length": 1000}')],
+    apply_to: Annotated[str, typer.Option(help="all, queues, classic_queues, quorum_queues or exchanges.")] = "",
+    priority: Annotated[int, typer.Option(help="Of all that match a queue the highest holds.")] = 0,
+    operator: Operator = False,
+    vhost: Vhost = "/",
+    config: Config = None,
+    data_dir: DataDir = None,
+    overrides: Overrides = None,
+) -> None:
+    """Set a policy; it holds for the queues that are there at once."""
+    with in_words():
+        values = {"pattern": pattern, "definition": _object(definition), "priority": priority}
+        if apply_to:
+            values["apply-to"] = apply_to
+        row = _set(directory(config, data_dir, overrides), vhost, name, values, operator=operator)
+    kept = f"; without effect here: {', '.join(row['ignored'])}" if row["ignored"] else ""
+    typer.echo(f"{name}: set; it holds for {row['queues']} queue{'' if row['queues'] == 1 else 's'} now{kept}")
+
+
+def _object(text: str) -> Any:
+    from gateway.errors import PreconditionFailed
+
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise PreconditionFailed(f"the definition is no JSON: {error}") from error
+
+
+def _set(data_dir: Path, vhost: str, name: str, values: dict[str, Any], *, operator: bool) -> dict[str, Any]:
+    from gateway.admin.client import ask
+    from gateway.admin.offline import changed_engine
+    from gateway.admin.policies import listed
+    from gateway.admin.where import socket_of
+    from gateway.engine.policy import parse
+
+    if socket_of(data_dir) is not None:
+        row: dict[str, Any] = ask(data_dir, "policy_set", vhost=vhost, name=name, operator=operator, policy=values)
+        return row
+    policy_ = parse(name, values, operator=operator)
+    with changed_engine(data_dir) as engine:
+        engine.policies.set(vhost, policy_)
+        return next(row for row in listed(engine, vhost) if (row["name"], row["operator"]) == (name, operator))
+
+
+@policy.command()
+def clear(
+    name: Annotated[str, typer.Argument(help="What the policy is called.")],
+    operator: Operator = False,
+    vhost: Vhost = "/",
+    config: Config = None,
+    data_dir: DataDir = None,
+    overrides: Overrides = None,
+) -> None:
+    """Delete a policy."""
+    with in_words():
+        _clear(directory(config, data_dir, overrides), vhost, name, operator=operator)
+    typer.echo(f"{name}: cleared")
+
+
+def _clear(data_dir: Path, vhost: str, name: str, *, operator: bool) -> None:
+    from gateway.admin.client import ask
+    from gateway.admin.offline import changed_engine
+    from gateway.admin.where import socket_of
+
+    if socket_of(data_dir) is not None:
+        ask(data_dir, "policy_clear", vhost=vhost, name=name, operator=operator)
+        return
+    with changed_engine(data_dir) as engine:
+        engine.policies.delete(vhost, name, operator=operator)
+
+
+@policy.command("list")
+def list_(
+    vhost: Annotated[str | None, typer.Option(help="Only of this virtual host.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    config: Config = None,
+    data_dir: DataDir = None,
+    overrides: Overrides = None,
+) -> None:
+    """List the policies, in the order in which they are tried."""
+    with in_words():
+        rows = _listed(directory(config, data_dir, overrides), vhost)
+    if as_json:
+        typer.echo(json.dumps(rows, ensure_ascii=False, indent=2))
+        return
+    for row in rows:
+        kind = "operator policy" if row["operator"] else "policy"
+        head = f"{row['vhost']}  {kind} {row['name']}  priority {row['priority']}  {row['apply-to']} matching {row['pattern']!r}"
+        ignored = f"  (without effect here: {', '.join(row['ignored'])})" if row["ignored"] else ""
+        typer.echo(f"{head}  {json.dumps(row['definition'], ensure_ascii=False)}  queues: {row['queues']}{ignored}")
+
+
+def _listed(data_dir: Path, vhost: str | None) -> list[dict[str, Any]]:
+    from gateway.admin.client import ask
+    from gateway.admin.offline import read_engine
+    from gateway.admin.policies import listed
+    from gateway.admin.where import socket_of
+
+    if socket_of(data_dir) is not None:
+        rows: list[dict[str, Any]] = ask(data_dir, "policy_list", vhost=vhost)
+        return rows
+    return listed(read_engine(data_dir), vhost)
