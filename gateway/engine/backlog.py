@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from heapq import merge
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from gateway.engine.delivery import TRANSIENT, Entry
 from gateway.model.records import PagedReference
 
 if TYPE_CHECKING:
-    from gateway.engine.queue import Queue
+    from gateway.engine.lane import Lane
 
 
 def _position(entry: Entry) -> int:
@@ -18,7 +19,7 @@ def _position(entry: Entry) -> int:
 
 
 class Backlog:
-    """All entries of a queue beyond its head window, in four parts.
+    """All entries of a lane beyond its head window, in four parts.
 
     ``on_disk``: how many are only there. ``writing``: handed over, not confirmed yet. ``fresh``: in the open batch.
     ``transient``: those that are never journaled and so stay in memory. Positions of the first three follow one
@@ -26,10 +27,10 @@ class Backlog:
     ``window_end``: the highest position that was ever in the head window.
     """
 
-    __slots__ = ("fresh", "on_disk", "queue", "requested", "transient", "window_end", "writing")
+    __slots__ = ("fresh", "lane", "on_disk", "requested", "transient", "window_end", "writing")
 
-    def __init__(self, queue: Queue, window_end: int) -> None:
-        self.queue: Queue = queue
+    def __init__(self, lane: Lane, window_end: int) -> None:
+        self.lane: Lane = lane
         self.window_end: int = window_end
         self.on_disk: int = 0
         self.writing: list[Entry] = []
@@ -46,7 +47,7 @@ class Backlog:
             self.transient.append(entry)
         else:
             if not self.fresh:
-                self.queue.engine.backlogs[self.queue] = None
+                self.lane.queue.engine.backlogs[self.lane] = None
             self.fresh.append(entry)
 
     def handed_over(self) -> None:
@@ -91,8 +92,17 @@ class Backlog:
         return list(merge(entries, between, key=_position)) if between else entries
 
     def _entry(self, reference: PagedReference) -> Entry:
-        entry = Entry(reference.message, self.queue, reference.position, reference.options, reference.slot)
+        lane = self.lane
+        entry = Entry(reference.message, lane, reference.position, reference.options, reference.slot)
         entry.segment = reference.segment
         entry.count = reference.count
-        entry.redelivered = reference.count > 0 or reference.position < self.queue.recovered_before
+        entry.redelivered = reference.count > 0 or reference.position < lane.recovered_before
+        entry.expires_at_ms = lane.queue.expiry_of(reference.message, reference.stored_ms)
         return entry
+
+    def withdraw(self, doomed: Callable[[Entry], bool]) -> list[Entry]:
+        """Take out what is in memory, is to be journaled and is `doomed`."""
+        taken = [entry for entry in self.writing + self.fresh if doomed(entry)]
+        self.writing = [entry for entry in self.writing if not doomed(entry)]
+        self.fresh = [entry for entry in self.fresh if not doomed(entry)]
+        return taken

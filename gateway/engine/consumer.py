@@ -18,10 +18,22 @@ class Consumer:
     """A consumer on one queue.
 
     ``held``: what it was handed and has not settled. ``credit``: how many more it may be handed.
-    ``no_ack`` consumers hold nothing.
+    ``no_ack`` consumers hold nothing. ``in_turn``: it is among those of its queue that take turns.
     """
 
-    __slots__ = ("active", "credit_left", "exclusive", "held", "manual_credit", "no_ack", "owner", "paused", "queue", "sink")
+    __slots__ = (
+        "active",
+        "credit_left",
+        "exclusive",
+        "held",
+        "in_turn",
+        "manual_credit",
+        "no_ack",
+        "owner",
+        "paused",
+        "queue",
+        "sink",
+    )
 
     def __init__(self, queue: Queue, sink: ConsumerSink | None, options: ConsumeOptions, held: set[Entry], owner: object) -> None:
         self.queue: Queue = queue
@@ -35,6 +47,7 @@ class Consumer:
         self.credit_left: int = options.prefetch if limited else UNLIMITED
         self.paused: bool = False
         self.active: bool = True
+        self.in_turn: bool = False
 
     @property
     def able(self) -> bool:

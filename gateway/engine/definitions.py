@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 from gateway.api.channel import QueueInfo
@@ -60,6 +60,7 @@ class Definitions:
             return
         self._check_journal(durable=spec.durable and table.find(spec.name) is None)
         if table.declare(spec):
+            self.engine.policies.declared(vhost, table.get(spec.name))
             self.engine.generation += 1
             if spec.durable:
                 self._record(ExchangeDeclared(vhost, spec))
@@ -76,6 +77,7 @@ class Definitions:
     def _drop_exchange(self, vhost: str, spec: ExchangeSpec) -> list[str]:
         """Delete an exchange and its bindings; return which exchanges lost one."""
         removed = self.engine.vhost(vhost).table.delete(spec.name)
+        self.engine.special.deleted(vhost, spec.name)
         self.engine.generation += 1
         for binding in removed:
             self._unbound(vhost, binding, durable=spec.durable)
@@ -114,6 +116,7 @@ class Definitions:
             queue = self.usable_queue(vhost, spec.name, owner)
             if not passive:
                 _check_equivalent(queue.spec, spec)
+                queue.used()
         else:
             queue = self._make_queue(host, self._named(spec), owner)
         return QueueInfo(queue.name, queue.ready_count, len(queue.consumers), queue.body_bytes)
@@ -133,17 +136,17 @@ class Definitions:
         self._check_journal(durable=spec.durable and not spec.exclusive)
         if spec.durable and not spec.exclusive:
             queue_id = self.next_queue_id
-            self.next_queue_id += 1
+            self.next_queue_id += spec.max_priority + 1
             self._record(QueueDeclared(host.name, queue_id, spec))
         return self._add_queue(host, spec, queue_id, owner if spec.exclusive else None)
 
     def _add_queue(self, host: VirtualHost, spec: QueueSpec, queue_id: int, owner: object | None) -> Queue:
-        queue = Queue(self.engine, host.name, spec, queue_id, owner)
+        queue = Queue(self.engine, host.name, spec, self.engine.policies.terms(host.name, spec), queue_id, owner)
         host.queues[spec.name] = queue
         if owner is not None:
             self.owned.setdefault(owner, {})[queue] = None
         if queue_id:
-            self.engine.queues_by_id[queue_id] = queue
+            self.engine.queues_by_id.update((lane.id, lane) for lane in queue.lanes)
         self.engine.generation += 1
         return queue
 
@@ -160,7 +163,7 @@ class Definitions:
     def remove_queue(self, queue: Queue, reason: GatewayError | None = None) -> int:
         """Delete a queue with its bindings, consumers (told `reason`) and messages; return how many were ready."""
         host = self.engine.vhost(queue.vhost)
-        removed, entries = queue.purge()
+        removed, entries, _ = queue.purge()
         queue.deleted = True
         del host.queues[queue.name]
         self._disown(queue)
@@ -172,10 +175,12 @@ class Definitions:
             self._forget(entry)
         for entry in self._held(queue, queue.count - removed):
             self._forget(entry)
+        self.engine.burial.forget(queue)
         if queue.durable:
-            del self.engine.queues_by_id[queue.id]
-            self._record(QueueDeleted(queue.vhost, queue.id, queue.name))
-        queue.cancel_consumers(reason)
+            for lane in queue.lanes:
+                del self.engine.queues_by_id[lane.id]
+            self._record(QueueDeleted(queue.vhost, queue.id, queue.name, len(queue.lanes)))
+        queue.end(reason)
         return removed
 
     def _disown(self, queue: Queue) -> None:
@@ -194,16 +199,20 @@ class Definitions:
         """Remove what is ready; return how many. What is delivered and unsettled stays. Errors as `Channel.purge_queue`."""
         queue = self.usable_queue(vhost, name, owner)
         self._check_journal(durable=queue.durable)
-        removed, entries = queue.purge()
+        removed, entries, lanes = queue.purge()
         for entry in entries:
             self._forget(entry)
         survivors = sorted(self._held(queue, queue.count - removed), key=lambda entry: entry.position)
         queue.count = len(survivors)
         queue.body_bytes = sum(len(entry.message.body) for entry in survivors)
-        if queue.durable and removed:
+        self.engine.burial.forget(queue)
+        if queue.durable:
+            purged = {lane.id for lane in lanes}
             for entry in survivors:
-                self._rewrite(entry)
-            self._record(QueuePurged(queue.id))
+                if entry.queue_id in purged:
+                    self._rewrite(entry)
+            for lane_id in sorted(purged):
+                self._record(QueuePurged(lane_id))
         return removed
 
     def _held(self, queue: Queue, amount: int) -> list[Entry]:
@@ -235,16 +244,7 @@ class Definitions:
 
     def _forget(self, entry: Entry) -> None:
         """Settle an entry whose references on disk go by a record of their own."""
-        if entry.settled:
-            return
-        entry.settled = True
-        message = entry.message
-        if entry.segment is None and entry.slot == UNWRITTEN:
-            message.live -= 1
-            if message.live == 0:
-                message.first = None
-                message.more = None
-                self.engine.batch.unsettled -= 1
+        self.engine.discard(entry, told=True)
 
     # -- bindings -----------------------------------------------------------
 
@@ -289,28 +289,30 @@ class Definitions:
         """Take a definition that the journal kept."""
         match record:
             case ExchangeDeclared(vhost=vhost, spec=exchange):
-                self.engine.vhost(vhost).table.declare(exchange)
+                table = self.engine.vhost(vhost).table
+                table.declare(exchange)
+                self.engine.policies.declared(vhost, table.get(exchange.name))
             case QueueDeclared(vhost=vhost, queue_id=queue_id, spec=spec):
-                self.next_queue_id = max(self.next_queue_id, queue_id + 1)
+                self.next_queue_id = max(self.next_queue_id, queue_id + spec.max_priority + 1)
                 self._add_queue(self.engine.vhost(vhost), spec, queue_id, None)
             case Bound(vhost=vhost, binding=binding):
                 self.engine.vhost(vhost).table.bind(binding, self._destination(vhost, binding, None)[0])
             case QueueDepth(queue_id=queue_id, live=live, live_bytes=live_bytes, next_position=next_position):
-                self.engine.queues_by_id[queue_id].recover(live, live_bytes, next_position)
+                lane = self.engine.queues_by_id[queue_id]
+                lane.queue.recover(lane, live, live_bytes, next_position)
             case _:
                 raise GatewayError(f"a journal can't yield {record!r}")
 
 
+_SAME = tuple(f.name for f in fields(QueueSpec) if f.name not in ("name", "arguments"))
+
+
 def _check_equivalent(there: QueueSpec, asked: QueueSpec) -> None:
     """Refuse a second declaration that differs (AMQP 0-9-1 §1.7.2.1, rule equivalent)."""
-    for attribute in ("durable", "exclusive", "auto_delete", "keep_transient"):
+    have_text, want_text = arguments_text(there.arguments), arguments_text(asked.arguments)
+    if have_text != want_text:
+        raise PreconditionFailed(f"inequivalent arguments for queue {there.name!r}: received {want_text}, current is {have_text}")
+    for attribute in _SAME:
         have, want = getattr(there, attribute), getattr(asked, attribute)
         if have != want:
             raise PreconditionFailed(f"inequivalent arg {attribute!r} for queue {there.name!r}: received {want}, current is {have}")
-    if arguments_text(there.arguments) != arguments_text(asked.arguments) or (
-        (there.max_length, there.max_length_bytes, there.overflow) != (asked.max_length, asked.max_length_bytes, asked.overflow)
-    ):
-        raise PreconditionFailed(
-            f"inequivalent arguments for queue {there.name!r}: received {arguments_text(asked.arguments)}, "
-            f"current is {arguments_text(there.arguments)}"
-        )

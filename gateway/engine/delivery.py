@@ -10,6 +10,7 @@ from gateway.model.records import Reference
 
 if TYPE_CHECKING:
     from gateway.engine.consumer import Consumer
+    from gateway.engine.lane import Lane
     from gateway.engine.queue import Queue
 
 UNWRITTEN = -1
@@ -21,21 +22,23 @@ TRANSIENT = -2
 class Entry(Reference):
     """A message's place in one queue; handed out as the opaque delivery tag.
 
-    ``consumer`` is None while the entry is ready; ``count`` is how often it was delivered.
+    ``consumer`` is None while the entry is ready; ``count`` is how often it was delivered. ``expires_at_ms``: wall time from
+    which it is not delivered any more; 0: never.
     """
 
-    __slots__ = ("consumer", "count", "queue", "redelivered")
+    __slots__ = ("consumer", "count", "expires_at_ms", "queue", "redelivered")
 
-    def __init__(self, message: Message, queue: Queue, position: int, options: BindingOptions | None, slot: int) -> None:
+    def __init__(self, message: Message, lane: Lane, position: int, options: BindingOptions | None, slot: int) -> None:
         # Not super().__init__: one call less for every entry.
         self.message: Message = message
-        self.queue_id: int = queue.id
+        self.queue_id: int = lane.id
         self.position: int = position
         self.options: BindingOptions | None = options
         self.segment: object | None = None
         self.slot: int = slot
         self.settled: bool = False
-        self.queue: Queue = queue
+        self.queue: Queue = lane.queue
         self.consumer: Consumer | None = None
         self.count: int = 0
+        self.expires_at_ms: int = 0
         self.redelivered: bool = False

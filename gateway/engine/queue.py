@@ -2,60 +2,69 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import deque
-from operator import attrgetter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from gateway.engine.backlog import Backlog
+from gateway.engine.aging import Idleness, strip
 from gateway.engine.consumer import Consumer
+from gateway.engine.dead_letter import Reason
 from gateway.engine.delivery import TRANSIENT, UNWRITTEN, Entry
+from gateway.engine.lane import ENTRY_COST_BYTES, Lane
+from gateway.engine.terms import Terms
+from gateway.engine.turns import Turns
 from gateway.errors import GatewayError, NotFound
 from gateway.model.declare import BindingOptions, Overflow, QueueSpec
 from gateway.model.message import Message
-from gateway.model.records import DeliveryCounted, PagedReference
+from gateway.model.records import DeliveryCounted
 
 if TYPE_CHECKING:
+    from gateway.engine.backlog import Backlog
     from gateway.engine.engine import Engine
-
-PAGE_SHARE = 8
-"""A page is this part of the window: what entries cost in memory comes on top of its bytes."""
-ENTRY_COST_BYTES = 400
-"""What an entry and its message cost in memory beside the body."""
-_position = attrgetter("position")
+    from gateway.engine.timers import Timer
 
 
 class Queue:
-    """A queue: entries in order of position, the head of them in `ready`, what is too much in `backlog`.
+    """A queue: one lane of entries, or one for each priority (then `turns` says whose turn it is).
 
-    ``count`` and ``body_bytes`` are of ready and unacked entries, as the limits are. ``window_bytes`` is what `ready` costs in
-    memory. ``able`` are the consumers that can take a message, in turns. ``recovered_before``: entries of lower positions come
-    from an earlier start and may have been delivered then.
+    ``count`` and ``body_bytes`` are of ready and unacked entries, as the limits are. ``window_bytes`` is what the entries that
+    are ready cost in memory. ``paged``: lanes of which a part is on disk only. ``able`` are the consumers that can take a
+    message, in turns; ``waiting`` who waits for the answer to a `get`. ``mortal``: something in memory may expire.
+    From `terms`: ``bounded`` (the head goes when it is full), ``rejects`` (it refuses, or ends, when full), ``ttl_ms``,
+    ``restless`` (what is on disk has to come, even if nobody consumes: it may expire). ``plain``: its lane, if it has but one and
+    nothing expires for being here too long: the short way in.
     """
 
     __slots__ = (
         "able",
-        "backlog",
         "body_bytes",
+        "bounded",
         "consumers",
         "count",
         "deleted",
         "durable",
         "engine",
+        "head_timer",
         "id",
+        "idleness",
+        "lane",
+        "mortal",
         "name",
-        "next_position",
         "owner",
-        "ready",
-        "recovered_before",
+        "paged",
+        "plain",
         "rejects",
+        "restless",
         "spec",
+        "terms",
+        "ttl_ms",
+        "turns",
         "vhost",
         "waiting",
         "window_bytes",
     )
 
-    def __init__(self, engine: Engine, vhost: str, spec: QueueSpec, queue_id: int, owner: object | None) -> None:
+    def __init__(self, engine: Engine, vhost: str, spec: QueueSpec, terms: Terms, queue_id: int, owner: object | None) -> None:
         self.engine: Engine = engine
         self.vhost: str = vhost
         self.name: str = spec.name
@@ -63,27 +72,64 @@ class Queue:
         self.id: int = queue_id
         self.owner: object | None = owner
         self.durable: bool = queue_id != 0
-        self.rejects: bool = spec.overflow is not Overflow.DROP_HEAD and bool(spec.max_length or spec.max_length_bytes)
-        self.ready: deque[Entry] = deque()
-        self.backlog: Backlog | None = None
+        self.lane: Lane = Lane(self, queue_id)
+        self.turns: Turns | None = None
+        if spec.max_priority:
+            others = [Lane(self, queue_id + priority) for priority in range(1, spec.max_priority + 1)]
+            self.turns = Turns([self.lane, *others], spec.priority_burst)
         self.consumers: list[Consumer] = []
-        self.able: deque[Consumer] = deque()
-        self.waiting: deque[tuple[object, int, Consumer]] = deque()
-        self.next_position: int = 1
-        self.recovered_before: int = 0
+        self.able: list[Consumer] = []
+        self.waiting: deque[tuple[object, int, Consumer]] | None = None
+        self.head_timer: Timer | None = None
+        self.idleness: Idleness | None = None
         self.count: int = 0
         self.body_bytes: int = 0
         self.window_bytes: int = 0
+        self.paged: int = 0
+        self.mortal: bool = False
         self.deleted: bool = False
+        self.take_terms(terms)
+
+    # -- settings -----------------------------------------------------------
+
+    def take_terms(self, terms: Terms) -> None:
+        """Take settings, without doing yet what they ask for."""
+        self.terms: Terms = terms
+        self.rejects: bool = terms.limited and terms.overflow is not Overflow.DROP_HEAD
+        self.bounded: bool = terms.limited and terms.overflow is Overflow.DROP_HEAD
+        self.ttl_ms: int = terms.message_ttl_ms
+        self.plain: Lane | None = self.lane if self.turns is None and self.ttl_ms < 0 else None
+        self.restless: bool = terms.message_ttl_ms >= 0 or terms.dead_letter_exchange is not None
+        if self.idleness is not None:
+            self.idleness.end()
+            self.idleness = None
+        if terms.expires_ms:
+            self.idleness = Idleness(self, terms.expires_ms)
+
+    def apply(self, terms: Terms) -> None:
+        """Change the settings live: what is too much goes at once; a time to live is that of messages from now on."""
+        rejects = self.rejects
+        self.take_terms(terms)
+        if rejects or self.rejects:
+            self.engine.generation += 1
+        if self.bounded:
+            self._drop_head()
+        if self.paged:
+            self.engine.timers.at(self.engine.now_ms, lambda _: self.want_page())  # at start nothing can be read yet
+        self.engine.finish()
 
     # -- in -----------------------------------------------------------------
 
     def enqueue(self, message: Message, options: BindingOptions | None) -> None:
         """Take a message that wants an acknowledgement; journaled if the queue is durable and the message persistent."""
-        position = self.next_position
-        self.next_position = position + 1
+        lane = self.plain
+        if lane is None or message.expires_at_ms:
+            self._enqueue_the_long_way(message, options, journaled=self.durable and message.persistent)
+            return
+        position = lane.next_position
+        lane.next_position = position + 1
         if self.durable and message.persistent:
-            entry = Entry(message, self, position, options, UNWRITTEN)
+            entry = Entry(message, lane, position, options, UNWRITTEN)
             message.live += 1
             if message.first is None:
                 message.first = entry
@@ -92,69 +138,117 @@ class Queue:
             else:
                 message.more.append(entry)
         else:
-            entry = Entry(message, self, position, options, TRANSIENT)
+            entry = Entry(message, lane, position, options, TRANSIENT)
         self.count += 1
         self.body_bytes += len(message.body)
-        if self.able and not self.ready and self.backlog is None:
+        if self.able and not lane.ready and lane.backlog is None:
             self._hand(entry)
         else:
-            self._keep(entry)
+            self._keep(lane, entry)
 
     def enqueue_transient(self, message: Message, options: BindingOptions | None) -> None:
         """Take a message that is never journaled."""
-        entry = Entry(message, self, self.next_position, options, TRANSIENT)
-        self.next_position += 1
+        lane = self.plain
+        if lane is None or message.expires_at_ms:
+            self._enqueue_the_long_way(message, options, journaled=False)
+            return
+        entry = Entry(message, lane, lane.next_position, options, TRANSIENT)
+        lane.next_position += 1
         self.count += 1
         self.body_bytes += len(message.body)
-        if self.able and not self.ready and self.backlog is None:
+        if self.able and not lane.ready and lane.backlog is None:
             self._hand(entry)
         else:
-            self._keep(entry)
+            self._keep(lane, entry)
+
+    def _enqueue_the_long_way(self, message: Message, options: BindingOptions | None, *, journaled: bool) -> None:
+        """Take a message that has a priority here, or expires.
+
+        One whose time is up this very moment is still handed out if it need not wait.
+        """
+        lane = self.lane if self.turns is None else self.turns.lane_of(message)
+        entry = Entry(message, lane, lane.next_position, options, UNWRITTEN if journaled else TRANSIENT)
+        lane.next_position += 1
+        if journaled:
+            message.live += 1
+            if message.first is None:
+                message.first = entry
+            elif message.more is None:
+                message.more = [entry]
+            else:
+                message.more.append(entry)
+        self.count += 1
+        self.body_bytes += len(message.body)
+        entry.expires_at_ms = self.expiry_of(message, self.engine.now_ms)
+        if 0 < entry.expires_at_ms < self.engine.now_ms:
+            self.engine.died(entry, Reason.EXPIRED)
+        elif self.able and not self.paged and not self.window_bytes:
+            self._hand(entry)
+        else:
+            self.mortal = self.mortal or entry.expires_at_ms > 0
+            self._keep(lane, entry)
+            if self.mortal:
+                strip(self)
+
+    def expiry_of(self, message: Message, since_ms: int) -> int:
+        """Return when an entry expires that is in this queue since a time (0: since now); 0: never."""
+        expires_at_ms = message.expires_at_ms
+        if self.ttl_ms < 0:
+            return expires_at_ms
+        ends_ms = max((since_ms or self.engine.now_ms) + self.ttl_ms, 1)
+        return min(expires_at_ms, ends_ms) if expires_at_ms else ends_ms
 
     def is_full_for(self, body_bytes: int) -> bool:
         """Say whether a message with a body of so many bytes is one too many."""
-        spec = self.spec
+        terms = self.terms
         return bool(
-            (spec.max_length and self.count >= spec.max_length)
-            or (spec.max_length_bytes and self.body_bytes + body_bytes > spec.max_length_bytes)
+            (terms.max_length and self.count >= terms.max_length)
+            or (terms.max_length_bytes and self.body_bytes + body_bytes > terms.max_length_bytes)
         )
 
-    def _keep(self, entry: Entry) -> None:
+    def _is_over(self) -> bool:
+        """Say whether the head has to go."""
+        terms = self.terms
+        return self.bounded and bool(
+            (terms.max_length and self.count > terms.max_length)
+            or (terms.max_length_bytes and self.body_bytes > terms.max_length_bytes)
+        )
+
+    def _keep(self, lane: Lane, entry: Entry) -> None:
         """Put a new entry at the end."""
         if entry.slot == UNWRITTEN:
             self.engine.batch.undelivered += 1
-        if self.backlog is not None:
-            self.backlog.append(entry)
+        size = len(entry.message.body) + ENTRY_COST_BYTES
+        if lane.ready is not None and lane.backlog is None and self.window_bytes + size <= self.engine.window_budget:
+            lane.ready.append(entry)  # what `Lane.append` does, most of the time
+            self.window_bytes += size
         else:
-            self.ready.append(entry)
-            self.window_bytes += len(entry.message.body) + ENTRY_COST_BYTES
-            if self.window_bytes > self.engine.window_budget and self.durable:
-                self.backlog = Backlog(self, entry.position)
-        spec = self.spec
-        if (spec.max_length or spec.max_length_bytes) and not self.rejects:
+            lane.append(entry)
+        if self.turns is not None:
+            self.turns.fill(lane)
+        if self.bounded:
             self._drop_head()
         if self.able:
             self.pump()
 
     def _drop_head(self) -> None:
-        spec = self.spec
+        """Drop the oldest of the lowest priority, until there are not too many. What was handed out can't be dropped."""
         dropped = 0
-        while self.ready and (
-            (spec.max_length and self.count > spec.max_length)
-            or (spec.max_length_bytes and self.body_bytes > spec.max_length_bytes)
-        ):
-            self.engine.settle(self._pop())
-            dropped += 1
+        engine = self.engine
+        while self._is_over():
+            lane = self.lane if self.turns is None else self.turns.lowest()
+            if lane is None or not lane.ready:
+                break
+            if self.terms.dead_letter_exchange is not None:
+                engine.died(lane.pop(), Reason.MAXLEN)
+            else:
+                engine.settle(lane.pop())
+                dropped += 1
         if dropped:
-            self.engine.events.dropped(self.name, "maxlen", dropped)
+            engine.events.dropped(self.name, Reason.MAXLEN.value, dropped)
         self.want_page()
 
     # -- out ----------------------------------------------------------------
-
-    def _pop(self) -> Entry:
-        entry = self.ready.popleft()
-        self.window_bytes -= len(entry.message.body) + ENTRY_COST_BYTES
-        return entry
 
     def _hand(self, entry: Entry) -> None:
         """Hand an entry to the consumer whose turn it is."""
@@ -162,13 +256,14 @@ class Queue:
         consumer = able[0]
         if consumer.no_ack and not consumer.manual_credit:
             if len(able) > 1:
-                able.rotate(-1)
+                able.append(able.pop(0))
         else:
             left = consumer.credit_left = consumer.credit_left - 1
             if left == 0:
-                able.popleft()
+                del able[0]
+                consumer.in_turn = False
             elif len(able) > 1:
-                able.rotate(-1)
+                able.append(able.pop(0))
         entry.count += 1
         entry.consumer = consumer
         sink = consumer.sink
@@ -184,18 +279,44 @@ class Queue:
 
     def pump(self) -> None:
         """Hand out what is ready while a consumer can take it."""
-        ready = self.ready
         able = self.able
-        while ready and able:
-            self._hand(self._pop())
-        if self.backlog is not None:
+        if self.turns is None and not self.mortal:
+            ready = self.lane.ready
+            while ready and able:
+                entry = ready.popleft()
+                self.window_bytes -= len(entry.message.body) + ENTRY_COST_BYTES
+                self._hand(entry)
+        else:
+            while able:
+                following = self._next()
+                if following is None:
+                    break
+                self._hand(following)
+        if self.paged:
             self.want_page()
+        if self.mortal:
+            strip(self)
+
+    def _next(self) -> Entry | None:
+        """Take the next entry out of its lane; None: there is none, or none in memory. What has expired is given up."""
+        turns = self.turns
+        while True:
+            lane = self.lane if turns is None else turns.lane()
+            if lane is None or not lane.ready:
+                return None
+            entry = lane.pop()
+            if entry.expires_at_ms and entry.expires_at_ms <= self.engine.now_ms:
+                self.engine.died(entry, Reason.EXPIRED)
+                continue
+            if turns is not None:
+                turns.taken(lane)
+            return entry
 
     def take(self, consumer: Consumer) -> Entry | None:
         """Take one entry for a `get`; None: nothing is in memory. The caller wants the next page."""
-        if not self.ready:
+        entry = self._next()
+        if entry is None:
             return None
-        entry = self._pop()
         entry.count += 1
         entry.consumer = consumer
         if consumer.no_ack:
@@ -207,7 +328,7 @@ class Queue:
     # -- back ---------------------------------------------------------------
 
     def gone(self, entry: Entry) -> None:
-        """Account for an entry that is settled."""
+        """Account for an entry that is settled, or will be."""
         self.count -= 1
         self.body_bytes -= len(entry.message.body)
 
@@ -217,15 +338,12 @@ class Queue:
         entry.redelivered = True
         if entry.segment is not None:
             self.engine.batch.records.append(DeliveryCounted(entry, entry.count))
-        ready = self.ready
-        self.window_bytes += len(entry.message.body) + ENTRY_COST_BYTES
-        position = entry.position
-        if not ready or position < ready[0].position:
-            ready.appendleft(entry)
-        elif position > ready[-1].position:
-            ready.append(entry)
-        else:
-            ready.insert(bisect_left(ready, position, key=_position), entry)
+        lane = self.lane if self.turns is None else self.turns.lanes[entry.queue_id - self.id]
+        lane.put_back(entry)
+        if entry.expires_at_ms:
+            self.mortal = True
+        if self.turns is not None:
+            self.turns.fill(lane)
 
     # -- consumers ----------------------------------------------------------
 
@@ -241,96 +359,124 @@ class Queue:
         self.consumer_unable(consumer)
         if consumer in self.consumers:
             self.consumers.remove(consumer)
+            self.used()
 
     def consumer_able(self, consumer: Consumer) -> None:
         """A consumer got credit or was resumed."""
-        if consumer not in self.able:
+        if not consumer.in_turn:
+            consumer.in_turn = True
             self.able.append(consumer)
         self.pump()
+        if self.engine.dead:
+            self.engine.burial.work_off()
 
     def consumer_unable(self, consumer: Consumer) -> None:
-        """A consumer was paused or is gone."""
-        if consumer in self.able:
+        """A consumer was paused or is gone. Cost: the consumers that can take a message."""
+        if consumer.in_turn:
+            consumer.in_turn = False
             self.able.remove(consumer)
 
-    # -- backlog ------------------------------------------------------------
+    def used(self) -> None:
+        """Somebody uses the queue: the time after which it expires begins anew."""
+        if self.idleness is not None:
+            self.idleness.begin()
+
+    # -- lanes --------------------------------------------------------------
+
+    @property
+    def lanes(self) -> Sequence[Lane]:
+        """Its lanes, the lowest priority first."""
+        return (self.lane,) if self.turns is None else self.turns.lanes
+
+    @property
+    def ready(self) -> Sequence[Entry]:
+        """What waits in memory, the highest priority first. Only to be looked at."""
+        if self.turns is None:
+            return self.lane.ready or ()
+        return [entry for lane in reversed(self.lanes) for entry in lane.ready or ()]
+
+    @property
+    def backlog(self) -> Backlog | None:
+        """What of the highest priority with a backlog is on disk; None: all is in memory."""
+        return next((lane.backlog for lane in reversed(self.lanes) if lane.backlog is not None), None)
 
     @property
     def ready_count(self) -> int:
         """Messages that wait: in memory and on disk."""
-        return len(self.ready) + (len(self.backlog) if self.backlog is not None else 0)
+        return sum(map(len, self.lanes))
 
-    def recover(self, live: int, live_bytes: int, next_position: int) -> None:
-        """Take over what the journal holds for this queue."""
-        self.next_position = self.recovered_before = max(self.next_position, next_position)
-        if live:
-            self.count += live
-            self.body_bytes += live_bytes
-            self.backlog = Backlog(self, 0)
-            self.backlog.on_disk = live
+    @property
+    def next_position(self) -> int:
+        """One more than it ever gave positions."""
+        return 1 + sum(lane.next_position - 1 for lane in self.lanes)
+
+    def recover(self, lane: Lane, live: int, live_bytes: int, next_position: int) -> None:
+        """Take over what the journal holds for one of its lanes."""
+        lane.recover(live, next_position)
+        if not live:
+            return
+        self.count += live
+        self.body_bytes += live_bytes
+        if self.turns is not None:
+            self.turns.fill(lane)
+        if self.restless or self._is_over():
+            self.engine.timers.at(0, lambda _: self.want_page())
 
     def want_page(self) -> None:
-        """Ask for the next page if the window runs low, or take over the backlog's end when nothing is left on disk."""
-        backlog = self.backlog
-        if backlog is None or self.window_bytes > self.engine.window_budget // 2:
+        """Have what is on disk come, if the window runs low and somebody has a use for it."""
+        if not self.paged:
             return
-        if backlog.on_disk == 0:
-            self.backlog = None
-            self._admit(backlog.rest())
-        elif not backlog.requested and (self.able or self.waiting or self._over_limit()):
-            backlog.requested = True
-            self.engine.events.page_wanted(self.id, backlog.window_end, max(self.engine.window_budget // PAGE_SHARE, 1))
+        over = self._is_over()
+        wanted = bool(self.able or self.waiting or over or self.restless)
+        if self.turns is not None:
+            filled = self.turns.refill(wanted=wanted, over=over)
+        else:
+            filled = self.lane.refill(urgent=True, wanted=wanted)
+        if filled:
+            self.filled()
 
-    def _over_limit(self) -> bool:
-        spec = self.spec
-        if self.rejects or not (spec.max_length or spec.max_length_bytes):
-            return False
-        return bool(
-            (spec.max_length and self.count > spec.max_length)
-            or (spec.max_length_bytes and self.body_bytes > spec.max_length_bytes)
-        )
+    def expired(self) -> None:
+        """Heads have expired: see what comes behind them, if that is on disk."""
+        filled = False
+        for lane in self.lanes if self.paged else ():
+            if not lane.ready:
+                filled = lane.refill(urgent=True, wanted=True) or filled
+        if filled:
+            self.filled()
 
-    def page_loaded(self, after_position: int, references: list[PagedReference], lost: int) -> None:
-        """Take a page that `want_page` asked for; one that a purge has overtaken is dropped."""
-        backlog = self.backlog
-        if backlog is None or backlog.window_end != after_position:
-            return
-        backlog.requested = False
-        before = len(backlog)
-        entries = backlog.take_page(references, lost)
-        self.count -= before - len(backlog) - len(entries)
-        if lost:
-            self.engine.events.dropped(self.name, "journal", lost)
-        self._admit(entries)
-
-    def _admit(self, entries: list[Entry]) -> None:
-        for entry in entries:
-            self.ready.append(entry)
-            self.window_bytes += len(entry.message.body) + ENTRY_COST_BYTES
-        if self._over_limit():
+    def filled(self) -> None:
+        """There is more in memory than before."""
+        if self._is_over():
             self._drop_head()
-        while self.waiting and (self.ready or self.backlog is None):
-            channel, number, consumer = self.waiting.popleft()
-            self.engine.events.got(channel, number, self.take(consumer))
+        while self.waiting:
+            entry = self.take(self.waiting[0][2])
+            if entry is None and self.paged:
+                break
+            channel, number, _ = self.waiting.popleft()
+            self.engine.events.got(channel, number, entry)
         self.pump()
 
-    def purge(self) -> tuple[int, list[Entry]]:
-        """Forget all that is ready; return how many, and the entries that were in memory."""
-        entries = list(self.ready)
-        self.ready.clear()
-        self.window_bytes = 0
-        removed = len(entries)
-        if self.backlog is not None:
-            removed += len(self.backlog)
-            entries += self.backlog.in_memory()
-            self.backlog = None
+    def purge(self) -> tuple[int, list[Entry], list[Lane]]:
+        """Forget all that is ready; return how many, the entries that were in memory, and the lanes that had any."""
+        removed = 0
+        entries: list[Entry] = []
+        lanes: list[Lane] = []
+        for lane in self.lanes:
+            amount, found = lane.clear()
+            if amount:
+                removed += amount
+                entries += found
+                lanes.append(lane)
         while self.waiting:
             channel, number, _ = self.waiting.popleft()
             self.engine.events.got(channel, number, None)
-        return removed, entries
+        return removed, entries, lanes
 
-    def cancel_consumers(self, error: GatewayError | None = None) -> None:
-        """Cancel every consumer because the queue goes."""
+    def end(self, error: GatewayError | None = None) -> None:
+        """Cancel every consumer and every timer because the queue goes."""
         for consumer in list(self.consumers):
             self.remove_consumer(consumer)
             consumer.fail(error or NotFound(f"queue {self.name!r} was deleted"))
+        self.engine.timers.cancel(self.head_timer)
+        if self.idleness is not None:
+            self.idleness.end()

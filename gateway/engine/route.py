@@ -20,12 +20,21 @@ Tap = tuple[Callable[[Message, BindingOptions | None], None], BindingOptions | N
 STALE = -1
 
 
+class Unroutable:
+    """Answer of `Engine.publish` for a message that reached no queue."""
+
+
+UNROUTABLE = Unroutable()
+Through = Callable[["RouteHandle", Message], GatewayError | Unroutable | None]
+
+
 class RouteHandle:
     """An address with the queues that it reaches, as of `generation`.
 
     Persistent messages go to `stored` (or, where the binding grants QoS 0, to `low_taps` and `low_queued`);
     others to `taps` (straight to the consumer's sink) and `queued`. ``rejecting``: which of these refuse, or end, when full.
-    ``idle``: matching queues that keep nothing transient and have nobody to hand it to.
+    ``idle``: matching queues that keep nothing transient and have nobody to hand it to. ``through``: what the exchange puts
+    before the normal way. ``ours``: messages on this route come from the engine, which may use internal exchanges.
     """
 
     __slots__ = (
@@ -37,20 +46,24 @@ class RouteHandle:
         "low_queued",
         "low_taps",
         "matched",
+        "ours",
         "queued",
         "refusal",
         "rejecting",
         "rejecting_transient",
         "stored",
         "taps",
+        "through",
         "vhost",
     )
 
-    def __init__(self, vhost: VirtualHost, address: Address) -> None:
+    def __init__(self, vhost: VirtualHost, address: Address, *, ours: bool = False) -> None:
         self.vhost: VirtualHost = vhost
         self.address: Address = address
         self.generation: int = STALE
         self.refusal: GatewayError | None = None
+        self.through: Through | None = None
+        self.ours: bool = ours
         self.clear()
 
     def clear(self) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 
 from gateway.api.channel import ConsumeOptions
@@ -11,12 +9,12 @@ from gateway.api.frontend import Principal
 from gateway.engine.consumer import Consumer
 from gateway.engine.engine import LATER
 from gateway.errors import MessageRefused, NotFound, PreconditionFailed
-from gateway.model.declare import Binding, ExchangeSpec, Overflow
+from gateway.model.declare import Binding, ExchangeSpec, Overflow, QueueSpec
 from gateway.model.message import COMMON, Message, with_properties
 from gateway.model.properties import Properties, decode_properties, encode_properties
 from gateway.model.records import DeliveryCounted, Page, PagedReference
-from gateway.runtime.channel import BrokerChannel
 from tests.engine.support import Bench, Sink
+from tests.runtime.support import HandJournal, Log, Outcomes, running
 
 
 @pytest.fixture
@@ -172,20 +170,22 @@ def test_auto_delete_exchange_goes_when_the_exchange_behind_its_last_binding_is_
         definitions.declare_exchange("/", ExchangeSpec("source", "fanout"), passive=True)
 
 
-def test_channel_can_not_ack_what_another_channel_holds_now(bench):
-    bench.queue()
-    one, other = (BrokerChannel(bench.engine, Principal("u"), None, None, SimpleNamespace(waiting=[])) for _ in range(2))
-    sinks = [Sink(), Sink()]
-    one.consume("q", sinks[0], ConsumeOptions(prefetch=1))
-    bench.publish(b"1")
-    (delivery,) = sinks[0].deliveries
-    other.consume("q", sinks[1], ConsumeOptions(prefetch=1))
-    one.cancel(next(iter(one._consumers)))
-    one.nack(delivery, requeue=True)
-    assert len(sinks[1].deliveries) == 1
-    with pytest.raises(NotFound):
-        one.ack(delivery)
-    assert bench.engine.vhost("/").queues["q"].count == 1
+async def test_channel_can_not_ack_what_another_channel_holds_now(autojump_clock):
+    async with running(HandJournal(automatic=True)) as broker:
+        gateway = broker.gateway("test", lambda line: None, Log())
+        one, other = (gateway.open_channel(Principal("anonymous"), Outcomes()) for _ in range(2))
+        one.declare_queue(QueueSpec("q"))
+        sinks = [Sink(), Sink()]
+        one.consume("q", sinks[0], ConsumeOptions(prefetch=1))
+        route = one.route("", "q")
+        one.publish(route, Message(route.address, b"1", True))
+        (delivery,) = sinks[0].deliveries
+        other.consume("q", sinks[1], ConsumeOptions(prefetch=1))
+        one.nack(delivery, requeue=True)
+        assert len(sinks[1].deliveries) == 1
+        with pytest.raises(NotFound):
+            one.ack(delivery)
+        assert broker.engine.vhost("/").queues["q"].count == 1
 
 
 def test_page_that_a_purge_has_overtaken_is_dropped(bench):

@@ -410,7 +410,7 @@ async def test_a_consumer_of_a_deleted_queue_is_cancelled(context):
         ((13, 5, "queue", "jobs", {"durable": False}), 406, "durable"),
         ((13, 5, "queue", "new", {"durable": "yes"}), 406, "'durable' must be true or false"),
         ((13, 5, "queue", "new", {"durabel": True}), 406, "no argument 'durabel'; known are: durable"),
-        ((13, 5, "queue", "new", {"arguments": {"x-queue-mode": "lazy"}}), 540, "x-queue-mode"),
+        ((13, 5, "queue", "new", {"arguments": {"x-max-hops": 3}}), 540, "x-max-hops"),
         ((13, 5, "queue", "new", {"passive": True}), 404, "new"),
         ((13, 5, "exchange", "new", {"type": "magic"}), 406, "magic"),
         ((13, 5, "exchange", "amq.topic", {"type": "fanout"}), 406, "amq.topic"),

@@ -1,0 +1,80 @@
+"""Who takes messages out of queues?"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from gateway.api.channel import ConsumeOptions, ConsumerSink
+from gateway.engine.consumer import Consumer
+from gateway.engine.delivery import Entry
+from gateway.engine.queue import Queue
+from gateway.engine.settling import Settling
+from gateway.errors import GatewayError, ResourceLocked
+
+
+class Later:
+    """Answer of `Engine.get` when the messages are on disk: it comes by `EngineEvents.got`."""
+
+
+LATER = Later()
+
+
+class Consuming(Settling):
+    """Consumers, and single messages that are asked for."""
+
+    def consume(
+        self, vhost: str, name: str, sink: ConsumerSink, options: ConsumeOptions, held: set[Entry], owner: object
+    ) -> Consumer:
+        """Add a consumer. `held` collects what it has not settled; `owner` is who may use exclusive queues.
+
+        Raises:
+            NotFound: no such queue. ResourceLocked: another owner's, or somebody consumes exclusively.
+        """
+        queue = self.definitions.usable_queue(vhost, name, owner)
+        if queue.consumers and (options.exclusive or queue.consumers[0].exclusive):
+            raise ResourceLocked(f"queue {name!r} is consumed exclusively")
+        consumer = Consumer(queue, sink, options, held, owner)
+        if not queue.spec.keep_transient:
+            self.generation += 1
+        queue.add_consumer(consumer)
+        return consumer
+
+    def cancel(self, consumer: Consumer) -> None:
+        """End a consumer; an auto-delete queue goes with its last one."""
+        if not consumer.active:
+            return
+        queue = consumer.queue
+        queue.remove_consumer(consumer)
+        if not queue.spec.keep_transient:
+            self.generation += 1
+        if queue.spec.auto_delete and not queue.consumers and not queue.deleted:
+            self.definitions.remove_queue(queue)
+
+    def consumer_failed(self, consumer: Consumer, error: Exception) -> None:
+        """Cancel a consumer whose sink raised; what it holds is put back when its channel closes."""
+        self.events.consumer_failed(consumer.queue.name, error)
+        self.cancel(consumer)
+        consumer.fail(GatewayError(f"the consumer's sink failed: {error!r}"))
+
+    def get(self, queue: Queue, consumer: Consumer, channel: object, number: int) -> Entry | Later | None:
+        """Take one message for `consumer`; None: the queue is empty; LATER: `EngineEvents.got` brings it to `channel`."""
+        queue.used()
+        if queue.paged and not (queue.turns is None and queue.lane.ready):
+            queue.want_page()  # what is in memory comes at once
+        entry = queue.take(consumer)
+        later = entry is None and queue.paged > 0
+        if later:
+            if queue.waiting is None:
+                queue.waiting = deque()
+            queue.waiting.append((channel, number, consumer))
+            self.getting[queue] = None
+        queue.want_page()
+        self.finish()
+        return LATER if later else entry
+
+    def forget_waiting(self, channel: object) -> None:
+        """Answer no `get` of this channel any more. Cost: all that wait for a page."""
+        for queue in list(self.getting):
+            queue.waiting = deque(waiter for waiter in queue.waiting or () if waiter[0] is not channel)
+            if not queue.waiting:
+                del self.getting[queue]

@@ -1,0 +1,160 @@
+"""Into which queues does a message go?"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from gateway.engine.burial import Dead
+from gateway.engine.consuming import Consuming
+from gateway.engine.dead_letter import Reason
+from gateway.engine.queue import Queue
+from gateway.engine.route import STALE, UNROUTABLE, RouteHandle, Unroutable
+from gateway.errors import AccessRefused, GatewayError, MessageRefused, NotFound, PreconditionFailed
+from gateway.model.declare import Overflow
+from gateway.model.message import Message
+
+
+class Publishing(Consuming):
+    """Messages that come in."""
+
+    def publish(self, route: RouteHandle, message: Message) -> GatewayError | Unroutable | None:
+        """Put a message into every queue that its route reaches; None: they have it.
+
+        Returns:
+            UNROUTABLE: there is none. A GatewayError: refused, no queue has it.
+        """
+        if route.generation != self.generation:
+            self.resolve(route, message)
+        if route.through is not None:
+            return route.through(route, message)
+        if message.persistent:
+            return self._publish_persistent(route, message)
+        return self._publish_transient(route, message)
+
+    def publish_now(self, route: RouteHandle, message: Message) -> GatewayError | Unroutable | None:
+        """Publish the normal way, whatever the exchange puts before it. Answer as `publish`."""
+        if route.generation != self.generation:
+            self.resolve(route, message)
+        if not message.persistent:
+            return self._publish_transient(route, message)
+        if self.acts_alone:
+            self.ours.add(message)
+        return self._publish_persistent(route, message)
+
+    def _publish_persistent(self, route: RouteHandle, message: Message) -> GatewayError | Unroutable | None:
+        """Publish; it counts as live until every queue has it: one may drop it at once."""
+        if route.durable and self.refusal is not None:
+            return self.refusal
+        if route.rejecting:
+            refusal = self._make_room(route, route.rejecting, message)
+            if refusal is not None:
+                return refusal
+        if route.durable:
+            batch = self.batch
+            batch.messages.append(message)
+            batch.body_bytes += len(message.body)
+            message.live = 1
+            for queue, options in route.stored:
+                queue.enqueue(message, options)
+            message.live -= 1
+            if message.live:
+                batch.unsettled += 1
+            else:
+                message.first = None
+                message.more = None
+        else:
+            for queue, options in route.stored:
+                queue.enqueue(message, options)
+        if route.low_taps or route.low_queued or route.low_idle:
+            self._publish_low(route, message)
+        if self.dead:
+            self.burial.work_off()
+        return None if route.matched else self._nowhere(route)
+
+    def _publish_transient(self, route: RouteHandle, message: Message) -> GatewayError | Unroutable | None:
+        if route.rejecting_transient:
+            refusal = self._make_room(route, route.rejecting_transient, message)
+            if refusal is not None:
+                return refusal
+        for deliver, options, consumer in route.taps:
+            try:
+                deliver(message, options)
+            except Exception as error:
+                self.consumer_failed(consumer, error)
+        for queue, options in route.queued:
+            queue.enqueue_transient(message, options)
+        if route.idle:
+            self.events.dropped(route.address.routing_key, "offline", route.idle)
+        if self.dead:
+            self.burial.work_off()
+        return None if route.matched else self._nowhere(route)
+
+    def _publish_low(self, route: RouteHandle, message: Message) -> None:
+        """Hand a persistent message on to bindings that granted QoS 0."""
+        for deliver, options, consumer in route.low_taps:
+            try:
+                deliver(message, options)
+            except Exception as error:
+                self.consumer_failed(consumer, error)
+        for queue, options in route.low_queued:
+            queue.enqueue_transient(message, options)
+        if route.low_idle:
+            self.events.dropped(route.address.routing_key, "offline", route.low_idle)
+
+    def _make_room(self, route: RouteHandle, queues: list[Queue], message: Message) -> MessageRefused | None:
+        """All or nothing: one full queue refuses the message for all. One that ends when it is full is deleted."""
+        full = [queue for queue in queues if queue.is_full_for(len(message.body))]
+        if not full:
+            return None
+        refusing = [queue for queue in full if queue.terms.overflow is not Overflow.END_QUEUE]
+        for queue in refusing:
+            if queue.terms.overflow is Overflow.REJECT_PUBLISH_DLX and queue.terms.dead_letter_exchange is not None:
+                self.dead.append(Dead(queue, message, Reason.MAXLEN, None))
+        if refusing:
+            self.finish()
+            return MessageRefused(f"queue {refusing[0].name!r} is full")
+        for queue in full:
+            self.events.dropped(queue.name, "queue ended", queue.count)
+            self.definitions.remove_queue(queue, NotFound(f"queue {queue.name!r} was full, so it has ended"))
+        self.resolve(route, message)
+        return None
+
+    def _nowhere(self, route: RouteHandle) -> GatewayError | Unroutable:
+        if route.refusal is not None:
+            return route.refusal
+        self.events.unroutable(route.address)
+        return UNROUTABLE
+
+    def resolve(self, route: RouteHandle, message: Message, barred: Collection[Queue] = ()) -> None:
+        """Find the queues of a route anew, but for those that are barred.
+
+        A route that depends on headers is found anew for every message.
+        """
+        route.clear()
+        route.refusal = None
+        route.through = None
+        address = route.address
+        table = route.vhost.table
+
+        def headers() -> Mapping[str, Any]:
+            try:
+                return self.properties(message).headers or {}
+            except Exception as error:
+                raise PreconditionFailed(f"the message's properties can't be decoded: {error}") from error
+
+        try:
+            spec = table.get(address.exchange).spec
+            if spec.internal and not route.ours:
+                raise AccessRefused(f"exchange {address.exchange!r} is internal")
+            found, cacheable = table.resolve(address.exchange, address.routing_key, headers)
+            route.through = self.special.through(address.vhost, spec)
+        except GatewayError as error:
+            route.refusal = error
+            route.generation = STALE if isinstance(error, PreconditionFailed) else self.generation
+            return
+        for queue, options in found.items():
+            assert isinstance(queue, Queue)
+            if queue not in barred:
+                route.add(queue, options)
+        route.generation = self.generation if cacheable else STALE

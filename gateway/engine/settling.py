@@ -1,0 +1,169 @@
+"""How does a message leave its queue, or come back to it?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gateway.engine.burial import Dead
+from gateway.engine.dead_letter import Reason
+from gateway.engine.delivery import UNWRITTEN, Entry
+from gateway.engine.queue import Queue
+from gateway.engine.state import State
+from gateway.errors import NotFound
+from gateway.model.message import Message
+from gateway.model.records import Reference
+
+
+class Settling(State):
+    """Acknowledgements, rejections, returns."""
+
+    def ack(self, entry: Entry) -> None:
+        """Settle a delivery on a consumer's word; what is wholly settled in the open batch is never written.
+
+        Raises:
+            NotFound: its consumer does not hold it.
+        """
+        consumer = entry.consumer
+        if consumer is None or entry not in consumer.held:
+            raise NotFound("unknown delivery tag")
+        consumer.held.discard(entry)
+        self.settle(entry)
+        if not consumer.manual_credit:
+            left = consumer.credit_left = consumer.credit_left + 1
+            if left == 1 and consumer.able:
+                consumer.queue.consumer_able(consumer)
+
+    def settle(self, entry: Entry) -> None:
+        """Take an entry out of its queue for good."""
+        if entry.settled:
+            return
+        entry.settled = True
+        message = entry.message
+        queue = entry.queue
+        queue.count -= 1
+        queue.body_bytes -= len(message.body)
+        if entry.segment is not None:
+            self.batch.settled.append(entry)
+        elif entry.slot == UNWRITTEN:
+            message.live -= 1
+            if message.live == 0:
+                message.first = None
+                message.more = None
+                self.batch.unsettled -= 1
+
+    def settle_automatically(self, entry: Entry) -> None:
+        """Take out an entry that nobody acknowledged: it is written first if it has to be (no elision)."""
+        if entry.segment is None and entry.slot == UNWRITTEN:
+            self.batch.deferred.append(entry)
+            entry.queue.gone(entry)
+        else:
+            self.settle(entry)
+
+    def discard(self, entry: Entry, *, told: bool = False) -> None:
+        """Settle an entry that its queue counts no more. `told`: a record of its own takes its references from the disk."""
+        if entry.settled:
+            return
+        entry.settled = True
+        message = entry.message
+        if entry.segment is not None:
+            if not told:
+                self.batch.settled.append(entry)
+        elif entry.slot == UNWRITTEN:
+            self.unwritten(message)
+
+    def unwritten(self, message: Message) -> None:
+        """A reference less of a message in the open batch has to be written."""
+        message.live -= 1
+        if message.live == 0:
+            message.first = None
+            message.more = None
+            self.batch.unsettled -= 1
+
+    def handed_over(self, entry: Entry) -> None:
+        """Settle a delivery automatically: it went where no acknowledgement comes from. Raises as `ack`."""
+        consumer = entry.consumer
+        if consumer is None or entry not in consumer.held:
+            raise NotFound("unknown delivery tag")
+        consumer.held.discard(entry)
+        self.settle_automatically(entry)
+        if not consumer.manual_credit:
+            consumer.credit(1)
+
+    def nack(self, entry: Entry, *, requeue: bool, delay_ms: int = 0) -> None:
+        """Put a delivery back to its old place, or reject it, so that it is dead-lettered. Raises as `ack`.
+
+        `delay_ms` has no effect yet.
+        """
+        consumer = entry.consumer
+        if consumer is None or entry not in consumer.held:
+            raise NotFound("unknown delivery tag")
+        consumer.held.discard(entry)
+        queue = entry.queue
+        if queue.deleted:
+            self.settle(entry)
+        elif requeue:
+            self.come_back(entry)
+        else:
+            self.died(entry, Reason.REJECTED)
+        if not consumer.manual_credit:
+            consumer.credit(1)
+        queue.pump()
+        self.finish()
+
+    def come_back(self, entry: Entry) -> None:
+        """Take back a delivery that nobody settled: to its old place, unless it came back too often. The caller pumps."""
+        queue = entry.queue
+        limit = queue.terms.delivery_limit
+        if 0 <= limit < entry.count:
+            self.died(entry, Reason.DELIVERY_LIMIT)
+        else:
+            queue.requeue(entry)
+
+    def close_channel(self, channel: object) -> None:
+        """Put back all that a channel holds, in order."""
+        held = self.holdings.pop(channel, None)
+        if not held:
+            return
+        entries = sorted(held, key=lambda entry: entry.position, reverse=True)
+        held.clear()
+        queues: dict[Queue, None] = {}
+        for entry in entries:
+            if entry.queue.deleted:
+                self.settle(entry)
+            else:
+                self.come_back(entry)
+                queues[entry.queue] = None
+        for queue in queues:
+            queue.pump()
+        self.finish()
+
+    def died(self, entry: Entry, reason: Reason) -> None:
+        """Let a queue give up an entry, which is neither ready nor held any more: it is dropped, or to be dead-lettered."""
+        queue = entry.queue
+        if queue.terms.dead_letter_exchange is None:
+            self.events.dropped(queue.name, reason.value, 1)
+            self.settle(entry)
+        else:
+            entry.consumer = None
+            queue.gone(entry)
+            self.dead.append(Dead(queue, entry.message, reason, entry))
+
+    def withdraw(self, is_written: Callable[[Reference], bool]) -> int:
+        """Take out what is to be journaled and is not on disk: its publishers were told no. Return how many entries.
+
+        What was handed to anybody stays, and so does what the engine itself published: its source is settled in the same batch.
+
+        Args:
+            is_written: says of a reference with a segment whether its commit is on disk.
+
+        Cost: the queues, and what they took since the last commit.
+        """
+        taken: list[Entry] = []
+        for lane in list(self.queues_by_id.values()):
+            taken += lane.withdraw(lambda entry: entry.count == 0 and entry.message not in self.ours, is_written)
+        for entry in taken:
+            self.settle(entry)
+        for queue in dict.fromkeys(entry.queue for entry in taken):
+            queue.want_page()
+        self.finish()
+        return len(taken)
