@@ -31,11 +31,15 @@ def check_platform() -> None:
 
 
 class DirectoryLock:
-    """The right to a data directory, as long as this process lives or until it is released."""
+    """The right to a data directory, as long as this process lives or until it is released.
+
+    Two locks: on a file, which names the process, and on the directory itself, should the file be removed meanwhile.
+    """
 
     def __init__(self, directory: Path) -> None:
+        self._directory = directory
         self._path = directory / LOCK
-        self._fd = -1
+        self._fds: list[int] = []
 
     def acquire(self) -> None:
         """Take it.
@@ -45,27 +49,42 @@ class DirectoryLock:
             JournalUnwritable: the lock file can't be written.
         """
         try:
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._take()
+        except BlockingIOError as error:
+            holder = self._holder()
+            self.release()
+            raise JournalLocked(f"{self._directory} is in use by another broker, process {holder}") from error
         except OSError as error:
-            raise JournalUnwritable(f"{self._path} can't be written: {error.strerror}") from error
+            self.release()
+            raise JournalUnwritable(f"{self._path} can't be written or locked: {error.strerror}") from error
+
+    def _take(self) -> None:
+        fd = self._open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-        except BlockingIOError as error:
-            pid = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
-            os.close(fd)
-            raise JournalLocked(f"{self._path.parent} is in use by another broker, process {pid}") from error
-        except OSError as error:
-            os.close(fd)
-            raise JournalUnwritable(f"{self._path} can't be locked: {error.strerror}") from error
-        self._fd = fd
+        except BlockingIOError:
+            raise
+        except OSError:  # a file system that can't lock directories (NFS): the file has to do
+            pass
+        fd = self._open(self._path, os.O_RDWR | os.O_CREAT)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+
+    def _open(self, path: Path, flags: int) -> int:
+        self._fds.append(os.open(path, flags | os.O_CLOEXEC, 0o600))
+        return self._fds[-1]
+
+    def _holder(self) -> str:
+        try:
+            return self._path.read_text(errors="replace").strip() or "unknown"
+        except OSError:
+            return "unknown"
 
     def release(self) -> None:
         """Let go of it. The file stays: removing it would let two brokers in at once."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        while self._fds:
+            os.close(self._fds.pop())
 
 
 def make_directory(directory: Path) -> None:
@@ -137,13 +156,16 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
 def _refuse_another_programs(path: Path) -> None:
     """Look whose file it is before anything is changed in it, by the header (SQLite's file format, §1.3).
 
-    A file that is empty, or has one page and no application id, is a journal whose making was cut off.
+    A file that is empty, or has one page and no application id, is a journal whose making was cut off: but not if it has a log.
 
     Raises:
-        JournalError: it is a database of another program.
+        JournalError: it is a database of another program, or an empty file where a journal was.
     """
     with path.open("rb") as file:
         header = file.read(100)
+    log = path.with_name(f"{path.name}-wal")
+    if not header and log.exists() and log.stat().st_size:
+        raise JournalError(f"{path} is empty, but its log {log.name} is not: the database was cut off; keep a copy of both")
     pages, application_id = header[28:32], header[68:72]
     begun = not header or (pages in (bytes(4), b"\0\0\0\1") and application_id == bytes(4))
     if header.startswith(b"SQLite format 3\0") and not begun and application_id != APPLICATION_ID.to_bytes(4, "big"):
@@ -185,6 +207,7 @@ def open_database(path: Path, *, synchronous: str, wal_autocheckpoint: int) -> O
         bring_up_to_date(connection, str(path))
         clean = _check(connection, path)
         connection.execute("UPDATE meta SET value = 0 WHERE key = 'clean'")
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()  # so that the file says it too, should its log get lost
         (last_segment,) = connection.execute("SELECT coalesce(max(id), 0) FROM seg").fetchone()
         (segments,) = connection.execute("SELECT count(DISTINCT seg) FROM segq").fetchone()
         return OpenDatabase(connection, connect_to_read(path), last_segment, segments, clean)
