@@ -39,6 +39,7 @@ from gateway_mqtt.packets import (
     Unsubscribe,
 )
 from gateway_mqtt.protocol import Connected
+from gateway_mqtt.retained import Rota
 from gateway_mqtt.session import Session, Sessions
 from gateway_mqtt.settings import MqttSettings
 from gateway_mqtt.translate import SESSION_OVERFLOW, Encoder, Routes, SessionLimits, TopicLimits
@@ -56,6 +57,7 @@ class Broker:
     topic_limits: TopicLimits
     session_limits: SessionLimits
     clean_limits: SessionLimits
+    rota: Rota
     encoder: Encoder = field(default_factory=Encoder)
     sessions: Sessions[Link] = field(default_factory=Sessions)
 
@@ -68,15 +70,17 @@ class Broker:
             TopicLimits(settings.max_topic_levels, settings.max_topic_bytes),
             SessionLimits(settings.session_max_messages, settings.session_max_bytes, SESSION_OVERFLOW[settings.session_overflow]),
             SessionLimits(settings.clean_session_max_messages, settings.clean_session_max_bytes, Overflow.END_QUEUE),
+            Rota(gateway.touch),
         )
 
 
 @dataclass(slots=True)
 class _Request:
-    """A SUBSCRIBE that is not answered yet."""
+    """A SUBSCRIBE that is not answered yet. `mark`: what was retained later comes live."""
 
     packet: Subscribe
     codes: list[int]
+    mark: int
     refused: dict[str, int] = field(default_factory=dict)
     left: int = 0
 
@@ -137,7 +141,7 @@ class Link:
         self.idle_timeout_s = _idle_timeout_s(connect.keep_alive_s, settings.max_keep_alive_s)
         self._queue = translate.session_queue_name(client_id)
         self._session: Session[Delivery] = Session(principal.vhost, client_id, clean=connect.clean)
-        self._outbound = Outbound(self._gateway, connection, broker.encoder, self._session, settings.max_inflight)
+        self._outbound = Outbound(self._gateway, connection, broker.encoder, self._session, settings.max_inflight, broker.rota)
         self._inbound = Inbound(self._gateway, connection, broker.encoder, client_id, self._outbound.reply)
         self._channel: Channel = self._gateway.open_channel(principal, self._inbound)
         self._inbound.attach(self._channel, Routes(self._channel, principal, broker.topic_limits))
@@ -235,7 +239,7 @@ class Link:
 
     def subscribe(self, packet: Subscribe) -> None:
         """Bind each filter; the SUBACK comes when all are on disk or refused [MQTT-3.8.4-1]."""
-        request = _Request(packet, [FAILURE] * len(packet.filters))
+        request = _Request(packet, [FAILURE] * len(packet.filters), self._channel.retained_mark())
         filters = self._session.filters
         limit = self._broker.settings.max_subscriptions
         for index, (pattern, qos) in enumerate(packet.filters):
@@ -270,7 +274,7 @@ class Link:
         self._send(SubAck(request.packet.packet_id, bytes(request.codes)))  # [MQTT-3.8.4-2] [MQTT-3.8.4-5] [MQTT-3.9.3-1]
         for (pattern, _), granted in zip(request.packet.filters, request.codes, strict=True):
             if granted != FAILURE:
-                self._outbound.want_retained(pattern, granted)  # also of a filter that was there [MQTT-3.8.4-3]
+                self._outbound.want_retained(pattern, granted, request.mark)  # also of a filter that was there [MQTT-3.8.4-3]
         if request.refused:
             self._gateway.count("subscriptions_refused", sum(request.refused.values()))
             self._gateway.log.warning(

@@ -18,16 +18,12 @@ from gateway.api import (
     NotFound,
 )
 from gateway_mqtt.packets import MAX_IDENTIFIER, malformed
-from gateway_mqtt.retained import RetainedQueue
+from gateway_mqtt.retained import RETAIN, RetainedQueue, Rota
 from gateway_mqtt.session import Session
 from gateway_mqtt.translate import Encoder, with_flags
 
 IDENTIFIERS = tuple(number.to_bytes(2, "big") for number in range(MAX_IDENTIFIER + 1))
 DUP = 8
-OVERHEAD_BYTES = 64
-"""What a retained message without a body costs of a turn's share."""
-RETAINED_CHUNK_BYTES = 256 * 1024
-"""So many bytes of retained messages are sent at once; then others have their turn."""
 MOST_UNREAD_REPLIES_BYTES = 1024 * 1024
 """What a client may cause to be answered while it does not read."""
 
@@ -35,8 +31,10 @@ MOST_UNREAD_REPLIES_BYTES = 1024 * 1024
 class Outbound:
     """Deliveries to one client (a `ConsumerSink`), its PUBACKs (an `AckSink`), and what waits meanwhile (a `CongestionSink`).
 
+    Retained messages are sent beside the live ones, a slice at a time (it is a `Sender`).
+
     Until `open`, what comes is collected: nothing may be sent before the CONNACK [MQTT-3.2.0-1].
-    ``slow``: messages of QoS 0 take the long way, because the connection is congested or retained ones are to be sent first.
+    ``slow``: the connection is congested.
     ``ended``: why the session is gone, if it is.
     """
 
@@ -49,9 +47,11 @@ class Outbound:
         "_gateway",
         "_inflight",
         "_max_inflight",
+        "_missed",
         "_out",
         "_replied",
         "_retained",
+        "_rota",
         "_session",
         "_settle",
         "_slow",
@@ -61,7 +61,13 @@ class Outbound:
     )
 
     def __init__(
-        self, gateway: Gateway, connection: Connection, encoder: Encoder, session: Session[Delivery], max_inflight: int
+        self,
+        gateway: Gateway,
+        connection: Connection,
+        encoder: Encoder,
+        session: Session[Delivery],
+        max_inflight: int,
+        rota: Rota | None = None,
     ) -> None:
         self._gateway: Gateway = gateway
         self._connection: Connection = connection
@@ -76,6 +82,8 @@ class Outbound:
         self._dropped: int = 0
         self._replied: int = 0
         self._unfit: list[Delivery] = []
+        self._rota: Rota = rota or Rota(gateway.touch)
+        self._missed: int = 0
         self._retained: RetainedQueue | None = None
         self.ended: GatewayError | None = None
 
@@ -118,7 +126,7 @@ class Outbound:
     def deliver_transient(self, message: Message, options: BindingOptions | None) -> None:
         """Send with QoS 0 [MQTT-4.3.1-1]."""
         if self._slow:
-            self._transient_later(message)
+            self._drop()
             return
         encoder = self._encoder
         packet = encoder.packet if message is encoder.plain else self._encoded(message)
@@ -179,13 +187,17 @@ class Outbound:
         retained = self._retained
         if retained is not None and packet_id in retained.unacked:
             retained.unacked.discard(packet_id)
-            self._send_retained(retained)
+            if not retained.done:
+                self._rota.join(self)
+            elif not retained.unacked:
+                self._retained = None
 
-    def _transient_later(self, message: Message) -> None:
-        """Keep it behind retained messages, or drop it: QoS 0 is not worth the memory of a client that does not keep up."""
-        retained = self._retained
-        if retained is None or self._connection.is_congested or not retained.follow(message, self._max_inflight):
-            self._dropped += 1
+    def _drop(self) -> None:
+        """QoS 0 is not worth the memory of a client that does not keep up."""
+        self._dropped += 1
+        self._missed = self._channel.retained_mark() + 1  # if it is retained, that will be its number
+        if self._retained is not None:
+            self._retained.missed(self._missed)
 
     def flush(self) -> None:
         """Do at the end of the turn what could not be done in the middle of a delivery."""
@@ -193,47 +205,46 @@ class Outbound:
         for delivery in unfit:
             with suppress(NotFound):  # its queue was deleted meanwhile
                 self._channel.nack(delivery, requeue=False)
-        if self._retained is not None and not self._connection.closing:
-            self._send_retained(self._retained)
 
     # -- retained messages --------------------------------------------------
 
-    def want_retained(self, pattern: str, granted: int) -> None:
-        """Send the last values of what matches a new subscription [MQTT-3.3.1-6], before anything that is published later.
+    def want_retained(self, pattern: str, granted: int, mark: int) -> None:
+        """Send the last values of what matches a new subscription [MQTT-3.3.1-6].
 
-        With QoS 1 they have identifiers of their own: they are not sent again on the next connection.
+        With QoS 1 they have identifiers of their own: they are not sent again on the next connection. `mark`: see
+        `RetainedQueue.want`.
         """
         if self._retained is None:
             self._retained = RetainedQueue(self._channel)
-        self._retained.want(pattern, granted)
-        if not self._slow:
-            self._send_retained(self._retained)
+            self._retained.missed(self._missed)
+        self._retained.want(pattern, granted, mark)
+        self._rota.join(self)
 
     def unwant_retained(self, pattern: str) -> None:
         """A subscription has ended."""
         if self._retained is not None:
             self._retained.unwant(pattern)
 
-    def _send_retained(self, retained: RetainedQueue) -> None:
-        """Send what fits into this turn and into the client's window; hold the rest, and what is published meanwhile."""
-        budget = RETAINED_CHUNK_BYTES
-        while (first := retained.first()) is not None:
-            message, qos, flags = first
-            if self._connection.is_congested or (qos and len(retained.unacked) >= self._max_inflight):
-                self._hold()  # `decongested` or a PUBACK goes on
-                return
-            if budget <= 0:
-                self._hold()
-                self._gateway.touch(self)
-                return
-            retained.sent()
-            packet_id = self._send_one(message, qos, flags)
+    def send_retained(self) -> bool:
+        """Send what fits into a slice and into the client's window; return whether there is more to be sent at once.
+
+        If not, `decongested` or a PUBACK goes on.
+        """
+        retained = self._retained
+        if retained is None or self._connection.closing or self._connection.is_congested:
+            return False
+        room = self._max_inflight - len(retained.unacked)
+        if room <= 0:
+            return False
+        for message, qos in retained.next_slice(room):
+            packet_id = self._send_one(message, qos, RETAIN)  # [MQTT-3.3.1-8]
             if packet_id:
                 retained.unacked.add(packet_id)
-            budget -= len(message.body) + OVERHEAD_BYTES
+        if not retained.done:
+            return True
         if not retained.unacked:
             self._retained = None
-        self._release()
+        return False
 
     def _send_one(self, message: Message, qos: int, flags: int) -> int:
         """Send one message; return its packet identifier."""
@@ -249,31 +260,23 @@ class Outbound:
         self._append((with_flags(front, flags), IDENTIFIERS[packet_id], message.body))
         return packet_id
 
-    def _hold(self) -> None:
-        self._slow = True
-        if self._consumer is not None:
-            self._consumer.pause()
-
-    def _release(self) -> None:
-        if self._slow and not self._connection.is_congested:
-            self._slow = False
-            if self._consumer is not None:
-                self._consumer.resume()
-
     # -- congestion and the end ---------------------------------------------
 
     def congested(self) -> None:
         """The client reads too slowly: QoS 1 waits in the queue, QoS 0 is dropped."""
-        self._hold()
+        self._slow = True
+        if self._consumer is not None:
+            self._consumer.pause()
 
     def decongested(self) -> None:
         """The client has caught up."""
         self._replied = 0
         self.report()
+        self._slow = False
+        if self._consumer is not None:
+            self._consumer.resume()
         if self._retained is not None:
-            self._send_retained(self._retained)
-        else:
-            self._release()
+            self._rota.join(self)
 
     def cancelled(self, reason: GatewayError) -> None:
         """The session's queue is gone, so the session is: it was full, or somebody deleted it."""

@@ -1,56 +1,139 @@
-"""Which retained messages is a client still to be sent, and which of them has it not acknowledged?"""
+"""Which retained messages is a client still to be sent, and when is its turn?"""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
+from typing import Protocol
 
-from gateway.api import TOPIC_EXCHANGE, Channel, Message, swap_key
+from gateway.api import TOPIC_EXCHANGE, Channel, Flushable, LookUp, Message, swap_key
 
 RETAIN = 1
+SLICE = 100
+"""So many retained messages are sent, and so many keys are looked at, before another client has its turn."""
+SLICE_BYTES = 64 * 1024
+OVERHEAD_BYTES = 64
+"""What a retained message without a body costs of a slice."""
 
 
 class RetainedQueue:
-    """What a new subscription is owed before anything that is published later.
+    """What a new subscription is owed, looked up in slices as it is sent.
 
-    Patterns are looked up one after the other, when everything of the former ones is sent: so a client that
-    subscribes to much takes its memory and its time in small pieces.
+    Live messages are not held back meanwhile: what was retained since the subscription was made has come live, or is about
+    to, and is left out here. So nobody gets a message twice, or an older one after a newer one.
+
+    ``unacked``: packet identifiers under which some were sent.
     """
 
-    __slots__ = ("_channel", "_followers", "_patterns", "_ready", "unacked")
+    __slots__ = ("_channel", "_granted", "_look_up", "_mark", "_missed", "_pattern", "_ready", "_wanted", "unacked")
 
     def __init__(self, channel: Channel) -> None:
         self._channel: Channel = channel
-        self._patterns: dict[str, int] = {}
-        self._ready: deque[tuple[Message, int, int]] = deque()
-        self._followers: int = 0
+        self._wanted: dict[str, tuple[int, int]] = {}
+        self._ready: deque[Message] = deque()
+        self._look_up: LookUp | None = None
+        self._pattern: str = ""
+        self._granted: int = 0
+        self._mark: int = 0
+        self._missed: int = 0
         self.unacked: set[int] = set()
 
-    def want(self, pattern: str, granted: int) -> None:
-        """Add what is retained under a pattern, with at most this QoS."""
-        self._patterns[pattern] = granted
+    @property
+    def done(self) -> bool:
+        """There is no more to be sent."""
+        return not self._ready and self._look_up is None and not self._wanted
+
+    def want(self, pattern: str, granted: int, mark: int) -> None:
+        """Add what is retained under a pattern, with at most this QoS. `mark`: `Channel.retained_mark` when it was bound."""
+        self._wanted[pattern] = (granted, mark)
 
     def unwant(self, pattern: str) -> None:
-        """The subscription is no more: what has not been looked up is not sent."""
-        self._patterns.pop(pattern, None)
+        """The subscription is no more: what has not been sent is not sent."""
+        self._wanted.pop(pattern, None)
+        if self._look_up is not None and pattern == self._pattern:
+            self._look_up = None
+            self._ready.clear()
 
-    def follow(self, message: Message, most: int) -> bool:
-        """Put a message of QoS 0 that was published since behind what is there; False: `most` of them are there already."""
-        if self._followers >= most:
-            return False
-        self._followers += 1
-        self._ready.append((message, 0, 0))
-        return True
+    def missed(self, through: int) -> None:
+        """Live messages of QoS 0 were dropped: they may have been retained, under numbers up to this one."""
+        self._missed = through
 
-    def first(self) -> tuple[Message, int, int] | None:
-        """Return the next message, its QoS and its flags; None: there is no more."""
-        while not self._ready and self._patterns:
-            pattern = next(iter(self._patterns))
-            granted = self._patterns.pop(pattern)
-            for message in self._channel.retained(TOPIC_EXCHANGE, swap_key(pattern), mqtt=True):
-                self._ready.append((message, min(granted, int(message.persistent)), RETAIN))  # [MQTT-3.3.1-8]
-        return self._ready[0] if self._ready else None
+    def next_slice(self, most: int) -> list[tuple[Message, int]]:
+        """Return some of the next messages and their QoS. None is not the end, `done` is."""
+        ready = self._ready
+        later = bool(ready)
+        if not later:
+            self._read(min(most, SLICE))
+        found: list[tuple[Message, int]] = []
+        left = SLICE_BYTES
+        while ready and len(found) < most and left > 0:
+            first = ready.popleft()
+            message = self._as_it_is_now(first) if later else first
+            if message is not None:
+                found.append((message, min(self._granted, int(message.persistent))))
+                left -= len(message.body) + OVERHEAD_BYTES
+        if not ready and self._look_up is not None and self._look_up.done:
+            self._look_up = None
+        return found
 
-    def sent(self) -> None:
-        """The first one is sent."""
-        flags = self._ready.popleft()[2]
-        self._followers -= not flags
+    def _read(self, most: int) -> None:
+        """Look the next ones up."""
+        if self._look_up is None:
+            if not self._wanted:
+                return
+            self._pattern = next(iter(self._wanted))
+            self._granted, self._mark = self._wanted.pop(self._pattern)
+            self._look_up = self._channel.look_up(TOPIC_EXCHANGE, swap_key(self._pattern), mqtt=True)
+        found = self._look_up.next_slice(most, SLICE)
+        self._ready.extend(message for message, number in found if not self._is_live(message, number))
+
+    def _is_live(self, message: Message, number: int) -> bool:
+        """Say whether the subscription itself has brought it."""
+        kept = message.persistent and self._granted > 0
+        return number > self._mark and (kept or number > self._missed)
+
+    def _as_it_is_now(self, message: Message) -> Message | None:
+        """Return what is retained in place of a message that was looked up some time ago."""
+        key = message.routing_key
+        now = self._channel.look_up(TOPIC_EXCHANGE, key).next_slice(1, SLICE)
+        return next((found for found, number in now if found.routing_key == key and not self._is_live(found, number)), None)
+
+
+class Sender(Protocol):
+    """A client that is owed retained messages."""
+
+    def send_retained(self) -> bool:
+        """Send a slice; say whether the next one could be sent at once."""
+
+
+class Rota:
+    """Who is sent retained messages next? It is a `Flushable`.
+
+    However many clients subscribe to however much, one slice is sent per flush, and the loop has other work between.
+    """
+
+    __slots__ = ("_touch", "_waiting")
+
+    def __init__(self, touch: Callable[[Flushable], None]) -> None:
+        self._touch: Callable[[Flushable], None] = touch
+        self._waiting: dict[Sender, None] = {}
+
+    def join(self, sender: Sender) -> None:
+        """Have a client sent a slice when it is its turn."""
+        if not self._waiting:
+            self._touch(self)
+        self._waiting[sender] = None
+
+    def flush(self) -> None:
+        """Let the first have its turn; it is the last then."""
+        if not self._waiting:
+            return
+        sender = next(iter(self._waiting))
+        del self._waiting[sender]
+        try:
+            more = sender.send_retained()
+        finally:
+            if self._waiting:
+                self._touch(self)
+        if more:
+            self.join(sender)

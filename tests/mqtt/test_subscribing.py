@@ -219,17 +219,17 @@ async def test_retained_messages_of_qos_1_keep_to_the_window_and_go_on_with_the_
         await client.subscribe("s/#", qos=1)
         got = await client.take(2)
         await client.ping()
-        await publisher.publish("s/live", b"later", qos=1)  # waits behind them
-        await client.ping()
-        while len(got) < 6:
+        await publisher.publish("s/live", b"live", qos=1)  # has the session's own window
+        live = await client.next()
+        assert (live.payload, live.retain) == (b"live", False)
+        while len(got) < 5:
             await client.send(Ack(PUBACK, got[-2].packet_id))
             got.append(await client.next())
-        assert sorted(packet.payload for packet in got[:5]) == [b"0", b"1", b"2", b"3", b"4"]
-        assert all(packet.retain for packet in got[:5])
-        assert (got[5].payload, got[5].retain) == (b"later", False)
+        assert sorted(packet.payload for packet in got) == [b"0", b"1", b"2", b"3", b"4"]
+        assert all(packet.retain for packet in got)
 
 
-async def test_ten_thousand_retained_messages_arrive_before_a_live_one_and_others_are_served_meanwhile():
+async def test_a_live_message_does_not_wait_for_ten_thousand_retained_ones_and_all_arrive():
     async with mqtt_broker() as bench:
         publisher = await bench.client()
         await publisher.send(*(Publish(f"s/{n}", b"x" * 100, retain=True) for n in range(10_000)))
@@ -239,7 +239,7 @@ async def test_ten_thousand_retained_messages_arrive_before_a_live_one_and_other
         await publisher.publish("s/live", b"now")
         got = await client.take(10_001)
         assert len({packet.topic for packet in got}) == 10_001
-        assert got[-1] == Publish("s/live", b"now")
+        assert Publish("s/live", b"now") in got
 
 
 async def test_a_key_that_mqtt_cannot_carry_is_given_back_and_counted():
