@@ -264,26 +264,6 @@ def test_unbinding_leaves_no_nodes_behind():
     assert nodes(exchange._root) == 1
 
 
-def test_what_is_matched_does_not_change_while_it_is_read():
-    stored = tree("a", "b", "c")
-    reading = stored.match("#")
-    first = next(reading)
-    stored.put("d", "d")
-    stored.remove("a")
-    assert sorted([first, *reading]) == ["a", "b", "c"]
-
-
-def needless_twigs(stored):
-    """Return what carries no value and parts no keys."""
-    pending, needless = [*stored._root.branches.values()], []
-    while pending:
-        twig = pending.pop()
-        pending += twig.branches.values()
-        if not twig.filled and len(twig.branches) < 2:
-            needless.append(twig.label)
-    return needless
-
-
 class TopicMachine(RuleBasedStateMachine):
     """Bind and unbind at random; the model is a plain dictionary and the definition of a match."""
 
@@ -332,42 +312,5 @@ class TopicMachine(RuleBasedStateMachine):
         assert bool(self.links) is (nodes(self.exchange._root) > 1 or self.exchange._root.links is not None)
 
 
-class KeyTreeMachine(RuleBasedStateMachine):
-    """Put and remove at random; the model is a plain dictionary and the definition of a match."""
-
-    put_keys = Bundle("put_keys")
-
-    def __init__(self):
-        super().__init__()
-        self.tree = KeyTree()
-        self.model = {}
-
-    @rule(target=put_keys, key=keys, value=st.integers())
-    def put(self, key, value):
-        self.tree.put(key, value)
-        self.model[key] = value
-        return multiple(key)
-
-    @rule(key=st.one_of(put_keys, keys))
-    def remove(self, key):
-        assert self.tree.remove(key) is (self.model.pop(key, None) is not None)
-
-    @rule(pattern=patterns, mqtt=st.booleans())
-    def match(self, pattern, mqtt):
-        expected = [value for key, value in self.model.items() if is_match(pattern, key, mqtt=mqtt)]
-        assert sorted(self.tree.match(pattern, mqtt)) == sorted(expected)
-
-    @rule(key=keys)
-    def get(self, key):
-        assert self.tree.get(key) == self.model.get(key)
-
-    @invariant()
-    def counts_are_right(self):
-        assert len(self.tree) == len(self.model)
-        assert needless_twigs(self.tree) == []
-
-
 TestTopicMachine = TopicMachine.TestCase
 TestTopicMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
-TestKeyTreeMachine = KeyTreeMachine.TestCase
-TestKeyTreeMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
