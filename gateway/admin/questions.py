@@ -10,6 +10,7 @@ from fnmatch import translate
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
+from gateway.admin.policies import definitions_export, definitions_import, policy_clear, policy_list, policy_set
 from gateway.api.channel import Channel
 from gateway.api.frontend import Gateway, Principal
 from gateway.errors import NotFound, PreconditionFailed
@@ -191,5 +192,10 @@ QUESTIONS: dict[str, Question] = {
     "queues": queues,
     "scheduled": scheduled,
     "cancel_scheduled": cancel_scheduled,
+    "definitions_export": definitions_export,
+    "definitions_import": definitions_import,
+    "policy_list": policy_list,
+    "policy_set": policy_set,
+    "policy_clear": policy_clear,
 }
 """By name. Whoever has another question to add imports this, or adds it here."""

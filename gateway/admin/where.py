@@ -12,8 +12,8 @@ POINTER = "control.path"
 MAX_PATH_BYTES = 103
 """What every system takes as the path of a Unix socket (macOS: 104 bytes with the NUL)."""
 
-MAX_QUESTION_BYTES = 1 << 20
-"""A question is one line of at most so many bytes."""
+MAX_QUESTION_BYTES = 1 << 26
+"""A question is one line of at most so many bytes: a definitions file of a few hundred thousand queues is one."""
 
 
 def fits(path: Path) -> bool:

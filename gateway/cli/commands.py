@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gateway.cli.definitions import definitions
+from gateway.cli.policies import policy
 from gateway.cli.verbs import Verbs
 from gateway.version import version_line
 
@@ -116,6 +118,10 @@ def queues(
     typer.echo(f"{'queue':{width}}  {'messages':>12}  {'bytes':>15}  virtual host")
     for queue in found:
         typer.echo(f"{queue.name:{width}}  {queue.messages:12,}  {queue.body_bytes:15,}  {queue.vhost}")
+
+
+app.add_typer(definitions, name="definitions")
+app.add_typer(policy, name="policy")
 
 
 def _prospect(service: Service) -> str:

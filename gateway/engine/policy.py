@@ -88,9 +88,7 @@ class Policy:
             raise PreconditionFailed(f"policy {self.name!r}: apply-to must be one of {', '.join(APPLY_TO)}, not {self.apply_to!r}")
         if self.operator and self.apply_to == "exchanges":
             raise PreconditionFailed(f"operator policy {self.name!r}: it bounds queues, so apply-to can't be 'exchanges'")
-        if isinstance(self.priority, bool) or not isinstance(self.priority, int):
-            raise PreconditionFailed(f"policy {self.name!r}: priority must be an integer, not {self.priority!r}")
-        if not isinstance(self.definition, Mapping) or not self.definition:
+        if not self.definition:
             raise PreconditionFailed(f"policy {self.name!r}: definition must be an object with at least one of {', '.join(KEYS)}")
         object.__setattr__(self, "_search", _compiled(self.name, self.pattern))
         object.__setattr__(self, "terms", _terms(self))
@@ -119,13 +117,13 @@ class Policy:
 
 
 def _check_name(name: str) -> None:
-    if not isinstance(name, str) or not name or "\0" in name or encoded_length(name) > MAX_NAME_BYTES:
+    if not name or "\0" in name or encoded_length(name) > MAX_NAME_BYTES:
         raise PreconditionFailed(f"the name of a policy is text of 1 to {MAX_NAME_BYTES} bytes without NUL, not {name!r}")
 
 
 def _compiled(name: str, pattern: str) -> re.Pattern[str]:
-    if not isinstance(pattern, str) or encoded_length(pattern) > MAX_PATTERN_BYTES:
-        raise PreconditionFailed(f"policy {name!r}: pattern must be text of at most {MAX_PATTERN_BYTES} bytes")
+    if encoded_length(pattern) > MAX_PATTERN_BYTES:
+        raise PreconditionFailed(f"policy {name!r}: a pattern has at most {MAX_PATTERN_BYTES} bytes")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # what Python reads otherwise than others do: [[:alpha:]]
@@ -221,7 +219,7 @@ class Policies:
         """Return what holds for a queue: its own arguments, its policy, its operator policy. Cost: as of `policy_of`."""
         policy = self.policy_of(vhost, spec)
         operator = self.policy_of(vhost, spec, operator=True)
-        return Terms.of(spec, policy and policy.terms, operator and operator.terms)
+        return Terms.of(spec, policy.terms if policy is not None else None, operator.terms if operator is not None else None)
 
     def alternate(self, vhost: str, spec: ExchangeSpec) -> str | None:
         """Return an exchange's alternate: its own, or its policy's. Cost: the policies of the virtual host."""
@@ -244,7 +242,7 @@ class Policies:
         """
         if record.value is None:
             return
-        vhost, kind, name = record.key.split("\0")
+        vhost, kind, name = record.key.rsplit("\0", 2)
         try:
             self._put(vhost, parse(name, json.loads(record.value), operator=kind == "operator"))
         except (PreconditionFailed, ValueError) as error:
@@ -281,18 +279,26 @@ class Policies:
         self._engine.batch.records.append(StatePut(NAMESPACE, key, value))
 
 
-_FIELDS = ("pattern", "definition", "apply-to", "priority")
+_FIELDS: Mapping[str, tuple[type, str]] = {
+    "pattern": (str, "text"),
+    "definition": (dict, "an object"),
+    "apply-to": (str, "text"),
+    "priority": (int, "an integer"),
+}
 
 
 def parse(name: str, values: Mapping[str, Any], *, operator: bool = False) -> Policy:
     """Make a policy of its fields as RabbitMQ names them: ``pattern``, ``definition``, ``apply-to`` and ``priority``.
 
     Raises:
-        PreconditionFailed: a field is missing or unknown, or as of `Policy`.
+        PreconditionFailed: a field is missing, unknown or of another kind, or as of `Policy`.
     """
-    unknown = [key for key in values if key not in _FIELDS]
-    if unknown:
-        raise PreconditionFailed(f"policy {name!r}: {unknown[0]!r} is no field of a policy. Allowed: {', '.join(_FIELDS)}")
+    for key, value in values.items():
+        if key not in _FIELDS:
+            raise PreconditionFailed(f"policy {name!r}: {key!r} is no field of a policy. Allowed: {', '.join(_FIELDS)}")
+        kind, said = _FIELDS[key]
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise PreconditionFailed(f"policy {name!r}: {key} must be {said}, not {value!r}")
     if "pattern" not in values or "definition" not in values:
         raise PreconditionFailed(f"policy {name!r}: pattern and definition are needed")
     apply_to = values.get("apply-to", "queues" if operator else "all")

@@ -108,8 +108,8 @@ async def test_a_line_without_end_is_cut_off(served, tmp_path):
         async with await connected(tmp_path) as stream:
             with trio.fail_after(10):
                 try:
-                    for _ in range(MAX_QUESTION_BYTES // 1000 + 100):
-                        await stream.send_all(b"x" * 1000)
+                    for _ in range(MAX_QUESTION_BYTES // 65_536 + 100):
+                        await stream.send_all(b"x" * 65_536)
                     assert b"error" in await stream.receive_some()
                 except trio.BrokenResourceError:
                     pass
