@@ -17,6 +17,7 @@ from typing import TextIO
 import trio
 
 from gateway.admin import control
+from gateway.admin.definitions_file import define
 from gateway.api import ConfigError, ListenError, Log
 from gateway.config import Config
 from gateway.errors import GatewayError, JournalError, JournalLocked, JournalUnwritable
@@ -124,6 +125,8 @@ async def serve(
         try:
             async with trio.open_nursery() as life:
                 life.start_soon(_cancel_when, stop, life.cancel_scope)
+                if config.broker.definitions is not None:
+                    await define(broker, config.broker.definitions)
                 await host.start(nursery, broker, say)
                 await life.start(control.serve, broker, config.broker.data_dir)
                 _tell(config, journal, say)

@@ -29,11 +29,22 @@ def _check_path(value: object) -> object:
     return value
 
 
+def _check_file(value: object) -> object:
+    if isinstance(value, str) and (not value or "\0" in value):
+        raise ValueError("must name a file")
+    return value
+
+
 class BrokerSettings(Section):
     """The broker itself."""
 
     data_dir: Annotated[Path, Field(strict=False), BeforeValidator(_check_path)] = Field(
         default=Path("tidegate-data"), description="Directory of the journal; made if missing, relative to the working directory."
+    )
+    definitions: Annotated[Path | None, Field(strict=False), BeforeValidator(_check_file)] = Field(
+        default=None,
+        description="A definitions file (RabbitMQ's form): taken at every start before anybody can connect; what contradicts"
+        " what exists ends the start. Without a value: none.",
     )
 
 

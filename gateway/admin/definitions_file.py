@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from gateway.admin.definitions import import_
 from gateway.admin.items import Malformed
 from gateway.errors import ConfigError, PreconditionFailed
+from gateway.runtime.broker import Broker
 
 
 def read_definitions(file: Path) -> dict[str, Any]:
@@ -40,3 +42,20 @@ def naming(file: Path) -> Iterator[None]:
         yield
     except (Malformed, PreconditionFailed) as error:
         raise ConfigError("\n".join(f"{file}: {line}" for line in error.text.splitlines())) from error
+
+
+async def define(broker: Broker, file: Path) -> None:
+    """Let a broker that starts take a definitions file; what is not taken is logged, item by item.
+
+    Raises:
+        ConfigError: it can't be read, or contradicts what exists. GatewayError: the journal can't take it.
+    Cancellation: it is defined all the same, as far as it is on disk.
+    """
+    from gateway.admin.questions import on_disk
+
+    with naming(file):
+        report = import_(broker.engine, read_definitions(file))
+    await on_disk(broker)
+    broker.log.info("definitions taken", file=str(file), **report.taken)
+    for one in report.skipped:
+        broker.log.warning("a definition is not taken", file=str(file), path=one.path, what=one.what, reason=one.reason)
