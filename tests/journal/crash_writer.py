@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 from gateway.errors import JournalError
+from gateway.journal.space import Space
 from gateway.journal.sqlite import SqliteJournal
 from gateway.model.declare import QueueSpec
 from gateway.model.message import Address, Message
@@ -87,6 +88,32 @@ def read_page(journal: SqliteJournal, number: int, after: int) -> list:
     return page.references
 
 
+def states(seed: int, last: int) -> list[dict]:
+    """Return what must be live after each step from 0 to `last`."""
+    history = History(seed)
+    found = [history.state()]
+    for _ in range(last):
+        history.advance()
+        found.append(history.state())
+    return found
+
+
+def verdict(directory: Path, confirmed: int, expected: list[dict]) -> str:
+    """Compare a journal with the only two states that are right: the last confirmed one, and the one that was under way."""
+    journal = SqliteJournal(directory, synchronous="OFF")
+    try:
+        journal.open()
+        step, found = read_state(journal)
+    except JournalError:
+        return "damaged"
+    finally:
+        journal.close(clean=False)
+    if step < confirmed:
+        return "lost"
+    state = {number: [(one.position, one.message.body) for one in paged] for number, paged in found.items()}
+    return "right" if step <= confirmed + 1 and state == expected[step] else "wrong"
+
+
 def write(journal: SqliteJournal, commit, attempts: int = 1) -> None:
     answers: queue.SimpleQueue = queue.SimpleQueue()
     for _ in range(attempts):
@@ -127,7 +154,9 @@ def batch_of(history: History, references: dict[tuple[int, int], Reference]) -> 
 
 
 def main(directory: str, synchronous: str, seed: str, steps: str, trace: str = "") -> None:
-    journal = SqliteJournal(Path(directory), synchronous=synchronous, wal_autocheckpoint=60)
+    ballast = 1 << 20 if os.environ.get("BALLAST") else 0
+    space = Space(Path(directory), min_free_bytes=0, ballast_bytes=ballast)
+    journal = SqliteJournal(Path(directory), synchronous=synchronous, wal_autocheckpoint=60, space=space)
     journal.open()
     step, found = read_state(journal)
     history = History(int(seed))

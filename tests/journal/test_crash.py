@@ -11,12 +11,11 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from gateway.errors import JournalError
-from gateway.journal.sqlite import SqliteJournal
 from tests.programs import missing
 
 HERE = Path(__file__).parent
@@ -40,30 +39,8 @@ def shim(tmp_path_factory) -> Path:
     return library
 
 
-def states(last: int) -> list[dict]:
-    """Return what must be live after each step from 0 to `last`."""
-    history = crash_writer.History(SEED)
-    found = [history.state()]
-    for _ in range(last):
-        history.advance()
-        found.append(history.state())
-    return found
-
-
-def verdict(directory: Path, confirmed: int, expected: list[dict]) -> str:
-    """Compare a journal with the only two states that are right: the last confirmed one, and the one that was under way."""
-    journal = SqliteJournal(directory, synchronous="OFF")
-    try:
-        journal.open()
-        step, found = crash_writer.read_state(journal)
-    except JournalError:
-        return "damaged"
-    finally:
-        journal.close(clean=False)
-    if step < confirmed:
-        return "lost"
-    state = {number: [(one.position, one.message.body) for one in paged] for number, paged in found.items()}
-    return "right" if step <= confirmed + 1 and state == expected[step] else "wrong"
+states = partial(crash_writer.states, SEED)
+verdict = crash_writer.verdict
 
 
 # -- kill -9 ------------------------------------------------------------

@@ -1,0 +1,109 @@
+"""Is every confirmed message there, once and in order, whichever operation a kill -9 came at?"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.programs import missing
+
+HERE = Path(__file__).parent
+SEED = 8
+STEPS = 24
+
+_spec = importlib.util.spec_from_file_location("crash_writer", HERE / "crash_writer.py")
+crash_writer = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(crash_writer)
+
+
+@cache
+def expected() -> list[dict]:
+    return crash_writer.states(SEED, STEPS * 3)
+
+
+@pytest.fixture(scope="module")
+def injector(tmp_path_factory) -> Path:
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None or sys.platform != "linux":
+        missing("no C compiler on Linux: a process can't be killed at a certain operation")
+    library = tmp_path_factory.mktemp("injector") / "diskfault.so"
+    source = HERE / "faults" / "diskfault.c"
+    subprocess.run(
+        [compiler, "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", library, source, "-ldl", "-lpthread"], check=True
+    )
+    return library
+
+
+@pytest.fixture(scope="module")
+def ask(injector, tmp_path_factory):
+    """Have a journal written, with a rule of the injector; return what was confirmed and how it ended."""
+    control = tmp_path_factory.mktemp("control") / "rules"
+    environment = {**os.environ, "LD_PRELOAD": str(injector), "FAULT_CONTROL": str(control), "BALLAST": "1"}
+    command = [sys.executable, HERE / "crash_writer_forks.py"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True) as parent:
+
+        def ask(directory: Path, rule: str, steps: int = STEPS) -> tuple[int, int]:
+            question = {"directory": str(directory), "seed": SEED, "steps": steps, "rule": rule}
+            parent.stdin.write(json.dumps(question) + "\n")
+            parent.stdin.flush()
+            answer = json.loads(parent.stdout.readline())
+            return max(answer["confirmed"], default=0), answer["status"]
+
+        yield ask
+        parent.stdin.close()
+
+
+KINDS = {
+    "before-a-write": "W * kill",
+    "in-the-middle-of-a-write": "W * torn",
+    "after-a-write": "W * after",
+    "before-a-sync": "S * kill",
+    "after-a-sync": "S * after",
+    "before-a-truncation": "T * kill",
+    "after-a-truncation": "T * after",
+    "before-the-ballast-is-made": "F * kill",
+    "after-the-ballast-is-made": "F * after",
+}
+
+
+def kill_everywhere(ask, tmp_path, what: str, *, every: int) -> tuple[int, int]:
+    """Kill at every `every`-th operation of its kind until none is left; return how often, and how many were right."""
+    right = 0
+    for kills, number in enumerate(range(0, 100_000, every)):
+        directory = tmp_path / f"{number}"
+        confirmed, status = ask(directory, f"{what} {number} 1\n")
+        if status == 0:
+            assert confirmed == STEPS
+            return kills, right
+        assert status == -signal.SIGKILL
+        seen = crash_writer.verdict(directory, confirmed, expected())
+        again, status = ask(directory, "", 2)  # it goes on from there
+        right += seen == "right" and status == 0 and crash_writer.verdict(directory, again, expected()) == "right"
+        shutil.rmtree(directory)
+    raise AssertionError
+
+
+@pytest.mark.parametrize("what", KINDS.values(), ids=KINDS.keys())
+@pytest.mark.parametrize("every", [17, pytest.param(1, marks=[pytest.mark.slow, pytest.mark.timeout(600)])], ids=["some", "all"])
+def test_killed(ask, tmp_path, what, every):
+    kills, right = kill_everywhere(ask, tmp_path, what, every=every)
+    assert right == kills > 0
+
+
+def test_a_kill_would_be_noticed_that_cost_a_confirmed_message(ask, tmp_path):
+    """Without its log a journal has lost what came since the last checkpoint: the verdict is no formality."""
+    confirmed, status = ask(tmp_path / "data", "W journal.db-wal kill 250 1\n")
+    assert status == -signal.SIGKILL
+    assert confirmed
+    for name in ("journal.db-wal", "journal.db-shm"):
+        (tmp_path / "data" / name).unlink()
+    assert crash_writer.verdict(tmp_path / "data", confirmed, expected()) == "lost"
