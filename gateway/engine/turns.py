@@ -33,6 +33,7 @@ class Turns:
         at = lane.id - self.lanes[0].id
         if not self._filled >> at & 1 or len(lane) == 1:
             self._filled |= 1 << at
+            self._tick += 1
             self._since[at] = self._tick
 
     def _tidy(self) -> int:
@@ -60,7 +61,7 @@ class Turns:
         if self._passed < self._burst:
             return None
         below = [at for at in range(self._tidy().bit_length() - 1) if self.lanes[at].occupied]
-        return self.lanes[min(below, key=lambda at: (self._since[at], -at))] if below else None
+        return self.lanes[min(below, key=self._since.__getitem__)] if below else None
 
     def lane(self) -> Lane | None:
         """Return the lane whose turn it is, None: nothing waits. One whose entries are on disk has to be waited for."""

@@ -8,6 +8,7 @@ from gateway.api.channel import ConsumeOptions, Delivery
 from gateway.engine.consumer import Consumer
 from gateway.engine.delivery import UNWRITTEN, Entry
 from gateway.engine.engine import Engine
+from gateway.engine.queue import Queue
 from gateway.errors import GatewayError
 from gateway.model.declare import Binding, BindingOptions, QueueSpec
 from gateway.model.message import Address, Decoders, Message
@@ -24,6 +25,9 @@ class Events:
 
     def page_wanted(self, queue_id: int, after_position: int, max_bytes: int) -> None:
         self.pages.append((queue_id, after_position, max_bytes))
+
+    def scheduled_wanted(self, ids: list[int]) -> None:
+        raise AssertionError(f"nothing was scheduled: {ids}")
 
     def got(self, channel: object, number: int, entry: Entry | None) -> None:
         self.answers.append((channel, number, entry))
@@ -65,6 +69,7 @@ class Bench:
         self.events = Events()
         self.engine = Engine(self.events, Decoders().properties, window_budget=window_budget)
         self.disk: dict[int, list[Entry]] = {}
+        self.stored_ms: dict[Entry, int] = {}
         self.segments = 0
 
     def queue(self, name: str = "q", **spec: object) -> None:
@@ -74,9 +79,16 @@ class Bench:
         binding = Binding(exchange, queue, key, options=BindingOptions(**options))
         self.engine.definitions.bind("/", binding, None)
 
-    def publish(self, body: bytes, key: str = "q", exchange: str = "", *, persistent: bool = True) -> object:
+    def publish(self, body: bytes, key: str = "q", exchange: str = "", *, persistent: bool = True, **more: object) -> object:
         route = self.engine.vhost("/").route(exchange, key)
-        return self.engine.publish(route, Message(route.address, body, persistent))
+        return self.engine.publish(route, Message(route.address, body, persistent, **more))
+
+    def __getitem__(self, name: str) -> Queue:
+        return self.engine.vhost("/").queues[name]
+
+    def bodies(self, name: str = "q") -> list[bytes]:
+        """Return what is ready in memory, in the order of handing out within a priority."""
+        return [entry.message.body for entry in self[name].ready]
 
     def consume(self, queue: str = "q", sink: Sink | None = None, **options: object) -> tuple[Consumer, Sink]:
         sink = sink or Sink()
@@ -98,6 +110,7 @@ class Bench:
                     reference.segment = self.segments
                     reference.slot = 0
                     self.disk.setdefault(reference.queue_id, []).append(reference)
+                    self.stored_ms[reference] = self.engine.now_ms
             message.first = message.more = None
         self.engine.batch_prepared()
         return batch
@@ -113,7 +126,9 @@ class Bench:
         while self.events.pages:
             queue_id, after, _ = self.events.pages.pop(0)
             found = [r for r in self.disk.get(queue_id, []) if r.position > after and not r.settled][:limit]
-            references = [PagedReference(r.message, r.position, r.options, r.segment, r.slot, 0) for r in found]
+            references = [
+                PagedReference(r.message, r.position, r.options, r.segment, r.slot, 0, self.stored_ms.get(r, 0)) for r in found
+            ]
             self.engine.page_loaded(Page(queue_id, references), after)
             answered += 1
         return answered
