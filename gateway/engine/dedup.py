@@ -27,7 +27,7 @@ Step: TypeAlias = "Callable[[RouteHandle, Message], Answer]"
 
 
 def namespace(vhost: str, exchange: str) -> str:
-    """Return where the ids of an exchange are kept: id -> until when (ms since 1970, in decimal)."""
+    """Return where the ids of an exchange are kept: id -> until when (ms since 1970) and its rank, rising, in decimal."""
     return f"engine.deduplication {arguments_text({'vhost': vhost, 'exchange': exchange})}"
 
 
@@ -64,7 +64,7 @@ class Window:
     a durable exchange, are kept in the same batch as the message.
     """
 
-    __slots__ = ("_durable", "_engine", "_exchange", "_namespace", "_seen", "settings")
+    __slots__ = ("_durable", "_engine", "_exchange", "_namespace", "_rank", "_seen", "settings")
 
     def __init__(self, engine: Engine, vhost: str, spec: ExchangeSpec, settings: Deduplication) -> None:
         self.settings: Deduplication = settings
@@ -74,8 +74,9 @@ class Window:
         self._namespace: str = namespace(vhost, spec.name)
         self._seen: OrderedDict[str, int] = OrderedDict()
         latest_ms = engine.now_ms + settings.window_ms  # the clock may have been set back since
-        kept = ((int(value), key) for key, value in engine.kept.state(self._namespace).items())
-        self._seen.update((key, min(until_ms, latest_ms)) for until_ms, key in sorted(kept))
+        kept = sorted(_kept(key, value) for key, value in engine.kept.state(self._namespace).items())
+        self._seen.update((key, min(until_ms, latest_ms)) for _, until_ms, key in kept)
+        self._rank: int = kept[-1][0] if kept else 0
 
     def __len__(self) -> int:
         return len(self._seen)
@@ -108,7 +109,8 @@ class Window:
         self._seen.move_to_end(key)
         if self._durable:
             if lasting:
-                self._engine.kept.put_state(self._namespace, key, b"%d" % until_ms)
+                self._rank += 1
+                self._engine.kept.put_state(self._namespace, key, b"%d %d" % (until_ms, self._rank))
             else:
                 self._drop_kept(key)
         while len(self._seen) > self.settings.size:
@@ -127,3 +129,9 @@ class Window:
     def _drop_kept(self, key: str) -> None:
         if key in self._engine.kept.state(self._namespace):
             self._engine.kept.put_state(self._namespace, key, None)
+
+
+def _kept(key: str, value: bytes) -> tuple[int, int, str]:
+    """Read what is kept of an id: its rank, until when, and itself."""
+    until_ms, rank = value.split()
+    return int(rank), int(until_ms), key

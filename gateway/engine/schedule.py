@@ -6,15 +6,17 @@ from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
+from gateway.engine.appointment import appointment, due_of, id_of, size_of
+from gateway.engine.route import RouteHandle
 from gateway.engine.stalls import Stall, Stalls
 from gateway.engine.timers import Timer
 from gateway.errors import AccessRefused, GatewayError, MessageRefused, NotFound, Overloaded, PreconditionFailed
+from gateway.model.declare import ExchangeSpec
 from gateway.model.message import Address, Message
 from gateway.model.records import MessageScheduled, Scheduled, ScheduledGone
 
 if TYPE_CHECKING:
     from gateway.engine.engine import Engine
-    from gateway.engine.route import RouteHandle
 
 STATE = "engine.schedule"
 """Namespace of the one value that this room keeps: no id from there on was ever given."""
@@ -28,25 +30,6 @@ PAUSE_MS = 1_000
 _RESERVED = 1_000
 _INTERNED = 10_000
 _TIDY_FROM = 1_024
-
-_SIZE_BITS = 40
-_ID_BITS = 55
-_DUE_SHIFT = _SIZE_BITS + _ID_BITS
-_SIZES = (1 << _SIZE_BITS) - 1
-_IDS = (1 << _ID_BITS) - 1
-
-
-def _key(due_ms: int, scheduled_id: int, size: int) -> int:
-    """Pack an appointment into one integer: sorted by time, then by id; negative times count as 0."""
-    return max(due_ms, 0) << _DUE_SHIFT | scheduled_id << _SIZE_BITS | size
-
-
-def _due(key: int) -> int:
-    return key >> _DUE_SHIFT
-
-
-def _id(key: int) -> int:
-    return (key >> _SIZE_BITS) & _IDS
 
 
 class Schedule:
@@ -88,28 +71,52 @@ class Schedule:
     def add(self, route: RouteHandle, message: Message, due_ms: int) -> int:
         """Have a message published at a time (wall time in ms; at once if that is past); return its id.
 
-        The time that a message may live begins when it is due.
+        The time that a message may live begins when it is due. An exchange that drops repetitions sees it now: one that is a
+        repetition has an id too, and is gone already.
 
         Raises:
             NotFound: no such exchange. AccessRefused: an internal one. Overloaded: the journal can't take it.
             PreconditionFailed: no such time. And, of one that is due already, whatever refuses it.
         """
+        spec = self._check(route, message, due_ms)
+        given: list[int] = []
+
+        def place(route: RouteHandle, message: Message) -> GatewayError | None:
+            try:
+                given.append(self.place(route, message, due_ms))
+            except GatewayError as error:
+                return error
+            return None
+
+        answer = self._engine.special.deduplicated(route, message, spec, place)
+        if isinstance(answer, GatewayError):
+            raise answer
+        return given[0] if given else self._take_id()
+
+    def place(self, route: RouteHandle, message: Message, due_ms: int) -> int:
+        """Do as `add`, for a message of which an exchange has seen that it is no repetition."""
         self._check(route, message, due_ms)
-        now_ms = self._engine.now_ms
+        engine = self._engine
+        now_ms = engine.now_ms
         if due_ms <= now_ms:
-            answer = self._engine.publish_now(route, message)
+            answer = engine.publish_now(route, message)
             if isinstance(answer, GatewayError):
                 raise answer
             return self._take_id()
         message = _expiring_later(message, due_ms - now_ms)
         scheduled_id = self._take_id()
         self._addresses[scheduled_id] = message.address
-        heappush(self._order, _key(due_ms, scheduled_id, len(message.body)))
+        heappush(self._order, appointment(due_ms, scheduled_id, len(message.body)))
         if message.persistent:
-            self._engine.batch.records.append(MessageScheduled(scheduled_id, due_ms, message))
+            engine.batch.records.append(MessageScheduled(scheduled_id, due_ms, message))
         self._hold(scheduled_id, message, due_ms - now_ms)
         self._arm(now_ms)
         return scheduled_id
+
+    def address_of(self, vhost: str, scheduled_id: int) -> Address | None:
+        """Return where a message will be published; None: it is not scheduled in this virtual host."""
+        address = self._addresses.get(scheduled_id)
+        return address if address is not None and address.vhost == vhost else None
 
     def cancel(self, vhost: str, scheduled_id: int) -> None:
         """Forget a message.
@@ -117,8 +124,8 @@ class Schedule:
         Raises:
             NotFound: it was published, cancelled, or never scheduled in this virtual host. Overloaded: the journal can't forget it.
         """
-        address = self._addresses.get(scheduled_id)
-        if address is None or address.vhost != vhost:
+        address = self.address_of(vhost, scheduled_id)
+        if address is None:
             raise NotFound(f"no scheduled message {scheduled_id} in vhost {vhost!r}")
         if self._engine.refusal is not None and self._is_persistent(scheduled_id):
             raise self._engine.refusal
@@ -133,21 +140,23 @@ class Schedule:
         """Return what is scheduled in a virtual host, by time, then by id. Cost: how much there is in all."""
         found: list[Scheduled] = []
         for key in sorted(self._keys()):
-            scheduled_id = _id(key)
+            scheduled_id = id_of(key)
             address = self._addresses[scheduled_id]
             if address.vhost == vhost:
                 found.append(
-                    Scheduled(scheduled_id, _due(key), vhost, address.exchange, address.routing_key, body_bytes=key & _SIZES)
+                    Scheduled(scheduled_id, due_of(key), vhost, address.exchange, address.routing_key, body_bytes=size_of(key))
                 )
         return found
 
-    def _check(self, route: RouteHandle, message: Message, due_ms: int) -> None:
-        if route.vhost.table.get(route.address.exchange).spec.internal:
+    def _check(self, route: RouteHandle, message: Message, due_ms: int) -> ExchangeSpec:
+        spec = route.vhost.table.get(route.address.exchange).spec
+        if spec.internal and not route.ours:
             raise AccessRefused(f"exchange {route.address.exchange!r} is internal")
         if message.persistent and self._engine.refusal is not None:
             raise self._engine.refusal
         if due_ms > MAX_DUE_MS:
             raise PreconditionFailed(f"a message can't be scheduled for {due_ms}: ms since 1970, at most {MAX_DUE_MS}")
+        return spec
 
     def _take_id(self) -> int:
         """Return an id that was never given. Some are reserved in the journal at a time, so that this outlasts a restart."""
@@ -206,8 +215,8 @@ class Schedule:
     def _arm(self, now_ms: int) -> None:
         """Have the one timer at the time of what comes next; what is asked for comes by `loaded`."""
         due_ms = self._stalls.next_due_ms
-        if self._order and not (self._asked and _due(self._order[0]) <= now_ms):
-            due_ms = min(due_ms, _due(self._order[0]))
+        if self._order and not (self._asked and due_of(self._order[0]) <= now_ms):
+            due_ms = min(due_ms, due_of(self._order[0]))
         due_ms = max(due_ms, self._not_before)
         timer = self._timer
         if timer is not None and timer.due_ms == due_ms:
@@ -228,10 +237,10 @@ class Schedule:
     def _next_goes(self, now_ms: int) -> bool:
         """Take the next message that is due out of the order; False: nothing is, or nothing can be, now."""
         order = self._order
-        if not order or _due(order[0]) > now_ms or now_ms < self._not_before:
+        if not order or due_of(order[0]) > now_ms or now_ms < self._not_before:
             return False
         key = order[0]
-        scheduled_id = _id(key)
+        scheduled_id = id_of(key)
         address = self._addresses.get(scheduled_id)
         if address is None:
             heappop(order)
@@ -255,18 +264,20 @@ class Schedule:
 
     def _publish(self, key: int, address: Address, message: Message, stall: Stall | None) -> None:
         engine = self._engine
-        route = engine.vhost(address.vhost).route(address.exchange, address.routing_key)
-        answer = engine.publish_now(route, message)
+        vhost = engine.vhost(address.vhost)
+        answer = engine.publish_now(vhost.route(address.exchange, address.routing_key), message)
+        if isinstance(answer, AccessRefused):  # who may publish there was asked when it was scheduled
+            answer = engine.publish_now(RouteHandle(vhost, address, ours=True), message)
         if isinstance(answer, MessageRefused | Overloaded):
             self.put_off += 1
-            self._loaded.pop(_id(key), None)
+            self._loaded.pop(id_of(key), None)
             self._stalls.refuse(address, key, engine.now_ms)
             return
         if answer is None:
             self.published += 1
         else:
             engine.events.dropped(address.exchange, _reason(answer), 1)
-        self._forget(_id(key))
+        self._forget(id_of(key))
         self._step(stall)
 
     def _step(self, stall: Stall | None) -> None:
@@ -279,7 +290,7 @@ class Schedule:
         released = 0
         while stall.keys and released < amount:
             key = heappop(stall.keys)
-            if _id(key) in self._addresses:
+            if id_of(key) in self._addresses:
                 heappush(self._order, key)
                 released += 1
             else:
@@ -296,19 +307,22 @@ class Schedule:
         looked_at: list[int] = []
         size = 0
         order = self._order
-        while order and _due(order[0]) <= now_ms and len(looked_at) < PORTION and size < PORTION_BYTES:
+        while order and due_of(order[0]) <= now_ms and len(looked_at) < PORTION and size < PORTION_BYTES:
             key = heappop(order)
             looked_at.append(key)
-            scheduled_id = _id(key)
+            scheduled_id = id_of(key)
             if scheduled_id in self._addresses and scheduled_id not in self._held and scheduled_id not in self._loaded:
                 self._asked.add(scheduled_id)
-                size += key & _SIZES
+                size += size_of(key)
         for key in looked_at:
             heappush(order, key)
         self._engine.events.scheduled_wanted(sorted(self._asked))
 
     def loaded(self, items: list[tuple[int, Message]]) -> None:
-        """Take what `EngineEvents.scheduled_wanted` asked for, and publish it. What is missing is lost: dropped and counted."""
+        """Take what `EngineEvents.scheduled_wanted` asked for, and publish it.
+
+        What is missing is damaged: it is dropped and counted, but stays where it is on disk for whoever can mend it.
+        """
         asked = self._asked
         self._asked = set()
         for scheduled_id, message in items:
@@ -318,8 +332,8 @@ class Schedule:
         for scheduled_id in sorted(asked):
             address = self._addresses.get(scheduled_id)
             if address is not None and scheduled_id not in self._held:
-                self._engine.events.dropped(address.exchange, "scheduled lost", 1)
-                self._forget(scheduled_id)
+                self._engine.events.dropped(address.exchange, "scheduled, damaged", 1)
+                del self._addresses[scheduled_id]
                 self._cancelled += 1
                 self._step(self._stalls.find(address))
         self._engine.timers.cancel(self._timer)
@@ -335,7 +349,7 @@ class Schedule:
             address = self._interned[where] = Address(*where)
         self._addresses[record.scheduled_id] = address
         self._next_id = max(self._next_id, record.scheduled_id + 1)
-        heappush(self._order, _key(record.due_ms, record.scheduled_id, record.body_bytes))
+        heappush(self._order, appointment(record.due_ms, record.scheduled_id, record.body_bytes))
         self._arm(self._engine.now_ms)
 
     # -- the order ----------------------------------------------------------
@@ -343,18 +357,18 @@ class Schedule:
     def _keys(self) -> Iterator[int]:
         """Yield the keys of all that is scheduled, in no order."""
         for keys in (self._order, *(stall.keys for stall in self._stalls)):
-            yield from (key for key in keys if _id(key) in self._addresses)
+            yield from (key for key in keys if id_of(key) in self._addresses)
 
     def _tidy(self) -> None:
         """Forget the keys of what was cancelled. Cost: how much is scheduled, once for as many that were cancelled."""
         for keys in (self._order, *(stall.keys for stall in self._stalls)):
-            keys[:] = [key for key in keys if _id(key) in self._addresses]
+            keys[:] = [key for key in keys if id_of(key) in self._addresses]
             heapify(keys)
         self._cancelled = 0
 
 
 def _reason(answer: object) -> str:
-    if isinstance(answer, NotFound | AccessRefused):
+    if isinstance(answer, NotFound):
         return "scheduled for no exchange"
     return "scheduled, refused" if isinstance(answer, GatewayError) else "scheduled, unroutable"
 

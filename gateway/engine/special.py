@@ -53,6 +53,16 @@ class Special:
         window = self._window(route.address.vhost, spec)
         return step(route, message) if window is None else window.publish(route, message, step)
 
+    def delays(self, route: RouteHandle, message: Message) -> bool:
+        """Say whether a message on this route would have to wait: then nobody knows yet which queues it will reach."""
+        exchange = route.vhost.table.find(route.address.exchange)
+        if exchange is None or exchange.spec.type != DELAYED:
+            return False
+        try:
+            return read_delay(self._engine.properties(message)) > 0
+        except Exception:  # an edge: a front-end's decoder; `publish` says what is wrong
+            return False
+
     def deleted(self, vhost: str, name: str) -> None:
         """An exchange is gone, and with it what it remembers, in the same batch. Cost: how many ids that are."""
         window = self._windows.pop((vhost, name), None)
@@ -82,7 +92,7 @@ class Special:
             delay_ms = read_delay(properties)
             if delay_ms <= 0:
                 return self._engine.publish_now(route, message)
-            self._engine.schedule.add(route, delayed(message, properties, delay_ms), self._engine.now_ms + delay_ms)
+            self._engine.schedule.place(route, delayed(message, properties, delay_ms), self._engine.now_ms + delay_ms)
         except GatewayError as error:
             return error
         return None

@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from gateway.engine.schedule import Schedule
-from gateway.engine.special import Special, read_delay
+from gateway.engine.special import read_delay
 from gateway.errors import NotSupported, Overloaded, PreconditionFailed
 from gateway.model.arguments import MAX_MS
 from gateway.model.declare import Binding, ExchangeSpec
@@ -32,9 +31,7 @@ class Waiting(Bench):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__()
-        self.engine.publish_now = getattr(self.engine, "publish_now", self.engine.publish)
-        self.engine.schedule = Schedule(self.engine)
-        self.special = Special(self.engine)
+        self.special = self.engine.special
         self.engine.advance(START_MS)
         self.spec = exchange_spec("late", "x-delayed-message", arguments={**DELAYED, **arguments})
         self.queue()
@@ -153,6 +150,32 @@ def test_what_is_scheduled_by_other_means_may_be_checked_for_repetitions_too():
         assert waiting.special.deduplicated(route, message, waiting.spec, step) is None
     assert waiting.special.deduplicated(route, message, exchange_spec("plain"), step) is None
     assert made == [b"1", b"2"]
+
+
+def test_what_is_scheduled_by_its_time_is_checked_for_repetitions_when_it_is_submitted():
+    waiting = Waiting(**{"x-deduplication-window-ms": 10_000})
+    route = waiting.engine.vhost("/").route("late", "k")
+    schedule = waiting.engine.schedule
+    ids = [
+        schedule.add(route, with_properties(route.address, body, Properties(message_id="same")), START_MS + delay_ms)
+        for body, delay_ms in ((b"1", 100), (b"2", 100), (b"3", 0))
+    ]
+
+    assert len(set(ids)) == 3
+    assert [scheduled.scheduled_id for scheduled in schedule.listed("/")] == ids[:1]
+    assert waiting.events.drops == [("late", "duplicate", 1)] * 2
+
+
+def test_a_message_says_beforehand_whether_it_would_wait(waiting: Waiting):
+    route = waiting.engine.vhost("/").route("late", "k")
+    other = waiting.engine.vhost("/").route("", "q")
+    gone = waiting.engine.vhost("/").route("gone", "k")
+    late, odd, now = (with_properties(route.address, b"", Properties(headers={"x-delay": delay})) for delay in (5, "odd", -5))
+
+    assert [waiting.special.delays(route, message) for message in (late, odd, now)] == [True, False, False]
+    assert not waiting.special.delays(other, late)
+    assert not waiting.special.delays(gone, late)
+    assert not waiting.special.delays(route, Message(route.address, b"", True, "common", b"\xc1"))
 
 
 # -- arguments --------------------------------------------------------------
