@@ -77,7 +77,7 @@ class Commit:
         for segment in self.segments:
             idx, body, crc = segment.joined()
             self.index_bytes += len(idx)
-            values += (segment.handle.id, segment.messages, segment.references, crc, now_ms, idx, body)
+            values += (segment.handle.id, segment.messages, segment.references, crc, segment.committed_ms or now_ms, idx, body)
             if segment is not self.segments[-1]:
                 values += [None] * len(rest)
         if not self.segments:

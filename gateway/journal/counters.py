@@ -36,6 +36,7 @@ class Counters:
         messages_written, references_written, body_bytes, index_bytes: of commits that are on disk.
         messages_elided: handed over without an unsettled reference, so never written.
         segments_live: on disk; after a page of an earlier start's segments it may lag by one commit.
+        segments_compacted, references_moved: read and written anew by compaction.
         segments_quarantined, references_lost: damaged segments, and what they took with them.
         segments_scrubbed: read by the scrub and found whole.
         meter: tells how many bytes the journal's thread has written; -1: it can't.
@@ -52,7 +53,9 @@ class Counters:
         "messages_written",
         "meter",
         "references_lost",
+        "references_moved",
         "references_written",
+        "segments_compacted",
         "segments_live",
         "segments_quarantined",
         "segments_scrubbed",
@@ -65,6 +68,8 @@ class Counters:
         self.messages_elided: int = 0
         self.references_written: int = 0
         self.references_lost: int = 0
+        self.references_moved: int = 0
+        self.segments_compacted: int = 0
         self.body_bytes: int = 0
         self.index_bytes: int = 0
         self.segments_live: int = 0

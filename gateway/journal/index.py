@@ -88,6 +88,15 @@ class Index:
         """Return the size of a reference's body."""
         return self._lengths[self._owners[slot]]
 
+    def owner(self, slot: int) -> int:
+        """Return the number of a reference's message."""
+        return self._owners[slot]
+
+    def size_of(self, number: int) -> int:
+        """Return the size of a message's body and wire bytes."""
+        wire = 0 if self._shared_wire else self._wire_starts[number + 1] - self._wire_starts[number]
+        return self._lengths[number] + wire
+
     def references(self, slots: Iterable[int], body: bytes, handle: SegmentHandle, committed_ms: int = 0) -> list[PagedReference]:
         """Make references and their messages; `body` and `committed_ms` are the segment's.
 

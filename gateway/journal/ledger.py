@@ -21,10 +21,11 @@ class SegmentHandle:
         changed: queues whose numbers differ from the disk.
         counts: deliveries and due time (wall ms; 0: none) per slot, of those that came back.
         moved: where references are now, if they were rewritten: slot -> (handle, slot). Their bits here are set.
+        references: how many the segment was written with; 0 if that isn't known.
         written: the segment is on disk.
     """
 
-    __slots__ = ("__weakref__", "bits", "changed", "complete", "counts", "id", "moved", "queues", "written")
+    __slots__ = ("__weakref__", "bits", "changed", "complete", "counts", "id", "moved", "queues", "references", "written")
 
     def __init__(self, segment_id: int, bits: bytearray, *, complete: bool) -> None:
         self.id: int = segment_id
@@ -34,6 +35,7 @@ class SegmentHandle:
         self.counts: dict[int, tuple[int, int]] | None = None
         self.complete: bool = complete
         self.moved: dict[int, tuple[SegmentHandle, int]] | None = None
+        self.references: int = 0
         self.written: bool = False
 
     def is_settled(self, slot: int) -> bool:
@@ -174,6 +176,27 @@ class Ledger:
             handle.counts = {}
         handle.counts[slot] = deliveries, due_ms
         return handle, slot
+
+    def move(self, handle: SegmentHandle, slot: int, reference: Reference) -> list[int] | None:
+        """Settle a reference where it was and have it found where a new one is; return its row of `redelivered`, if it has one."""
+        new: Any = reference.segment
+        if handle.moved is None:
+            handle.moved = {}
+        handle.moved[slot] = new, reference.slot
+        handle.bits[slot >> 3] |= 1 << (slot & 7)
+        numbers = handle.queues[reference.queue_id]
+        numbers[0] -= 1
+        numbers[1] -= len(reference.message.body)
+        if not handle.changed:
+            self._dirty.append(handle)
+        handle.changed.add(reference.queue_id)
+        counted = handle.counts.get(slot) if handle.counts is not None else None
+        if counted is None:
+            return None
+        if new.counts is None:
+            new.counts = {}
+        new.counts[reference.slot] = counted
+        return [new.id, reference.slot, *counted]
 
     def is_written(self, reference: Reference) -> bool:
         """Say whether the segment that a reference was given is on disk."""

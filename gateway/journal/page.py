@@ -62,10 +62,7 @@ class PageMaker:
         """Return what memory knows of a segment, which is newer than the disk; else what the disk says."""
         handle = self._ledger.get(segment.id)
         if handle is None:
-            size = (len(segment.index.queues) + 7) >> 3 if segment.index is not None else 0
-            handle = SegmentHandle(segment.id, bytearray(segment.bits.ljust(size, b"\0")), complete=False)
-            handle.counts = dict(segment.counts) or None
-            handle.written = True
+            handle = segment.handle()
             self._ledger.add(handle)
         handle.queues.setdefault(queue_id, segment.numbers)
         return handle

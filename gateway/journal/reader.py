@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from queue import SimpleQueue
@@ -15,6 +15,7 @@ from zlib import crc32
 from gateway.errors import JournalError
 from gateway.journal.definitions import message_crc
 from gateway.journal.index import Index
+from gateway.journal.ledger import SegmentHandle
 from gateway.journal.segment import decode_address
 from gateway.model.message import Message
 
@@ -33,8 +34,8 @@ SELECT json_group_array(json_array(seg, first_position, last_position, live, siz
 """
 # All of it in one row: Python's lock is let go of, and waited for, once per row. A concatenation of blobs is a blob.
 _READ = """
-SELECT json_group_array(json_array(seg.id, first_position, last_position, live, live_bytes, crc,
-    length(idx), length(body), coalesce(length(bits), 0), committed_ms)),
+SELECT json_group_array(json_array(seg.id, crc, length(idx), length(body), coalesce(length(bits), 0), committed_ms,
+    live, live_bytes, first_position, last_position)),
   CAST(group_concat(idx, '') AS BLOB), CAST(group_concat(body, '') AS BLOB), CAST(group_concat(bits, '') AS BLOB),
   (SELECT json_group_array(json_array(seg, slot, count, due_ms)) FROM redelivered
     WHERE seg IN (SELECT value->>0 FROM json_each(?1)))
@@ -44,13 +45,23 @@ FROM json_each(?1) AS wanted
   CROSS JOIN seg ON seg.id = segq.seg
   LEFT JOIN segack ON segack.seg = seg.id
 """
+_READ_WHOLE = """
+SELECT json_group_array(json_array(seg.id, crc, length(idx), length(body), coalesce(length(bits), 0), committed_ms)),
+  CAST(group_concat(idx, '') AS BLOB), CAST(group_concat(body, '') AS BLOB), CAST(group_concat(bits, '') AS BLOB),
+  (SELECT json_group_array(json_array(seg, slot, count, due_ms)) FROM redelivered
+    WHERE seg IN (SELECT value->>0 FROM json_each(?1))),
+  (SELECT json_group_array(json_array(seg, queue, live, live_bytes, first_position, last_position)) FROM segq
+    WHERE seg IN (SELECT value->>0 FROM json_each(?1)))
+FROM json_each(?1) AS wanted CROSS JOIN seg ON seg.id = wanted.value->>0 LEFT JOIN segack ON segack.seg = seg.id
+"""
 
 
 @dataclass(slots=True)
 class StoredSegment:
     """A segment as it was on disk. ``damaged``: it can't be trusted; ``index``: None if not even that can be read.
 
-    ``numbers``: of the queue that asked: live references, live bytes, first and last position.
+    ``numbers``: of the queue that asked: live references, live bytes, first and last position. ``places``: of all queues, if nobody
+    asked for one.
     """
 
     id: int
@@ -61,6 +72,21 @@ class StoredSegment:
     damaged: bool
     committed_ms: int = 0
     counts: dict[int, tuple[int, int]] = field(default_factory=dict)
+    places: dict[int, list[int]] = field(default_factory=dict)
+
+    @property
+    def queues(self) -> Sequence[int]:
+        """The queue of each reference, as far as they can be read."""
+        return self.index.queues if self.index is not None else ()
+
+    def handle(self) -> SegmentHandle:
+        """Make a handle of what was on disk."""
+        references = len(self.queues)
+        handle = SegmentHandle(self.id, bytearray(self.bits.ljust((references + 7) >> 3, b"\0")), complete=False)
+        handle.references = references
+        handle.counts = dict(self.counts) or None
+        handle.written = True
+        return handle
 
 
 @dataclass(slots=True)
@@ -186,22 +212,43 @@ def _segments(connection: sqlite3.Connection, queue_id: int, wanted: list[list[i
 
 
 def _read(connection: sqlite3.Connection, queue_id: int, wanted: list[list[int]]) -> list[StoredSegment]:
-    head, idx, body, bits, counts = connection.execute(_READ, (json.dumps(wanted), queue_id)).fetchone()
+    return list(_parse(*connection.execute(_READ, (json.dumps(wanted), queue_id)).fetchone()).values())
+
+
+def _parse(head: str, idx: bytes, body: bytes, bits: bytes, counts: str) -> dict[int, StoredSegment]:
     found: dict[int, StoredSegment] = {}
     idx_at = body_at = bits_at = 0
-    for segment_id, first, last, live, live_bytes, crc, idx_bytes, body_bytes, bits_bytes, committed_ms in json.loads(head):
+    for segment_id, crc, idx_bytes, body_bytes, bits_bytes, committed_ms, *numbers in json.loads(head):
         one_idx = idx[idx_at : idx_at + idx_bytes]
         one_body = body[body_at : body_at + body_bytes]
         one_bits = bits[bits_at : bits_at + bits_bytes] if bits_bytes else b""
         idx_at, body_at, bits_at = idx_at + idx_bytes, body_at + body_bytes, bits_at + bits_bytes
         damaged = crc32(one_body, crc32(one_idx)) != crc
         index = _index(one_idx)
-        numbers = [live, live_bytes, first, last]
         found[segment_id] = StoredSegment(segment_id, numbers, one_bits, one_body, index, damaged or index is None, committed_ms)
     for segment_id, slot, count, due_ms in json.loads(counts):
         if segment_id in found:
             found[segment_id].counts[slot] = count, due_ms
-    return list(found.values())
+    return found
+
+
+def read_whole(connection: sqlite3.Connection, wanted: list[list[int]]) -> list[StoredSegment]:
+    """Read segments, given as ``[id, size]``, with what all queues have there. Those that are gone are left out."""
+    found: list[StoredSegment] = []
+    for portion in _portions([[number, 0, 0, 0, size] for number, size in wanted]):
+        try:
+            *columns, places = connection.execute(_READ_WHOLE, (json.dumps(portion),)).fetchone()
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CORRUPT:
+                raise
+            found += [StoredSegment(number, [], b"", b"", None, damaged=True) for number, _ in portion]
+            continue
+        segments = _parse(*columns)
+        for segment_id, queue_id, *numbers in json.loads(places):
+            if segment_id in segments:
+                segments[segment_id].places[queue_id] = numbers
+        found += segments.values()
+    return found
 
 
 def _index(idx: bytes) -> Index | None:

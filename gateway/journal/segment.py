@@ -129,6 +129,7 @@ def _segment(rows: _Rows, handle: SegmentHandle) -> Segment:
     segment.committed_ms = min(rows.stored, default=0)
     segment.body_bytes = sum(rows.lengths)
     handle.queues = rows.places()
+    handle.references = references
     if shared_wire:
         rows.bodies.append(rows.wires[0])
     else:

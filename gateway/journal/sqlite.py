@@ -12,6 +12,7 @@ from pathlib import Path
 
 from gateway.errors import JournalError
 from gateway.journal.commit import Commit, Value
+from gateway.journal.compaction import Compaction
 from gateway.journal.counters import Counters
 from gateway.journal.definitions import Changes, load_records, next_ids
 from gateway.journal.ledger import Ledger, Settlement, Ticket
@@ -38,15 +39,17 @@ from gateway.model.records import Batch, DeliveryCounted, Page, QueueDeleted, Qu
 
 @dataclass(frozen=True, slots=True)
 class Care:
-    """What is done about a disk that fails.
+    """What is done about a disk that fails, and about room that is wasted.
 
     Args:
         refuse_after_s: a journal that can't be written for so long is ``read-only``.
         scrub_mib_per_s: how fast stored segments are read again to find damage; 0: never.
+        compacting: what little is left in a segment is written anew (see `compaction`).
     """
 
     refuse_after_s: float = 5.0
     scrub_mib_per_s: float = 0.0
+    compacting: bool = True
 
 
 class SqliteJournal:
@@ -85,6 +88,7 @@ class SqliteJournal:
         self.counters = Counters()
         self._next_ids = (1, 1)
         self._ledger = Ledger()
+        self._compaction = Compaction(self._ledger, self.counters)
         self._next_segment = 1
         self._deferred: list[Reference] = []
         self._scheduled = ScheduledReads(self.counters, self._report)
@@ -107,7 +111,7 @@ class SqliteJournal:
     @property
     def upkeep(self) -> bool:
         """See `Journal.upkeep`."""
-        return False
+        return self._compaction.ready
 
     @property
     def next_queue_id(self) -> int:
@@ -128,6 +132,9 @@ class SqliteJournal:
         """See `Journal.look`."""
         if self._space is not None:
             self._space.look()
+        self._ledger.forget_landed()
+        if self._ledger.all_landed:
+            self._begin_compaction()
         for found in self._scrub.take() if self._scrub is not None else ():
             if isinstance(found, int):
                 self._pages.found_damaged(found)
@@ -222,10 +229,19 @@ class SqliteJournal:
         ledger.settle(batch.settled)
         ledger.settle(self._deferred)
         self._deferred = batch.deferred
+        redelivered: list[list[int]] = []
+        if self._compaction.ready and self.state == WRITABLE:
+            moved, redelivered = self._compaction.join(self._next_segment)
+            for segment in moved:
+                ledger.add(segment.handle)
+            self._next_segment += len(moved)
+            segments += moved
+        self._begin_compaction()
         settlement = ledger.flush()
         settlement.floors = floors
         settlement.fresh = [segment.handle for segment in segments]
-        changes = self._changes(batch, settlement)
+        changes = self._changes(batch, settlement, redelivered)
+        self._compaction.note(segments, settlement.handles, purged=bool(floors))
         if not segments and changes is None and not settlement.places and not settlement.gone:
             return None
         ledger.track(settlement)
@@ -242,12 +258,18 @@ class SqliteJournal:
             self._ledger.purge(floors)
         return floors
 
-    def _changes(self, batch: Batch, settlement: Settlement) -> tuple[Value, ...] | None:
+    def _begin_compaction(self) -> None:
+        """Have the next portion read; what is noted must be on disk."""
+        if self._reader is not None and self._care.compacting:
+            self._compaction.begin(self._reader)
+
+    def _changes(self, batch: Batch, settlement: Settlement, redelivered: list[list[int]]) -> tuple[Value, ...] | None:
         """Return the columns of full_commit, if there is anything in them."""
         damaged, self._pages.to_quarantine = self._pages.to_quarantine, []
-        if not batch.records and not damaged:
+        if not batch.records and not damaged and not redelivered:
             return None
         changes = Changes()
+        changes.redelivered = redelivered
         changes.quarantined = damaged
         changes.purged = _ranges(settlement.floors)
         for record in batch.records:

@@ -130,6 +130,8 @@ class Writer:
         counters.index_bytes += commit.index_bytes
         counters.segments_live += len(commit.segments) - commit.settlement.dead
         for segment in commit.segments:
+            if segment.committed_ms:
+                continue  # moved by compaction: counted when it was written first
             counters.messages_written += segment.messages
             counters.references_written += segment.references
             counters.body_bytes += segment.body_bytes
