@@ -237,7 +237,7 @@ class Outbound:
         if room <= 0:
             return False
         for message, qos in retained.next_slice(room):
-            packet_id = self._send_one(message, qos, RETAIN)  # [MQTT-3.3.1-8]
+            packet_id = self._send_one(message, qos)
             if packet_id:
                 retained.unacked.add(packet_id)
         if not retained.done:
@@ -246,18 +246,17 @@ class Outbound:
             self._retained = None
         return False
 
-    def _send_one(self, message: Message, qos: int, flags: int) -> int:
-        """Send one message; return its packet identifier."""
-        if not qos:
-            packet = self._encoded(message)
-            if packet:
-                self._append((with_flags(packet, flags),))
+    def _send_one(self, message: Message, qos: int) -> int:
+        """Send one retained message; return its packet identifier."""
+        start = self._rota.encoder.encode_front(message) if qos else self._rota.encoder.encode_packet(message)
+        if not start:
+            self._gateway.count("undeliverable", reason="topic")
             return 0
-        front = self._encoder.encode_front(message)
-        if not front:
+        if not qos:
+            self._append((with_flags(start, RETAIN),))  # [MQTT-3.3.1-8]
             return 0
         packet_id = self._session.identify(None)
-        self._append((with_flags(front, flags), IDENTIFIERS[packet_id], message.body))
+        self._append((with_flags(start, RETAIN), IDENTIFIERS[packet_id], message.body))
         return packet_id
 
     # -- congestion and the end ---------------------------------------------

@@ -7,10 +7,13 @@ from collections.abc import Callable
 from typing import Protocol
 
 from gateway.api import TOPIC_EXCHANGE, Channel, Flushable, LookUp, Message, swap_key
+from gateway_mqtt.translate import Encoder
 
 RETAIN = 1
-SLICE = 100
-"""So many retained messages are sent, and so many keys are looked at, before another client has its turn."""
+SLICE = 40
+"""So many retained messages are sent to one client before another has its turn. A turn of the loop has eight such slices."""
+VISITS = 80
+"""So many keys are looked at for them."""
 SLICE_BYTES = 64 * 1024
 OVERHEAD_BYTES = 64
 """What a retained message without a body costs of a slice."""
@@ -84,7 +87,7 @@ class RetainedQueue:
             self._pattern = next(iter(self._wanted))
             self._granted, self._mark = self._wanted.pop(self._pattern)
             self._look_up = self._channel.look_up(TOPIC_EXCHANGE, swap_key(self._pattern), mqtt=True)
-        found = self._look_up.next_slice(most, SLICE)
+        found = self._look_up.next_slice(most, VISITS)
         self._ready.extend(message for message, number in found if not self._is_live(message, number))
 
     def _is_live(self, message: Message, number: int) -> bool:
@@ -95,7 +98,7 @@ class RetainedQueue:
     def _as_it_is_now(self, message: Message) -> Message | None:
         """Return what is retained in place of a message that was looked up some time ago."""
         key = message.routing_key
-        now = self._channel.look_up(TOPIC_EXCHANGE, key).next_slice(1, SLICE)
+        now = self._channel.look_up(TOPIC_EXCHANGE, key).next_slice(1, VISITS)
         return next((found for found, number in now if found.routing_key == key and not self._is_live(found, number)), None)
 
 
@@ -110,13 +113,16 @@ class Rota:
     """Who is sent retained messages next? It is a `Flushable`.
 
     However many clients subscribe to however much, one slice is sent per flush, and the loop has other work between.
+
+    ``encoder``: for retained messages, most of which are encoded once: they must not push the topics of live ones out.
     """
 
-    __slots__ = ("_touch", "_waiting")
+    __slots__ = ("_touch", "_waiting", "encoder")
 
     def __init__(self, touch: Callable[[Flushable], None]) -> None:
         self._touch: Callable[[Flushable], None] = touch
         self._waiting: dict[Sender, None] = {}
+        self.encoder: Encoder = Encoder(most_topics=SLICE)
 
     def join(self, sender: Sender) -> None:
         """Have a client sent a slice when it is its turn."""

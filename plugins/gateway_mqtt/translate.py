@@ -159,9 +159,10 @@ class Encoder:
     its packet identifier. Who has them at hand (they were received so) sets them before publishing.
     """
 
-    __slots__ = ("_topics", "confirmed", "front", "packet", "plain")
+    __slots__ = ("_most_topics", "_topics", "confirmed", "front", "packet", "plain")
 
-    def __init__(self) -> None:
+    def __init__(self, most_topics: int = MAX_CACHED_TOPICS) -> None:
+        self._most_topics: int = most_topics
         self.plain: Message | None = None
         self.packet: bytes = b""
         self.confirmed: Message | None = None
@@ -195,7 +196,7 @@ class Encoder:
         field = self._topics.get(key)
         if field is None:
             field = _topic_field(swap_key(key))
-            if len(self._topics) >= MAX_CACHED_TOPICS:
+            if len(self._topics) >= self._most_topics:
                 self._topics.clear()
             if len(field) <= MAX_CACHED_TOPIC_BYTES:
                 self._topics[key] = field
