@@ -11,6 +11,7 @@ from gateway.engine.queue import Queue
 from gateway.engine.vhost import VirtualHost
 from gateway.errors import AccessRefused, GatewayError, NotFound, PreconditionFailed, ResourceLocked
 from gateway.model.declare import Binding, ExchangeSpec, QueueSpec, arguments_text
+from gateway.model.exchange_arguments import check_exchange
 from gateway.model.message import Message
 from gateway.model.records import (
     Bound,
@@ -58,7 +59,10 @@ class Definitions:
         if passive:
             table.get(spec.name)
             return
-        self._check_journal(durable=spec.durable and table.find(spec.name) is None)
+        is_new = table.find(spec.name) is None
+        if is_new:
+            check_exchange(spec)
+        self._check_journal(durable=spec.durable and is_new)
         if table.declare(spec):
             self.engine.policies.declared(vhost, table.get(spec.name))
             self.engine.generation += 1

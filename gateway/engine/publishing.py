@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection
 
 from gateway.engine.burial import Dead
 from gateway.engine.consuming import Consuming
@@ -13,6 +12,7 @@ from gateway.engine.route import STALE, UNROUTABLE, RouteHandle, Unroutable
 from gateway.errors import AccessRefused, GatewayError, MessageRefused, NotFound, PreconditionFailed
 from gateway.model.declare import Overflow
 from gateway.model.message import Message
+from gateway.model.properties import Properties
 
 
 class Publishing(Consuming):
@@ -129,7 +129,7 @@ class Publishing(Consuming):
     def resolve(self, route: RouteHandle, message: Message, barred: Collection[Queue] = ()) -> None:
         """Find the queues of a route anew, but for those that are barred.
 
-        A route that depends on headers is found anew for every message.
+        A route that depends on headers, or other properties, is found anew for every message.
         """
         route.clear()
         route.refusal = None
@@ -137,9 +137,9 @@ class Publishing(Consuming):
         address = route.address
         table = route.vhost.table
 
-        def headers() -> Mapping[str, Any]:
+        def properties() -> Properties:
             try:
-                return self.properties(message).headers or {}
+                return self.properties(message)
             except Exception as error:
                 raise PreconditionFailed(f"the message's properties can't be decoded: {error}") from error
 
@@ -147,7 +147,7 @@ class Publishing(Consuming):
             spec = table.get(address.exchange).spec
             if spec.internal and not route.ours:
                 raise AccessRefused(f"exchange {address.exchange!r} is internal")
-            found, cacheable = table.resolve(address.exchange, address.routing_key, headers)
+            found, cacheable = table.resolve(address.exchange, address.routing_key, properties)
             route.through = self.special.through(address.vhost, spec)
         except GatewayError as error:
             route.refusal = error
