@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 from gateway.errors import GatewayError
 from gateway.model.declare import Binding, BindingOptions, ExchangeSpec, QueueSpec
@@ -305,10 +305,11 @@ class Channel(Protocol):
         """Return a number whose outcome comes when everything submitted before is decided and on disk."""
 
     async def outcome(self, number: int) -> Outcome:
-        """Wait for a number's outcome; only on a channel that was opened without an OutcomeSink.
+        """Wait for a number's outcome; only on a channel that was opened without an OutcomeSink, and once for each number.
 
         Raises:
             GatewayError: it was refused.
+            RuntimeError: it was told already, or there is no such number.
         Cancellation: safe; the number is decided all the same.
         """
 
@@ -317,6 +318,3 @@ class Channel(Protocol):
 
     def close(self) -> None:
         """Cancel the consumers, requeue what is unsettled, delete exclusive queues if this channel owns them."""
-
-
-Number: TypeAlias = int

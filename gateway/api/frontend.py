@@ -112,6 +112,13 @@ class Gateway(Protocol):
     async def until_released(self) -> None:
         """Wait while `holding`. Cancellation: safe. Does not wait, and is no checkpoint, if not holding."""
 
+    @property
+    def alarms(self) -> Sequence[str]:
+        """Why messages are held back or refused now, a line each: the journal, its disk, memory. Empty: they are not."""
+
+    async def until_alarms_change(self) -> None:
+        """Wait until `alarms` says something else, for protocols that tell their peers. Cancellation: safe."""
+
     async def serve_streams(
         self,
         listen: Sequence[str],

@@ -16,10 +16,14 @@ from gateway.api.stream import Connection
 from gateway.config import Limits
 from gateway.engine.delivery import Entry
 from gateway.engine.engine import Engine
+from gateway.engine.retained import RetainedLimits
 from gateway.errors import JournalError
 from gateway.journal.port import Journal
 from gateway.model.message import Address, Decoders, Message, WireDecoder
 from gateway.model.properties import Properties
+from gateway.runtime.alarms import Alarms
+from gateway.runtime.appointments import Appointments
+from gateway.runtime.bounds import Bounds
 from gateway.runtime.channel import BrokerChannel
 from gateway.runtime.clock import Clock, WallClock
 from gateway.runtime.committer import Committer
@@ -27,7 +31,9 @@ from gateway.runtime.connection import StreamConnection
 from gateway.runtime.dispatcher import Turns
 from gateway.runtime.flow import Flow
 from gateway.runtime.listener import Handler, Listeners
+from gateway.runtime.memory import resident_bytes
 from gateway.runtime.pager import Pager
+from gateway.runtime.scheduled import ScheduledReader
 
 Authenticate = Callable[[Credentials], Awaitable[Principal]]
 MAX_LOGGED_KEYS = 1_000
@@ -43,16 +49,26 @@ class Broker:
         limits: what may wait where, and for how long.
         authenticate: lets peers in, or raises AccessRefused.
         log: the broker's own logger.
+        clock: what messages go by; None: the system's.
+        resident: tells how many bytes of memory the process takes.
     """
 
     def __init__(
-        self, journal: Journal, *, limits: Limits, authenticate: Authenticate, log: Log, clock: Clock | None = None
+        self,
+        journal: Journal,
+        *,
+        limits: Limits,
+        authenticate: Authenticate,
+        log: Log,
+        clock: Clock | None = None,
+        resident: Callable[[], int] = resident_bytes,
     ) -> None:
         self.journal = journal
         self.limits = limits
         self.authenticate = authenticate
         self.log = log
         self.clock = clock or WallClock()
+        self.resident = resident
         self.node_id = secrets.token_hex(4)
         self.decoders = Decoders()
         self.counters: Counter[str] = Counter()
@@ -88,6 +104,8 @@ class Broker:
         trio.lowlevel.add_instrument(self.turns)
         try:
             nursery.start_soon(self.committer.run_pacer)
+            nursery.start_soon(self.appointments.run)
+            nursery.start_soon(self._look_around)
             task_status.started()
             await self._ended.wait()
             if self._failure is not None:
@@ -95,16 +113,45 @@ class Broker:
             nursery.cancel_scope.cancel()
         finally:
             trio.lowlevel.remove_instrument(self.turns)
-            self.committer.ended = self.pager.ended = True
+            self.committer.ended = self.pager.ended = self.scheduled.ended = True
+
+    async def _look_around(self) -> None:
+        """See about once a second what nobody tells: the system's clock, the journal's room, memory."""
+        while True:
+            await trio.sleep(self.alarms.look())
+            step_ms = self.clock.look()
+            if step_ms:
+                self.counters["clock steps"] += 1
+                self.log.warning("the system's clock was set", by_ms=step_ms)
+            self.appointments.clock_was_set()
+            self.journal.look()
 
     def _assemble(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
         self.pager = Pager(self.journal, self.log, nursery)
         self.engine = Engine(self, self.decoders.properties, node_id=self.node_id, window_budget=self.limits.queue_memory_bytes)
+        self.engine.kept.values.limits = RetainedLimits(**self.limits.retained.model_dump())
         self.pager.engine = self.engine
+        self.engine.now_ms = self.clock.now_ms()
+        self.scheduled = ScheduledReader(self.journal, self.engine, self.log, nursery)
+        self.appointments = Appointments(self.engine, self.clock)
         self.flow = Flow(self.engine, self.limits)
-        self.committer = Committer(self.engine, self.journal, self.log, self.limits, self.flow.batch_taken, nursery)
-        self.turns = Turns(self.committer.end_of_turn, lambda: self.committer.commit_since, self._fail, self._flush_failed)
+        self.alarms = Alarms(self.engine, self.journal, self.log, self.limits, self.counters, self.resident)
+        self.bounds = Bounds(self.engine, self.limits)
+        self.committer = Committer(self.engine, self.journal, self.log, self.limits, self.alarms, self.flow.batch_taken, nursery)
+        self.turns = Turns(
+            self.engine,
+            self.clock.now_ms,
+            self._end_of_turn,
+            lambda: self.committer.commit_since,
+            self._fail,
+            self._flush_failed,
+        )
+
+    def _end_of_turn(self) -> bool:
+        self.alarms.end_of_turn()
+        self.appointments.end_of_turn()
+        return self.committer.end_of_turn()
 
     def _fail(self, error: BaseException) -> None:
         if self._failure is None:
@@ -121,7 +168,7 @@ class Broker:
 
     def gateway(self, front_end: str, announce: Callable[[str], None], log: Log) -> Gateway:
         """Return the broker as one front-end sees it."""
-        listeners = Listeners(front_end, self.turns, self.flow, self.limits, log, self.counters)
+        listeners = Listeners(front_end, self.turns, self.flow, self.alarms, self.limits, log, self.counters)
         self.listeners.append(listeners)
         return FrontEndGateway(self, front_end, announce, log, listeners)
 
@@ -158,6 +205,10 @@ class Broker:
     def page_wanted(self, queue_id: int, after_position: int, max_bytes: int) -> None:
         """See `EngineEvents`."""
         self.pager.want(queue_id, after_position, max_bytes)
+
+    def scheduled_wanted(self, ids: list[int]) -> None:
+        """See `EngineEvents`."""
+        self.scheduled.want(ids)
 
     def got(self, channel: object, number: int, entry: Entry | None) -> None:
         """See `EngineEvents`."""
@@ -219,9 +270,9 @@ class FrontEndGateway:
 
     def open_channel(self, principal: Principal, sink: OutcomeSink | None = None, *, owner: object | None = None) -> Channel:
         """See `gateway.api.Gateway.open_channel`."""
-        engine = self._broker.engine
-        # Deliveries and consumers are opaque to front-ends; here they are the engine's own.
-        return cast("Channel", BrokerChannel(engine, principal, sink, owner, self._broker.committer))
+        broker = self._broker
+        channel = BrokerChannel(broker.engine, principal, sink, owner, broker.committer, broker.alarms, broker.bounds)
+        return cast("Channel", channel)  # deliveries and consumers are opaque to front-ends; here they are the engine's own
 
     def release(self, owner: object) -> None:
         """See `gateway.api.Gateway.release`."""
@@ -230,12 +281,22 @@ class FrontEndGateway:
     @property
     def holding(self) -> bool:
         """See `gateway.api.Gateway.holding`."""
-        return self._broker.flow.holding
+        return self._broker.flow.holding or bool(self._broker.alarms.level)
 
     async def until_released(self) -> None:
         """See `gateway.api.Gateway.until_released`."""
-        if self._broker.flow.holding:
+        while self.holding:
             await self._broker.flow.until_released()
+            await self._broker.alarms.until_memory()
+
+    @property
+    def alarms(self) -> Sequence[str]:
+        """See `gateway.api.Gateway.alarms`."""
+        return self._broker.alarms.causes
+
+    async def until_alarms_change(self) -> None:
+        """See `gateway.api.Gateway.until_alarms_change`."""
+        await self._broker.alarms.until_changed()
 
     async def serve_streams(
         self,

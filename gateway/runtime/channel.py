@@ -4,29 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import trio
-
-from gateway.api.channel import ConsumeOptions, ConsumerSink, Outcome, OutcomeSink, QueueInfo
-from gateway.api.frontend import Authorize, Principal
+from gateway.api.channel import ConsumeOptions, ConsumerSink, Outcome, OutcomeSink
+from gateway.api.frontend import Principal
 from gateway.engine.consumer import Consumer
 from gateway.engine.delivery import Entry
 from gateway.engine.engine import LATER, UNROUTABLE, Engine
+from gateway.engine.retained import RetainedLookUp
 from gateway.engine.route import RouteHandle
-from gateway.errors import AccessRefused, GatewayError, NotFound
-from gateway.model.declare import Binding, ExchangeSpec, QueueSpec
+from gateway.errors import GatewayError, MessageRefused, NotFound
 from gateway.model.message import Message
+from gateway.model.records import Scheduled
+from gateway.runtime.alarms import TOO_LARGE
+from gateway.runtime.answers import Answers
+from gateway.runtime.declaring import OUTCOME_COST_BYTES, Declaring
 
 if TYPE_CHECKING:
     from gateway.engine.engine import Unroutable
+    from gateway.runtime.alarms import Alarms
+    from gateway.runtime.bounds import Bounds
     from gateway.runtime.committer import Committer
+
+Publish = Callable[[RouteHandle, Message], "GatewayError | Unroutable | None"]
 
 NO_EXCEPTIONS: Sequence[Outcome] = ()
 TIDY_FROM = 64
 """A channel with more consumers looks now and then which of them are gone."""
-OUTCOME_COST_BYTES = 200
-"""What an outcome costs in memory until it is told: the journal may take its time."""
 
 
 class _Deaf:
@@ -39,63 +43,62 @@ class _Deaf:
 _DEAF = _Deaf()
 
 
-class BrokerChannel:
+class BrokerChannel(Declaring):
     """A channel of the gateway's own engine (`gateway.api.Channel` says what each method does)."""
 
     __slots__ = (
-        "_authorize",
+        "_answers",
         "_closed",
-        "_committer",
         "_consumers",
         "_decided_through",
-        "_engine",
-        "_exceptions",
         "_held",
         "_held_back",
         "_late",
         "_late_done",
-        "_number",
-        "_parked",
+        "_most_bytes",
         "_publish",
-        "_results",
         "_sink",
         "_tidy_at",
         "_to_retain",
-        "_vhost",
-        "owner",
-        "pending",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts of the broker that it joins
         self,
         engine: Engine,
         principal: Principal,
         sink: OutcomeSink | None,
         owner: object | None,
         committer: Committer,
+        alarms: Alarms,
+        bounds: Bounds,
     ) -> None:
-        self._engine = engine
-        self._publish = engine.publish
-        self._authorize: Authorize | None = principal.authorize
-        self._vhost = principal.vhost
-        self._sink = sink
-        self._committer = committer
-        self.owner: object = owner if owner is not None else self
+        super().__init__(engine, principal, owner, committer, alarms, bounds)
+        self._publish: Publish = engine.publish
+        self._most_bytes = bounds.max_message_bytes
+        self._answers: Answers | None = None
+        if sink is None:
+            sink = self._answers = Answers()
+        self._sink: OutcomeSink = sink
         self._held: set[Entry] = set()
         engine.holdings[self] = self._held
         self._consumers: dict[Consumer, None] = {}
         self._tidy_at = TIDY_FROM
-        self._number = 0
-        self.pending = False
-        self._exceptions: list[Outcome] = []
         self._to_retain: tuple[RouteHandle, Message] | None = None
         self._late: set[int] = set()
         self._late_done: list[Outcome] = []
         self._held_back: tuple[int, list[Outcome]] | None = None
         self._decided_through = 0
-        self._results: dict[int, Outcome] = {}
-        self._parked: dict[int, trio.Event] = {}
         self._closed = False
+        alarms.opened(self)
+
+    @property
+    def is_consuming(self) -> bool:
+        """It has a consumer, or something to settle."""
+        return bool(self._held) or any(consumer.active for consumer in self._consumers)
+
+    def publish_by(self, publish: Publish) -> None:
+        """Publish in another way from now on: by the engine, or by what holds publishers back."""
+        self._publish = publish
 
     # -- publishing ---------------------------------------------------------
 
@@ -106,10 +109,15 @@ class BrokerChannel:
 
     def publish(self, route: RouteHandle, message: Message) -> int:
         """See `gateway.api.Channel.publish`."""
-        problem = self._publish(route, message)
+        if len(message.body) + len(message.wire) > self._most_bytes:
+            problem: GatewayError | Unroutable | None = self._too_large(message)
+        elif self._to_retain is None:
+            problem = self._publish(route, message)
+        else:
+            problem = self._publish_and_retain(route, message, *self._to_retain)
         number = self._number = self._number + 1
-        if problem is not None or self._to_retain is not None:
-            self._exceptional(number, problem)
+        if problem is not None:
+            self._exceptional(number, message, problem)
         if not self.pending:
             self.pending = True
             self._committer.waiting.append(self)
@@ -122,109 +130,86 @@ class BrokerChannel:
 
     def post(self, route: RouteHandle, message: Message) -> None:
         """See `gateway.api.Channel.post`."""
-        problem = self._publish(route, message)
-        if self._to_retain is not None:
-            self._retain_unless(problem)
+        if len(message.body) + len(message.wire) > self._most_bytes:
+            problem: GatewayError | Unroutable | None = self._too_large(message)
+        elif self._to_retain is None:
+            problem = self._publish(route, message)
+        else:
+            problem = self._publish_and_retain(route, message, *self._to_retain)
+        if isinstance(problem, GatewayError):
+            self._alarms.count_refused(message, problem)
 
-    def _exceptional(self, number: int, problem: GatewayError | Unroutable | None) -> None:
-        if self._to_retain is not None:
-            problem = self._retain_unless(problem)
+    def _too_large(self, message: Message) -> GatewayError:
+        self._to_retain = None
+        taken = len(message.body) + len(message.wire)
+        return MessageRefused(f"{TOO_LARGE}: {taken} bytes; limits.max_message_bytes = {self._most_bytes}")
+
+    def _exceptional(self, number: int, message: Message, problem: GatewayError | Unroutable) -> None:
         self._engine.batch.body_bytes += OUTCOME_COST_BYTES
         if problem is UNROUTABLE:
             self._exceptions.append(Outcome(number, unroutable=True))
         elif isinstance(problem, GatewayError):
+            self._alarms.count_refused(message, problem)
             self._exceptions.append(Outcome(number, error=problem))
 
     def retain(self, route: RouteHandle, message: Message) -> None:
         """See `gateway.api.Channel.retain`."""
         self._to_retain = (route, message)
 
-    def _retain_unless(self, problem: GatewayError | Unroutable | None) -> GatewayError | Unroutable | None:
-        """Keep the last value, unless the publish that it goes with was refused; return what is to be told of both."""
-        to_retain, self._to_retain = self._to_retain, None
-        if to_retain is None or isinstance(problem, GatewayError):
-            return problem
-        return self._engine.kept.retain(*to_retain) or problem
+    def _publish_and_retain(
+        self, route: RouteHandle, message: Message, kept_route: RouteHandle, value: Message
+    ) -> GatewayError | Unroutable | None:
+        self._to_retain = None
+        return self._engine.kept.values.publish(self._publish, route, message, kept_route, value)
 
     def retained(self, exchange: str, pattern: str, *, mqtt: bool = False) -> Iterator[Message]:
         """See `gateway.api.Channel.retained`."""
         return self._engine.kept.retained(self._vhost, exchange, pattern, mqtt=mqtt)
 
-    # -- definitions --------------------------------------------------------
+    def look_up(self, exchange: str, pattern: str, *, mqtt: bool = False) -> RetainedLookUp:
+        """See `gateway.api.Channel.look_up`."""
+        return self._engine.kept.values.look_up(self._vhost, exchange, pattern, mqtt=mqtt)
 
-    def declare_exchange(self, spec: ExchangeSpec, *, passive: bool = False) -> int:
-        """See `gateway.api.Channel.declare_exchange`."""
-        declare = self._engine.definitions.declare_exchange
-        return self._submit("configure", spec.name, partial(declare, self._vhost, spec, passive=passive))
+    def retained_mark(self) -> int:
+        """See `gateway.api.Channel.retained_mark`."""
+        return self._engine.kept.values.puts
 
-    def delete_exchange(self, name: str, *, if_unused: bool = False) -> int:
-        """See `gateway.api.Channel.delete_exchange`."""
-        delete = self._engine.definitions.delete_exchange
-        return self._submit("configure", name, partial(delete, self._vhost, name, if_unused=if_unused))
+    # -- scheduling ---------------------------------------------------------
 
-    def declare_queue(self, spec: QueueSpec, *, passive: bool = False) -> int:
-        """See `gateway.api.Channel.declare_queue`."""
-        declare = self._engine.definitions.declare_queue
-        return self._submit("configure", spec.name, partial(declare, self._vhost, spec, self.owner, passive=passive))
+    def schedule(self, route: RouteHandle, message: Message, due_ms: int) -> int:
+        """See `gateway.api.Channel.schedule`."""
+        return self._submit("write", route.address.exchange, partial(self._schedule, route, message, due_ms))
 
-    def delete_queue(self, name: str, *, if_unused: bool = False, if_empty: bool = False) -> int:
-        """See `gateway.api.Channel.delete_queue`."""
-        delete = self._engine.definitions.delete_queue
-        call = partial(delete, self._vhost, name, self.owner, if_unused=if_unused, if_empty=if_empty)
-        return self._submit("configure", name, call)
+    def _schedule(self, route: RouteHandle, message: Message, due_ms: int) -> int:
+        self._check("write", route.address.exchange, route.address.routing_key)
+        too_large = len(message.body) + len(message.wire) > self._most_bytes
+        refusal = self._too_large(message) if too_large else self._alarms.memory_refusal()
+        if refusal is not None:
+            self._alarms.count_refused(message, refusal)
+            raise refusal
+        return self._engine.schedule.add(route, message, due_ms)
 
-    def purge_queue(self, name: str) -> int:
-        """See `gateway.api.Channel.purge_queue`."""
-        return self._submit("read", name, partial(self._engine.definitions.purge_queue, self._vhost, name, self.owner))
-
-    def bind(self, binding: Binding) -> int:
-        """See `gateway.api.Channel.bind`."""
-        call = partial(self._engine.definitions.bind, self._vhost, binding, self.owner)
-        return self._submit("read", binding.source, partial(self._bound, binding, call))
-
-    def unbind(self, binding: Binding) -> int:
-        """See `gateway.api.Channel.unbind`."""
-        call = partial(self._engine.definitions.unbind, self._vhost, binding, self.owner)
-        return self._submit("read", binding.source, partial(self._bound, binding, call))
-
-    def _bound(self, binding: Binding, call: Callable[[], None]) -> None:
-        self._check("write", binding.destination, binding.key)
-        call()
-
-    def bindings(self, destination: str, *, to_exchange: bool = False) -> list[Binding]:
-        """See `gateway.api.Channel.bindings`."""
-        return self._engine.vhost(self._vhost).table.bindings_of(destination, to_exchange=to_exchange)
-
-    def queue_exists(self, name: str) -> bool:
-        """See `gateway.api.Channel.queue_exists`."""
-        return name in self._engine.vhost(self._vhost).queues
-
-    def queue_info(self, name: str) -> QueueInfo | None:
-        """See `gateway.api.Channel.queue_info`."""
-        queue = self._engine.vhost(self._vhost).queues.get(name)
-        return None if queue is None else QueueInfo(name, queue.ready_count, len(queue.consumers), queue.body_bytes)
-
-    def _check(self, action: str, resource: str, key: str) -> None:
-        if self._authorize is not None and not self._authorize(action, resource, key):
-            raise AccessRefused(f"no permission to {action} {resource!r}")
-
-    def _submit(self, action: str, resource: str, call: Callable[[], Any]) -> int:
-        """Do something whose answer is an outcome."""
+    def cancel_scheduled(self, scheduled_id: int) -> int:
+        """See `gateway.api.Channel.cancel_scheduled`."""
         number = self._next()
         try:
-            self._check(action, resource, "")
-            self._exceptions.append(Outcome(number, result=call()))
+            self._check_scheduled(scheduled_id)
+            self._alarms.removing(partial(self._engine.schedule.cancel, self._vhost, scheduled_id))
+            self._exceptions.append(Outcome(number))
         except GatewayError as error:
             self._exceptions.append(Outcome(number, error=error))
         return number
 
-    def _next(self) -> int:
-        self._number += 1
-        if not self.pending:
-            self.pending = True
-            self._committer.waiting.append(self)
-        self._engine.batch.body_bytes += OUTCOME_COST_BYTES
-        return self._number
+    def _check_scheduled(self, scheduled_id: int) -> None:
+        """Who may not write to an exchange learns nothing of what is scheduled for it."""
+        if self._authorize is not None and not any(item.scheduled_id == scheduled_id for item in self.scheduled()):
+            raise NotFound(f"no scheduled message {scheduled_id} in vhost {self._vhost!r}")
+
+    def scheduled(self) -> list[Scheduled]:
+        """See `gateway.api.Channel.scheduled`."""
+        listed = self._engine.schedule.listed(self._vhost)
+        allowed = self._authorize
+        return [item for item in listed if allowed is None or allowed("write", item.exchange, item.routing_key)]
 
     # -- consuming ----------------------------------------------------------
 
@@ -282,11 +267,19 @@ class BrokerChannel:
             raise NotFound("unknown delivery tag")
         self._engine.ack(delivery)
 
-    def nack(self, delivery: Entry, *, requeue: bool) -> None:
+    def nack(self, delivery: Entry, *, requeue: bool, delay_ms: int = 0) -> None:
         """See `gateway.api.Channel.nack`."""
         if delivery not in self._held:
             raise NotFound("unknown delivery tag")
-        self._engine.nack(delivery, requeue=requeue)
+        self._engine.nack(delivery, requeue=requeue, delay_ms=delay_ms)
+
+    def extend(self, delivery: Entry, lease_ms: int) -> None:
+        """See `gateway.api.Channel.extend`."""
+        if delivery not in self._held:
+            raise NotFound("unknown delivery tag")
+        extend = getattr(self._engine, "extend", None)
+        if extend is not None:
+            extend(delivery, lease_ms)
 
     def settle_handed_over(self, delivery: Entry) -> None:
         """See `gateway.api.Channel.settle_handed_over`."""
@@ -325,13 +318,17 @@ class BrokerChannel:
         self._exceptions = []
         return self._number, exceptions
 
-    def refuse(self, through: int, exceptions: Sequence[Outcome], error: GatewayError) -> None:
-        """Tell that all numbers up to `through` that are not decided are refused; who was refused already keeps the reason."""
+    def refuse(self, through: int, exceptions: Sequence[Outcome], error: GatewayError) -> int:
+        """Tell that all numbers up to `through` that are not decided are refused; return how many.
+
+        Who was refused already keeps the reason.
+        """
         told = self._held_back[0] if self._held_back is not None else self._decided_through
         kept = {outcome.number: outcome for outcome in exceptions if outcome.error is not None or outcome.unroutable}
         late = self._late
         numbers = [number for number in range(told + 1, through + 1) if number not in late]
         self.decided(through, [kept.get(number) or Outcome(number, error=error) for number in numbers])
+        return len(numbers) - len(kept)
 
     def decided(self, through: int, exceptions: Sequence[Outcome]) -> None:
         """Pass outcomes on, unless an earlier number still waits for a page."""
@@ -345,34 +342,19 @@ class BrokerChannel:
 
     def _tell(self, through: int, exceptions: Sequence[Outcome]) -> None:
         self._decided_through = through
-        if self._sink is not None:
-            try:
-                self._sink.on_outcomes(through, exceptions)
-            except Exception as error:  # a front-end's fault must not reach the others
-                self._sink = _DEAF
-                self._committer.sink_failed(self, error)
-            return
-        for outcome in exceptions:
-            self._results[outcome.number] = outcome
-        for number in [number for number in self._parked if number <= through]:
-            # At the end of a turn: a task that is woken directly would sleep on until something else happens.
-            trio.lowlevel.current_trio_token().run_sync_soon(self._parked.pop(number).set)
+        try:
+            self._sink.on_outcomes(through, exceptions)
+        except Exception as error:  # a front-end's fault must not reach the others
+            self._sink = _DEAF
+            self._committer.sink_failed(self, error)
 
     async def outcome(self, number: int) -> Outcome:
         """See `gateway.api.Channel.outcome`."""
-        if self._sink is not None:
+        if self._answers is None:
             raise RuntimeError("this channel's outcomes go to its sink")
-        if number > self._decided_through and not self._closed:
-            event = self._parked.setdefault(number, trio.Event())
-            await event.wait()
-        else:
-            await trio.lowlevel.checkpoint()
-        if number > self._decided_through:
-            raise GatewayError("the channel was closed before this was decided")
-        outcome = self._results.pop(number, None) or Outcome(number)
-        if outcome.error is not None:
-            raise outcome.error
-        return outcome
+        if not 0 < number <= self._number:
+            raise RuntimeError(f"number {number} was never submitted here")
+        return await self._answers.outcome(number)
 
     async def send(self, exchange: str, routing_key: str, body: bytes, *, persistent: bool = True) -> Outcome:
         """See `gateway.api.Channel.send`."""
@@ -391,9 +373,9 @@ class BrokerChannel:
         self._engine.close_channel(self)
         if self.owner is self:
             self._engine.definitions.release(self)
-        for event in self._parked.values():
-            trio.lowlevel.current_trio_token().run_sync_soon(event.set)
-        self._parked.clear()
+        self._alarms.closed(self)
+        if self._answers is not None:
+            self._answers.close()
 
 
 def _number(outcome: Outcome) -> int:

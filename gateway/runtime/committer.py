@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -13,8 +14,12 @@ from gateway.api.channel import Outcome
 from gateway.api.frontend import Log
 from gateway.config import Limits
 from gateway.engine.engine import Engine
-from gateway.errors import GatewayError, JournalError
+from gateway.errors import GatewayError, JournalError, NotFound
 from gateway.journal.port import Journal
+from gateway.model.records import MessageScheduled, Record
+from gateway.runtime.alarms import Alarms
+from gateway.runtime.declaring import OUTCOME_COST_BYTES
+from gateway.runtime.pending import Key, definitions, without_repeats
 
 if TYPE_CHECKING:
     from gateway.runtime.channel import BrokerChannel
@@ -25,6 +30,8 @@ LINGER_BODY_BYTES = 64 * 1024
 """With more than this in the batch waiting for acknowledgements costs more than it saves."""
 RETRY_FIRST_S = 0.01
 RETRY_MOST_S = 1.0
+TIDY_FROM = 1_024
+"""While the journal fails and more records than these wait, those that say nothing any more are left out."""
 
 Release = tuple["BrokerChannel", int, Sequence[Outcome]]
 
@@ -32,37 +39,45 @@ Release = tuple["BrokerChannel", int, Sequence[Outcome]]
 class Committer:
     """Hands over one batch at a time and releases outcomes in order.
 
-    ``waiting``: channels with numbers in the open batch. ``commit_since``: `perf_counter` of the write under way, or 0.0.
+    ``waiting``: channels with numbers in the open batch. ``commit_since``: `perf_counter` of the write under way, or 0.0; all
+    else goes by the clock of trio.
 
     Args:
         limits: how long a batch may wait for the acknowledgements of online consumers, which spare the disk, and how long a
             failing journal is waited for before durable publishes are refused.
+        alarms: told when the journal fails for so long, and when it works again.
         batch_taken: called when the open batch is empty again.
         nursery: for what has to wait.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it brings together
         self,
         engine: Engine,
         journal: Journal,
         log: Log,
         limits: Limits,
+        alarms: Alarms,
         batch_taken: Callable[[], None],
         nursery: trio.Nursery,
     ) -> None:
         self._engine = engine
         self._journal = journal
         self._log = log
+        self._alarms = alarms
         self._linger_s = limits.linger_us / 1e6
         self._refuse_after_s = limits.refuse_after_ms / 1e3
         self._batch_taken = batch_taken
         self._nursery = nursery
         self._token = trio.lowlevel.current_trio_token()
+        self._now = trio.lowlevel.current_clock().current_time
         self._releases: list[Release] = []
-        self._opened = 0.0
-        self._last_write = 0.0
+        self._opened = math.inf
+        self._last_write = -math.inf
         self._owing = False
-        self._failing_since = 0.0
+        self._records: list[Record] = []
+        self._unsure: set[Key] = set()
+        self._tidy_from = TIDY_FROM
+        self._failing_since = math.inf
         self._pace_until = math.inf
         self._alarm = trio.CancelScope()
         self._idle: trio.Event | None = None
@@ -74,27 +89,33 @@ class Committer:
     @property
     def failing(self) -> bool:
         """The last attempt to write failed."""
-        return self._failing_since > 0
+        return self._failing_since < math.inf
 
     def end_of_turn(self) -> bool:
         """Hand over the open batch if it is time; True: outcomes were released, so there may be more to send."""
         if self.commit_since:
-            return self._engine.refusal is not None and self._answer_waiting()
+            return self.failing and self._wait_on()
         batch = self._engine.batch
         if not self.waiting and not batch and not self._owing:
-            if self._idle is not None:
-                idle, self._idle = self._idle, None
-                self._token.run_sync_soon(idle.set)
-            return False
-        now = time.perf_counter()
+            return self._rest()
+        now = self._now()
         if self.waiting or batch.messages or batch.records:
             if self._lingers(now):
                 return False
         elif now - self._last_write < SETTLED_EVERY_S and not self.draining:
             self._pace(SETTLED_EVERY_S)
             return False
-        self._opened = 0.0
+        self._opened = math.inf
         return self._hand_over(now)
+
+    def _rest(self) -> bool:
+        """Nothing waits: who waits for that is told, and the journal may tidy up."""
+        if self._idle is not None:
+            idle, self._idle = self._idle, None
+            self._token.run_sync_soon(idle.set)
+        elif self._journal.upkeep and not self.draining:
+            return self._hand_over(self._now())
+        return False
 
     def _lingers(self, now: float) -> bool:
         batch = self._engine.batch
@@ -107,7 +128,7 @@ class Committer:
             or self.draining
         ):
             return False
-        if not self._opened:
+        if self._opened == math.inf:
             self._opened = now
         left_s = self._opened + self._linger_s - now
         if left_s > 0:
@@ -128,13 +149,15 @@ class Committer:
                 return self._release()
         # What was settled automatically is written now, and settled on disk by the commit after this one.
         self._owing = bool(batch.deferred)
+        self._records = batch.records
         commit = self._journal.prepare(engine.take_batch())
         self._batch_taken()
         engine.batch_prepared()
         if commit is None:
             engine.committed()
             return self._release()
-        self.commit_since = self._last_write = now
+        self.commit_since = time.perf_counter()
+        self._last_write = now
         self._write(commit)
         return False
 
@@ -150,40 +173,75 @@ class Committer:
         if error is not None:
             self._failed(commit, error)
             return
-        if self._failing_since:
-            self._log.info("journal works again", after_s=round(time.perf_counter() - self._failing_since, 3))
-            self._failing_since = 0.0
-            self._engine.accept_durable()
+        if self.failing:
+            self._log.info("journal works again", after_s=round(self._now() - self._failing_since, 3))
+            self._failing_since = math.inf
+            self._unsure = set()
+            self._tidy_from = TIDY_FROM
+            self._alarms.journal_works()
         self.commit_since = 0.0
+        self._records = []
         self._engine.committed()
         self._release()
 
     def _failed(self, commit: Any, error: JournalError) -> None:
         """Confirm nothing, keep the commit, write it again later."""
-        now = time.perf_counter()
-        if not self._failing_since:
+        now = self._now()
+        if not self.failing:
             self._failing_since = now
             self._log.error("journal can't be written: nothing is confirmed until it can", error=str(error))
         failing_s = now - self._failing_since
-        if failing_s >= self._refuse_after_s and self._engine.refusal is None:
+        if failing_s >= self._refuse_after_s and not self._alarms.is_journal_failing:
             self._log.error("durable messages are refused", failing_s=round(failing_s, 3))
-            self._engine.refuse_durable(f"the journal can't be written: {error}")
-            self._refuse_pending(self._engine.refusal)
+            self._withdraw()
+            self._refuse_pending(self._alarms.journal_fails(f"the journal can't be written: {error}"))
         self._nursery.start_soon(self._retry, commit, min(max(failing_s, RETRY_FIRST_S), RETRY_MOST_S))
 
-    def _refuse_pending(self, refusal: GatewayError | None) -> None:
-        """Say no to everybody who waits: their messages may be stored yet, when the journal works again, but nobody knows."""
-        assert refusal is not None
+    def _withdraw(self) -> None:
+        """Take out again what nobody was handed: who is told no should find that it is not stored.
+
+        What was delivered stays, and so do definitions, last values and state: they are on disk when the journal works again.
+        """
+        engine = self._engine
+        records = [*self._records, *engine.batch.records]
+        self._unsure = definitions(records)
+        engine.withdraw(self._journal.is_written)
+        for record in records:
+            if isinstance(record, MessageScheduled):
+                with suppress(NotFound):
+                    engine.schedule.cancel(record.message.address.vhost, record.scheduled_id)
+        batch = engine.batch
+        batch.messages[:] = [message for message in batch.messages if message.live]
+        batch.body_bytes = sum(len(message.body) for message in batch.messages)
+        self._batch_taken()
+
+    def check_lasting(self, key: Key) -> None:
+        """Make sure that a definition that is there already may be called so. Raises Overloaded: its commit fails."""
+        if key in self._unsure and self._engine.refusal is not None:
+            raise self._engine.refusal
+
+    def _refuse_pending(self, refusal: GatewayError) -> None:
+        """Say no to everybody who waits."""
         waiting, self.waiting = self.waiting, []
         releases, self._releases = self._releases, []
+        refused = 0
         for channel, through, exceptions in [*releases, *((channel, *channel.take_decided()) for channel in waiting)]:
-            channel.refuse(through, exceptions, refusal)
+            refused += channel.refuse(through, exceptions, refusal)
+        self._alarms.count_withdrawn(refused)
 
-    def _answer_waiting(self) -> bool:
-        """While what must last is refused, the rest needs no disk and all can be answered at once."""
+    def _wait_on(self) -> bool:
+        """While the journal fails: keep what waits small; what must last is refused, the rest needs no disk and is answered."""
+        batch = self._engine.batch
+        if len(batch.records) > self._tidy_from:
+            batch.records[:] = without_repeats(batch.records)
+            self._tidy_from = max(TIDY_FROM, 2 * len(batch.records))
+        if not self._alarms.is_journal_failing:
+            return False
         waiting, self.waiting = self.waiting, []
         for channel in waiting:
-            channel.decided(*channel.take_decided())
+            through, exceptions = channel.take_decided()
+            batch.body_bytes = max(batch.body_bytes - OUTCOME_COST_BYTES * len(exceptions), 0)
+            channel.decided(through, exceptions)
         return bool(waiting)
 
     async def _retry(self, commit: Any, delay_s: float) -> None:
@@ -205,13 +263,13 @@ class Committer:
 
     def _pace(self, delay_s: float) -> None:
         """Have a turn end after so long, whatever else happens."""
-        until = time.perf_counter() + delay_s
+        until = self._now() + delay_s
         if until < self._pace_until:
             self._pace_until = until
             self._token.run_sync_soon(self._set_alarm, idempotent=True)
 
     def _set_alarm(self) -> None:
-        self._alarm.deadline = trio.current_time() + max(self._pace_until - time.perf_counter(), 0.0)
+        self._alarm.deadline = self._pace_until
 
     async def run_pacer(self) -> None:
         """Wake the loop when something was to wait only so long. Cancellation: safe."""

@@ -40,11 +40,14 @@ class StreamConnection:
         "_touch",
         "_writing",
         "heard_at",
+        "held_in",
         "idle_timeout_s",
         "is_congested",
         "is_loopback",
         "out",
+        "publisher",
         "reason",
+        "refused_in",
     )
 
     def __init__(self, sock: socket.socket, peer: str, *, is_loopback: bool, listeners: Listeners) -> None:
@@ -66,6 +69,9 @@ class StreamConnection:
         self.reason: CloseReason | None = None
         self.heard_at = 0.0
         self.idle_timeout_s = 0.0
+        # What `Alarms` knows of it: in which alarm it has published, and as whose channel, and in which it is refused.
+        self.held_in = self.refused_in = 0
+        self.publisher: object = None
 
     @property
     def peer(self) -> str:
@@ -127,7 +133,7 @@ class StreamConnection:
             await wait_readable(sock)
             if self._listeners.draining:
                 await trio.sleep_forever()
-            if flow.holding or self.is_congested:
+            if flow.holding or self.is_congested or self.held_in:
                 await self._welcome()
             try:
                 data = sock.recv(RECEIVE_BYTES)
@@ -142,8 +148,10 @@ class StreamConnection:
                 return
 
     async def _welcome(self) -> None:
-        """Wait until there is room for what this peer sends: it reads what it is answered, and publishers are not held back."""
+        """Wait until there is room for what this peer sends: it reads what it is answered, publishers are not held back."""
         self.heard_at = math.inf  # it is not silent: nobody listens
+        if self.held_in:
+            await self._listeners.alarms.until_read(self)
         if self._listeners.flow.holding:
             await self._listeners.flow.until_released()
         while self.is_congested and self._congestion is None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import trio
 
 from gateway.api.frontend import Flushable
+from gateway.engine.engine import Engine
 
 ROUNDS = 8
 """A flush may cause more to flush; after so many rounds in one turn others get theirs."""
@@ -23,12 +24,14 @@ REAL_WAIT_S = 40e-6
 
 
 class Turns(trio.abc.Instrument):
-    """Runs `at_end` and flushes what was touched before each wait for I/O.
+    """Tells the engine the time after each wait for I/O; before it runs `at_end` and flushes what was touched.
 
     While a commit is under way and the loop is never idle, it sleeps for a moment every half millisecond: a thread beside a busy
     loop that makes system calls would otherwise wait for the interpreter's lock, for up to a hundred times as long.
 
     Args:
+        engine: its `now_ms` is set once per turn.
+        now_ms: wall time.
         at_end: called first; returns True if it wants another round.
         commit_since: `perf_counter` of the commit under way; 0.0: none.
         fail: told of an exception; the broker ends (its state can't be trusted).
@@ -37,11 +40,15 @@ class Turns(trio.abc.Instrument):
 
     def __init__(
         self,
+        engine: Engine,
+        now_ms: Callable[[], int],
         at_end: Callable[[], bool],
         commit_since: Callable[[], float],
         fail: Callable[[BaseException], None],
         flush_failed: Callable[[Flushable, Exception], None],
     ) -> None:
+        self._engine = engine
+        self._now_ms = now_ms
         self._at_end = at_end
         self._commit_since = commit_since
         self._fail = fail
@@ -70,10 +77,12 @@ class Turns(trio.abc.Instrument):
         self._waited_from = time.perf_counter() if self._naps and self._commit_since() else 0.0
 
     def after_io_wait(self, timeout: float) -> None:
-        """Let the journal's thread run if nothing else did."""
-        waited_from = self._waited_from
-        if not waited_from:
-            return
+        """Begin the turn; let the journal's thread run first if nothing else did."""
+        if self._waited_from:
+            self._nap(self._waited_from)
+        self._engine.now_ms = self._now_ms()
+
+    def _nap(self, waited_from: float) -> None:
         now = time.perf_counter()
         if now - waited_from > REAL_WAIT_S:
             self._rested = now

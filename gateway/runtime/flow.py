@@ -1,4 +1,4 @@
-"""When must publishers wait?"""
+"""When must publishers wait for the journal, or for who reads slowly?"""
 
 from __future__ import annotations
 

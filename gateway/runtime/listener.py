@@ -15,6 +15,7 @@ from gateway.api.frontend import Log
 from gateway.api.stream import CloseReason, Connection
 from gateway.config import Limits
 from gateway.errors import ConfigError, ListenError, ProtocolViolation
+from gateway.runtime.alarms import CONNECTION, Alarms
 from gateway.runtime.connection import StreamConnection
 from gateway.runtime.dispatcher import Turns
 from gateway.runtime.flow import Flow
@@ -33,10 +34,13 @@ PER_TURN = 64
 class Listeners:
     """The listening sockets and connections of one front-end."""
 
-    def __init__(self, name: str, turns: Turns, flow: Flow, limits: Limits, log: Log, counters: Counter[str]) -> None:
+    def __init__(  # noqa: PLR0913 - what a connection needs of the broker
+        self, name: str, turns: Turns, flow: Flow, alarms: Alarms, limits: Limits, log: Log, counters: Counter[str]
+    ) -> None:
         self.name = name
         self.turns = turns
         self.flow = flow
+        self.alarms = alarms
         self.limits = limits
         self.log = log
         self.counters = counters
@@ -133,6 +137,7 @@ class Listeners:
         self._nursery.start_soon(self._serve, connection, handler)
 
     async def _serve(self, connection: StreamConnection, handler: Handler) -> None:
+        CONNECTION.set(connection)
         try:
             await handler(connection)
         except ProtocolViolation as violation:

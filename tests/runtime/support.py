@@ -13,6 +13,7 @@ from gateway.api.frontend import Principal
 from gateway.config import Limits
 from gateway.engine.delivery import UNWRITTEN
 from gateway.errors import JournalError
+from gateway.model.message import Message
 from gateway.model.records import Batch, Page, Record
 from gateway.runtime.broker import Broker
 
@@ -31,10 +32,18 @@ class Log:
         self.lines.append(("error", event, values))
 
 
+class Segment:
+    """Where one commit's messages are: one is under way at a time."""
+
+    is_written = False
+
+
 class HandJournal:
     """Commits wait in `writes` until the test says what becomes of them; with `automatic` they succeed at once."""
 
     durability = "none: a test"
+    alarm: str | None = None
+    upkeep = False
 
     def __init__(self, *, automatic: bool = False) -> None:
         self.automatic = automatic
@@ -42,6 +51,10 @@ class HandJournal:
         self.stored: list[bytes] = []
         self.records: list[Record] = []
         self.closed: bool | None = None
+        self.prepared = 0
+        self.looks = 0
+        self.segment = Segment()
+        self.scheduled: dict[int, Message] = {}
 
     def open(self) -> None:
         pass
@@ -50,13 +63,15 @@ class HandJournal:
         return iter(self.records)
 
     def prepare(self, batch: Batch) -> Any:
+        self.prepared += 1
+        segment = self.segment = Segment()
         bodies = []
         for message in batch.messages:
             if message.live:
                 bodies.append(message.body)
             for reference in [message.first, *(message.more or ())] if message.live else []:
                 if reference is not None and not reference.settled and reference.slot == UNWRITTEN:
-                    reference.segment = self
+                    reference.segment = segment
                     reference.slot = 0
             message.first = message.more = None
         return (bodies, list(batch.records), list(batch.settled)) if batch else None
@@ -69,12 +84,22 @@ class HandJournal:
     def finish(self, error: JournalError | None = None) -> None:
         (bodies, records, _), done = self.writes.pop(0)
         if error is None:
+            self.segment.is_written = True
             self.stored += bodies
             self.records += records
         done(error)
 
     def read_page(self, queue_id: int, after_position: int, max_bytes: int, done: Callable[[Callable[[], Page]], None]) -> None:
         done(lambda: Page(queue_id, []))
+
+    def read_scheduled(self, ids: list[int], done: Callable[[Callable[[], list[tuple[int, Message]]]], None]) -> None:
+        done(lambda: [(number, self.scheduled[number]) for number in ids if number in self.scheduled])
+
+    def is_written(self, reference: Any) -> bool:
+        return reference.segment is not None and reference.segment.is_written
+
+    def look(self) -> None:
+        self.looks += 1
 
     def close(self, *, clean: bool = True) -> None:
         self.closed = clean
@@ -85,9 +110,9 @@ async def let_in(credentials: object) -> Principal:
 
 
 @asynccontextmanager
-async def running(journal: Any, **limits: Any) -> Any:
+async def running(journal: Any, *, clock: Any = None, resident: Callable[[], int] = lambda: 0, **limits: Any) -> Any:
     log = Log()
-    broker = Broker(journal, limits=Limits(**limits), authenticate=let_in, log=log)
+    broker = Broker(journal, limits=Limits(**limits), authenticate=let_in, log=log, clock=clock, resident=resident)
     async with trio.open_nursery() as nursery:
         await nursery.start(broker.run)
         try:

@@ -1,0 +1,60 @@
+"""What is in memory, but not on disk, when publishers are told no?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeAlias
+
+from gateway.model.declare import Binding
+from gateway.model.records import Bound, ExchangeDeclared, QueueDeclared, Record, Retained, StatePut
+
+Key: TypeAlias = tuple[object, ...]
+
+
+def exchange_key(vhost: str, name: str) -> Key:
+    """Return what tells one exchange from all other definitions."""
+    return ("exchange", vhost, name)
+
+
+def queue_key(vhost: str, name: str) -> Key:
+    """Return what tells one queue from all other definitions."""
+    return ("queue", vhost, name)
+
+
+def binding_key(vhost: str, binding: Binding) -> Key:
+    """Return what tells one binding from all other definitions."""
+    return ("binding", vhost, *binding.identity())
+
+
+def definitions(records: Iterable[Record]) -> set[Key]:
+    """Return the keys of what records declare."""
+    keys: set[Key] = set()
+    for record in records:
+        match record:
+            case ExchangeDeclared(vhost=vhost, spec=exchange):
+                keys.add(exchange_key(vhost, exchange.name))
+            case QueueDeclared(vhost=vhost, spec=queue):
+                keys.add(queue_key(vhost, queue.name))
+            case Bound(vhost=vhost, binding=binding):
+                keys.add(binding_key(vhost, binding))
+            case _:
+                pass
+    return keys
+
+
+def without_repeats(records: list[Record]) -> list[Record]:
+    """Return records, of last values and of state only the last of each key: the others say nothing any more."""
+    seen: set[Key] = set()
+    kept: list[Record] = []
+    for record in reversed(records):
+        key: Key | None = None
+        if isinstance(record, StatePut):
+            key = ("state", record.namespace, record.key)
+        elif isinstance(record, Retained):
+            key = ("retained", record.vhost, record.exchange, record.key)
+        if key is None or key not in seen:
+            kept.append(record)
+        if key is not None:
+            seen.add(key)
+    kept.reverse()
+    return kept
