@@ -18,9 +18,9 @@ from gateway.api import (
     NotFound,
 )
 from gateway_mqtt.packets import MAX_IDENTIFIER, malformed
-from gateway_mqtt.retained import RETAIN, RetainedQueue, Rota
+from gateway_mqtt.retained import RetainedQueue, Rota
 from gateway_mqtt.session import Session
-from gateway_mqtt.translate import Encoder, with_flags
+from gateway_mqtt.translate import Encoder, retained_start, with_flags
 
 IDENTIFIERS = tuple(number.to_bytes(2, "big") for number in range(MAX_IDENTIFIER + 1))
 DUP = 8
@@ -248,15 +248,15 @@ class Outbound:
 
     def _send_one(self, message: Message, qos: int) -> int:
         """Send one retained message; return its packet identifier."""
-        start = self._rota.encoder.encode_front(message) if qos else self._rota.encoder.encode_packet(message)
+        start = retained_start(message, qos)
         if not start:
             self._gateway.count("undeliverable", reason="topic")
             return 0
         if not qos:
-            self._append((with_flags(start, RETAIN),))  # [MQTT-3.3.1-8]
+            self._append((start, message.body))
             return 0
         packet_id = self._session.identify(None)
-        self._append((with_flags(start, RETAIN), IDENTIFIERS[packet_id], message.body))
+        self._append((start, IDENTIFIERS[packet_id], message.body))
         return packet_id
 
     # -- congestion and the end ---------------------------------------------

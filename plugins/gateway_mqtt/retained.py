@@ -7,9 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from gateway.api import TOPIC_EXCHANGE, Channel, Flushable, LookUp, Message, swap_key
-from gateway_mqtt.translate import Encoder
 
-RETAIN = 1
 SLICE = 40
 """So many retained messages are sent to one client before another has its turn. A turn of the loop has eight such slices."""
 VISITS = 80
@@ -113,16 +111,13 @@ class Rota:
     """Who is sent retained messages next? It is a `Flushable`.
 
     However many clients subscribe to however much, one slice is sent per flush, and the loop has other work between.
-
-    ``encoder``: for retained messages, most of which are encoded once: they must not push the topics of live ones out.
     """
 
-    __slots__ = ("_touch", "_waiting", "encoder")
+    __slots__ = ("_touch", "_waiting")
 
     def __init__(self, touch: Callable[[Flushable], None]) -> None:
         self._touch: Callable[[Flushable], None] = touch
         self._waiting: dict[Sender, None] = {}
-        self.encoder: Encoder = Encoder(most_topics=SLICE)
 
     def join(self, sender: Sender) -> None:
         """Have a client sent a slice when it is its turn."""

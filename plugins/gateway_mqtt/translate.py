@@ -42,6 +42,7 @@ SHORT = 128
 """Lengths below fit into one byte."""
 _FIRST_0 = tuple(bytes((0x30, length)) for length in range(SHORT))
 _FIRST_1 = tuple(bytes((0x32, length)) for length in range(SHORT))
+_RETAINED = (b"\x31", b"\x33")
 
 
 def session_queue_name(client_id: str) -> str:
@@ -159,10 +160,9 @@ class Encoder:
     its packet identifier. Who has them at hand (they were received so) sets them before publishing.
     """
 
-    __slots__ = ("_most_topics", "_topics", "confirmed", "front", "packet", "plain")
+    __slots__ = ("_topics", "confirmed", "front", "packet", "plain")
 
-    def __init__(self, most_topics: int = MAX_CACHED_TOPICS) -> None:
-        self._most_topics: int = most_topics
+    def __init__(self) -> None:
         self.plain: Message | None = None
         self.packet: bytes = b""
         self.confirmed: Message | None = None
@@ -196,7 +196,7 @@ class Encoder:
         field = self._topics.get(key)
         if field is None:
             field = _topic_field(swap_key(key))
-            if len(self._topics) >= self._most_topics:
+            if len(self._topics) >= MAX_CACHED_TOPICS:
                 self._topics.clear()
             if len(field) <= MAX_CACHED_TOPIC_BYTES:
                 self._topics[key] = field
@@ -208,6 +208,18 @@ def _topic_field(topic: str) -> bytes:
         return encode_string(topic) if is_mqtt_topic(topic) else b""
     except UnicodeEncodeError:  # a lone surrogate, from a front-end that takes it
         return b""
+
+
+def retained_start(message: Message, qos: int) -> bytes:
+    """Return a PUBLISH with RETAIN [MQTT-3.3.1-8] up to its packet identifier, or (QoS 0) its body.
+
+    ``b""``: MQTT can't carry this message. Nothing is remembered: most of them are sent once, and there may be very many.
+    """
+    topic = _topic_field(swap_key(message.address.routing_key))
+    length = len(topic) + 2 * qos + len(message.body)
+    if not topic or length > MAX_LENGTH:
+        return b""
+    return _RETAINED[qos] + encode_length(length) + topic
 
 
 def with_flags(start: bytes, flags: int) -> bytes:
