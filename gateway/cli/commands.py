@@ -7,8 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gateway.cli.backup import backup, restore
+from gateway.cli.commands_shared import Overrides
 from gateway.cli.definitions import definitions
+from gateway.cli.journal import journal
+from gateway.cli.peek import peek
 from gateway.cli.policies import policy
+from gateway.cli.queues import queues, scheduled
 from gateway.cli.verbs import Verbs
 from gateway.version import version_line
 
@@ -25,14 +30,6 @@ app = typer.Typer(
 )
 
 _CONFIG_ERROR = 2
-_JOURNAL_ERROR = 74
-
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="A setting, before the file's: a dotted key; TOML, or a plain string. Repeatable."
-    ),
-]
 
 
 def _version(wanted: bool) -> None:
@@ -96,30 +93,12 @@ def check_config(
         typer.echo(f"frontend.{service.name}: {_prospect(service)}")
 
 
-@app.command()
-def queues(
-    config: Annotated[Path | None, typer.Option(help="The TOML file that the broker runs with.")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Directory of the journal, before the file's broker.data_dir.")] = None,
-    overrides: Overrides = None,
-) -> None:
-    """Show what the durable queues hold on disk; the broker may be running. Changes nothing."""
-    from gateway.config import load
-    from gateway.errors import ConfigError, JournalError
-    from gateway.journal.inspection import stored_queues
-
-    try:
-        found = stored_queues(load(config, overrides or (), data_dir=data_dir).broker.data_dir)
-    except ConfigError as error:
-        raise _refusal(error) from error
-    except JournalError as error:
-        typer.echo(f"tidegate: {error}", err=True)
-        raise typer.Exit(_JOURNAL_ERROR) from error
-    width = max([len(queue.name) for queue in found], default=0)
-    typer.echo(f"{'queue':{width}}  {'messages':>12}  {'bytes':>15}  virtual host")
-    for queue in found:
-        typer.echo(f"{queue.name:{width}}  {queue.messages:12,}  {queue.body_bytes:15,}  {queue.vhost}")
-
-
+app.command()(queues)
+app.command()(peek)
+app.add_typer(scheduled, name="scheduled")
+app.command()(backup)
+app.command()(restore)
+app.add_typer(journal, name="journal")
 app.add_typer(definitions, name="definitions")
 app.add_typer(policy, name="policy")
 

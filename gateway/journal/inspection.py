@@ -195,7 +195,9 @@ def _stored(row: tuple[int, str, str, str], live: dict[int, list[int]]) -> Store
 
 def lanes_of(spec: str) -> int:
     """Return how many ids a queue has: one for each priority."""
-    return int(json.loads(spec).get("max_priority", 0)) + 1
+    declared = json.loads(spec)
+    most = declared.get("max_priority", 0) if isinstance(declared, dict) else 0
+    return (most if isinstance(most, int) else 0) + 1
 
 
 def find_queue(connection: sqlite3.Connection, name: str, vhost: str | None) -> StoredQueue:
