@@ -2,109 +2,25 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-from gateway.engine.aging import Idleness, strip
+from gateway.engine.aging import strip
 from gateway.engine.consumer import Consumer
 from gateway.engine.dead_letter import Reason
 from gateway.engine.delivery import TRANSIENT, UNWRITTEN, Entry
+from gateway.engine.holding import Holding
 from gateway.engine.lane import ENTRY_COST_BYTES, Lane
 from gateway.engine.terms import Terms
-from gateway.engine.turns import Turns
 from gateway.errors import GatewayError, NotFound
-from gateway.model.declare import BindingOptions, Overflow, QueueSpec
+from gateway.model.declare import BindingOptions
 from gateway.model.message import Message
 from gateway.model.records import DeliveryCounted
 
-if TYPE_CHECKING:
-    from gateway.engine.backlog import Backlog
-    from gateway.engine.engine import Engine
-    from gateway.engine.timers import Timer
 
+class Queue(Holding):
+    """A queue: what comes in, goes out, comes back, and who takes it; `Holding` says what its attributes are."""
 
-class Queue:
-    """A queue: one lane of entries, or one for each priority (then `turns` says whose turn it is).
-
-    ``count`` and ``body_bytes`` are of ready and unacked entries, as the limits are. ``window_bytes`` is what the entries that
-    are ready cost in memory. ``paged``: lanes of which a part is on disk only. ``able`` are the consumers that can take a
-    message, in turns; ``waiting`` who waits for the answer to a `get`. ``mortal``: something in memory may expire.
-    From `terms`: ``bounded`` (the head goes when it is full), ``rejects`` (it refuses, or ends, when full), ``ttl_ms``,
-    ``restless`` (what is on disk has to come, even if nobody consumes: it may expire). ``plain``: its lane, if it has but one and
-    nothing expires for being here too long: the short way in.
-    """
-
-    __slots__ = (
-        "able",
-        "body_bytes",
-        "bounded",
-        "consumers",
-        "count",
-        "deleted",
-        "durable",
-        "engine",
-        "head_timer",
-        "id",
-        "idleness",
-        "lane",
-        "mortal",
-        "name",
-        "owner",
-        "paged",
-        "plain",
-        "rejects",
-        "restless",
-        "spec",
-        "terms",
-        "ttl_ms",
-        "turns",
-        "vhost",
-        "waiting",
-        "window_bytes",
-    )
-
-    def __init__(self, engine: Engine, vhost: str, spec: QueueSpec, terms: Terms, queue_id: int, owner: object | None) -> None:
-        self.engine: Engine = engine
-        self.vhost: str = vhost
-        self.name: str = spec.name
-        self.spec: QueueSpec = spec
-        self.id: int = queue_id
-        self.owner: object | None = owner
-        self.durable: bool = queue_id != 0
-        self.lane: Lane = Lane(self, queue_id)
-        self.turns: Turns | None = None
-        if spec.max_priority:
-            others = [Lane(self, queue_id + priority) for priority in range(1, spec.max_priority + 1)]
-            self.turns = Turns([self.lane, *others], spec.priority_burst)
-        self.consumers: list[Consumer] = []
-        self.able: list[Consumer] = []
-        self.waiting: deque[tuple[object, int, Consumer]] | None = None
-        self.head_timer: Timer | None = None
-        self.idleness: Idleness | None = None
-        self.count: int = 0
-        self.body_bytes: int = 0
-        self.window_bytes: int = 0
-        self.paged: int = 0
-        self.mortal: bool = False
-        self.deleted: bool = False
-        self.take_terms(terms)
+    __slots__ = ()
 
     # -- settings -----------------------------------------------------------
-
-    def take_terms(self, terms: Terms) -> None:
-        """Take settings, without doing yet what they ask for."""
-        self.terms: Terms = terms
-        self.rejects: bool = terms.limited and terms.overflow is not Overflow.DROP_HEAD
-        self.bounded: bool = terms.limited and terms.overflow is Overflow.DROP_HEAD
-        self.ttl_ms: int = terms.message_ttl_ms
-        self.plain: Lane | None = self.lane if self.turns is None and self.ttl_ms < 0 else None
-        self.restless: bool = terms.message_ttl_ms >= 0 or terms.dead_letter_exchange is not None
-        if self.idleness is not None:
-            self.idleness.end()
-            self.idleness = None
-        if terms.expires_ms:
-            self.idleness = Idleness(self, terms.expires_ms)
 
     def apply(self, terms: Terms) -> None:
         """Change the settings live: what is too much goes at once; a time to live is that of messages from now on."""
@@ -186,33 +102,11 @@ class Queue:
             self._hand(entry)
         else:
             self.mortal = self.mortal or entry.expires_at_ms > 0
+            if self.turns is not None:
+                self.turns.fill(lane)
             self._keep(lane, entry)
             if self.mortal:
                 strip(self)
-
-    def expiry_of(self, message: Message, since_ms: int) -> int:
-        """Return when an entry expires that is in this queue since a time (0: since now); 0: never."""
-        expires_at_ms = message.expires_at_ms
-        if self.ttl_ms < 0:
-            return expires_at_ms
-        ends_ms = max((since_ms or self.engine.now_ms) + self.ttl_ms, 1)
-        return min(expires_at_ms, ends_ms) if expires_at_ms else ends_ms
-
-    def is_full_for(self, body_bytes: int) -> bool:
-        """Say whether a message with a body of so many bytes is one too many."""
-        terms = self.terms
-        return bool(
-            (terms.max_length and self.count >= terms.max_length)
-            or (terms.max_length_bytes and self.body_bytes + body_bytes > terms.max_length_bytes)
-        )
-
-    def _is_over(self) -> bool:
-        """Say whether the head has to go."""
-        terms = self.terms
-        return self.bounded and bool(
-            (terms.max_length and self.count > terms.max_length)
-            or (terms.max_length_bytes and self.body_bytes > terms.max_length_bytes)
-        )
 
     def _keep(self, lane: Lane, entry: Entry) -> None:
         """Put a new entry at the end."""
@@ -224,8 +118,6 @@ class Queue:
             self.window_bytes += size
         else:
             lane.append(entry)
-        if self.turns is not None:
-            self.turns.fill(lane)
         if self.bounded:
             self._drop_head()
         if self.able:
@@ -235,7 +127,7 @@ class Queue:
         """Drop the oldest of the lowest priority, until there are not too many. What was handed out can't be dropped."""
         dropped = 0
         engine = self.engine
-        while self._is_over():
+        while self.is_over():
             lane = self.lane if self.turns is None else self.turns.lowest()
             if lane is None or not lane.ready:
                 break
@@ -279,19 +171,25 @@ class Queue:
 
     def pump(self) -> None:
         """Hand out what is ready while a consumer can take it."""
+        if self.mortal or self.turns is not None:
+            self._pump_the_long_way()
+            return
+        ready = self.lane.ready
         able = self.able
-        if self.turns is None and not self.mortal:
-            ready = self.lane.ready
-            while ready and able:
-                entry = ready.popleft()
-                self.window_bytes -= len(entry.message.body) + ENTRY_COST_BYTES
-                self._hand(entry)
-        else:
-            while able:
-                following = self._next()
-                if following is None:
-                    break
-                self._hand(following)
+        while ready and able:
+            entry = ready.popleft()
+            self.window_bytes -= len(entry.message.body) + ENTRY_COST_BYTES
+            self._hand(entry)
+        if self.paged:
+            self.want_page()
+
+    def _pump_the_long_way(self) -> None:
+        """Hand out what has its turn and has not expired."""
+        while self.able:
+            entry = self._next()
+            if entry is None:
+                break
+            self._hand(entry)
         if self.paged:
             self.want_page()
         if self.mortal:
@@ -327,11 +225,6 @@ class Queue:
 
     # -- back ---------------------------------------------------------------
 
-    def gone(self, entry: Entry) -> None:
-        """Account for an entry that is settled, or will be."""
-        self.count -= 1
-        self.body_bytes -= len(entry.message.body)
-
     def requeue(self, entry: Entry) -> None:
         """Put a delivered entry back to its old place. The caller pumps."""
         entry.consumer = None
@@ -339,11 +232,11 @@ class Queue:
         if entry.segment is not None:
             self.engine.batch.records.append(DeliveryCounted(entry, entry.count))
         lane = self.lane if self.turns is None else self.turns.lanes[entry.queue_id - self.id]
+        if self.turns is not None:
+            self.turns.fill(lane)
         lane.put_back(entry)
         if entry.expires_at_ms:
             self.mortal = True
-        if self.turns is not None:
-            self.turns.fill(lane)
 
     # -- consumers ----------------------------------------------------------
 
@@ -383,50 +276,23 @@ class Queue:
 
     # -- lanes --------------------------------------------------------------
 
-    @property
-    def lanes(self) -> Sequence[Lane]:
-        """Its lanes, the lowest priority first."""
-        return (self.lane,) if self.turns is None else self.turns.lanes
-
-    @property
-    def ready(self) -> Sequence[Entry]:
-        """What waits in memory, the highest priority first. Only to be looked at."""
-        if self.turns is None:
-            return self.lane.ready or ()
-        return [entry for lane in reversed(self.lanes) for entry in lane.ready or ()]
-
-    @property
-    def backlog(self) -> Backlog | None:
-        """What of the highest priority with a backlog is on disk; None: all is in memory."""
-        return next((lane.backlog for lane in reversed(self.lanes) if lane.backlog is not None), None)
-
-    @property
-    def ready_count(self) -> int:
-        """Messages that wait: in memory and on disk."""
-        return sum(map(len, self.lanes))
-
-    @property
-    def next_position(self) -> int:
-        """One more than it ever gave positions."""
-        return 1 + sum(lane.next_position - 1 for lane in self.lanes)
-
     def recover(self, lane: Lane, live: int, live_bytes: int, next_position: int) -> None:
         """Take over what the journal holds for one of its lanes."""
+        if self.turns is not None and live:
+            self.turns.fill(lane)
         lane.recover(live, next_position)
         if not live:
             return
         self.count += live
         self.body_bytes += live_bytes
-        if self.turns is not None:
-            self.turns.fill(lane)
-        if self.restless or self._is_over():
+        if self.restless or self.is_over():
             self.engine.timers.at(0, lambda _: self.want_page())
 
     def want_page(self) -> None:
         """Have what is on disk come, if the window runs low and somebody has a use for it."""
         if not self.paged:
             return
-        over = self._is_over()
+        over = self.is_over()
         wanted = bool(self.able or self.waiting or over or self.restless)
         if self.turns is not None:
             filled = self.turns.refill(wanted=wanted, over=over)
@@ -446,7 +312,7 @@ class Queue:
 
     def filled(self) -> None:
         """There is more in memory than before."""
-        if self._is_over():
+        if self.is_over():
             self._drop_head()
         while self.waiting:
             entry = self.take(self.waiting[0][2])

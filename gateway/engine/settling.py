@@ -24,9 +24,12 @@ class Settling(State):
             NotFound: its consumer does not hold it.
         """
         consumer = entry.consumer
-        if consumer is None or entry not in consumer.held:
+        if consumer is None:
             raise NotFound("unknown delivery tag")
-        consumer.held.discard(entry)
+        try:
+            consumer.held.remove(entry)
+        except KeyError:
+            raise NotFound("unknown delivery tag") from None
         self.settle(entry)
         if not consumer.manual_credit:
             left = consumer.credit_left = consumer.credit_left + 1

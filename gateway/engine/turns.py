@@ -29,9 +29,9 @@ class Turns:
         return self.lanes[min(message.priority, len(self.lanes) - 1)]
 
     def fill(self, lane: Lane) -> None:
-        """Something waits in a lane now."""
+        """Something is about to wait in a lane."""
         at = lane.id - self.lanes[0].id
-        if not self._filled >> at & 1 or len(lane) == 1:
+        if not self._filled >> at & 1 or not lane.occupied:
             self._filled |= 1 << at
             self._tick += 1
             self._since[at] = self._tick

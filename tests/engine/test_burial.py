@@ -68,7 +68,7 @@ def test_a_full_queue_dead_letters_its_head(bench):
 
 def test_limits_count_what_is_delivered_and_that_can_not_be_dropped(bench):
     bench.queue(max_length_bytes=2, **DLX)
-    _, sink = bench.consume(prefetch=2)
+    bench.consume(prefetch=2)
     for body in (b"1", b"2", b"3"):
         bench.publish(body)
     assert deaths(bench) == [(b"3", "q", "maxlen", 1)]

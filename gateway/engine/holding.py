@@ -1,0 +1,164 @@
+"""What does a queue hold, and what may it hold?"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
+
+from gateway.engine.aging import Idleness
+from gateway.engine.consumer import Consumer
+from gateway.engine.delivery import Entry
+from gateway.engine.lane import Lane
+from gateway.engine.terms import Terms
+from gateway.engine.turns import Turns
+from gateway.model.declare import Overflow, QueueSpec
+from gateway.model.message import Message
+
+if TYPE_CHECKING:
+    from gateway.engine.backlog import Backlog
+    from gateway.engine.engine import Engine
+    from gateway.engine.queue import Queue
+    from gateway.engine.timers import Timer
+
+
+class Holding:
+    """What a queue is made of: one lane of entries, or one for each priority (then `turns` says whose turn it is).
+
+    ``count`` and ``body_bytes`` are of ready and unacked entries, as the limits are. ``window_bytes`` is what the entries that
+    are ready cost in memory. ``paged``: lanes of which a part is on disk only. ``able`` are the consumers that can take a
+    message, in turns; ``waiting`` who waits for the answer to a `get`. ``mortal``: something in memory may expire.
+    From `terms`: ``bounded`` (the head goes when it is full), ``rejects`` (it refuses, or ends, when full), ``ttl_ms``,
+    ``restless`` (what is on disk has to come, even if nobody consumes: it may expire). ``plain``: its lane, if it has but one and
+    nothing expires for being here too long: the short way in.
+    """
+
+    __slots__ = (
+        "able",
+        "body_bytes",
+        "bounded",
+        "consumers",
+        "count",
+        "deleted",
+        "durable",
+        "engine",
+        "head_timer",
+        "id",
+        "idleness",
+        "lane",
+        "mortal",
+        "name",
+        "owner",
+        "paged",
+        "plain",
+        "rejects",
+        "restless",
+        "spec",
+        "terms",
+        "ttl_ms",
+        "turns",
+        "vhost",
+        "waiting",
+        "window_bytes",
+    )
+
+    def __init__(self, engine: Engine, vhost: str, spec: QueueSpec, terms: Terms, queue_id: int, owner: object | None) -> None:
+        self.engine: Engine = engine
+        self.vhost: str = vhost
+        self.name: str = spec.name
+        self.spec: QueueSpec = spec
+        self.id: int = queue_id
+        self.owner: object | None = owner
+        self.durable: bool = queue_id != 0
+        queue = cast("Queue", self)
+        self.lane: Lane = Lane(queue, queue_id)
+        self.turns: Turns | None = None
+        if spec.max_priority:
+            others = [Lane(queue, queue_id + priority) for priority in range(1, spec.max_priority + 1)]
+            self.turns = Turns([self.lane, *others], spec.priority_burst)
+        self.consumers: list[Consumer] = []
+        self.able: list[Consumer] = []
+        self.waiting: deque[tuple[object, int, Consumer]] | None = None
+        self.head_timer: Timer | None = None
+        self.idleness: Idleness | None = None
+        self.count: int = 0
+        self.body_bytes: int = 0
+        self.window_bytes: int = 0
+        self.paged: int = 0
+        self.mortal: bool = False
+        self.deleted: bool = False
+        self.take_terms(terms)
+
+    def take_terms(self, terms: Terms) -> None:
+        """Take settings, without doing yet what they ask for."""
+        self.terms: Terms = terms
+        self.rejects: bool = terms.limited and terms.overflow is not Overflow.DROP_HEAD
+        self.bounded: bool = terms.limited and terms.overflow is Overflow.DROP_HEAD
+        self.ttl_ms: int = terms.message_ttl_ms
+        self.plain: Lane | None = self.lane if self.turns is None and self.ttl_ms < 0 else None
+        self.restless: bool = terms.message_ttl_ms >= 0 or terms.dead_letter_exchange is not None
+        if self.idleness is not None:
+            self.idleness.end()
+            self.idleness = None
+        if terms.expires_ms:
+            self.idleness = Idleness(cast("Queue", self), terms.expires_ms)
+
+    # -- limits -------------------------------------------------------------
+
+    def expiry_of(self, message: Message, since_ms: int) -> int:
+        """Return when an entry expires that is in this queue since a time (0: since now); 0: never."""
+        expires_at_ms = message.expires_at_ms
+        if self.ttl_ms < 0:
+            return expires_at_ms
+        ends_ms = max((since_ms or self.engine.now_ms) + self.ttl_ms, 1)
+        return min(expires_at_ms, ends_ms) if expires_at_ms else ends_ms
+
+    def is_full_for(self, body_bytes: int) -> bool:
+        """Say whether a message with a body of so many bytes is one too many."""
+        terms = self.terms
+        return bool(
+            (terms.max_length and self.count >= terms.max_length)
+            or (terms.max_length_bytes and self.body_bytes + body_bytes > terms.max_length_bytes)
+        )
+
+    def is_over(self) -> bool:
+        """Say whether the head has to go."""
+        terms = self.terms
+        return self.bounded and bool(
+            (terms.max_length and self.count > terms.max_length)
+            or (terms.max_length_bytes and self.body_bytes > terms.max_length_bytes)
+        )
+
+    def gone(self, entry: Entry) -> None:
+        """Account for an entry that is settled, or will be."""
+        self.count -= 1
+        self.body_bytes -= len(entry.message.body)
+
+    # -- lanes --------------------------------------------------------------
+
+    @property
+    def lanes(self) -> Sequence[Lane]:
+        """Its lanes, the lowest priority first."""
+        return (self.lane,) if self.turns is None else self.turns.lanes
+
+    @property
+    def ready(self) -> Sequence[Entry]:
+        """What waits in memory, the highest priority first. Only to be looked at."""
+        if self.turns is None:
+            return self.lane.ready or ()
+        return [entry for lane in reversed(self.lanes) for entry in lane.ready or ()]
+
+    @property
+    def backlog(self) -> Backlog | None:
+        """What of the highest priority with a backlog is on disk; None: all is in memory."""
+        return next((lane.backlog for lane in reversed(self.lanes) if lane.backlog is not None), None)
+
+    @property
+    def ready_count(self) -> int:
+        """Messages that wait: in memory and on disk."""
+        return sum(map(len, self.lanes))
+
+    @property
+    def next_position(self) -> int:
+        """One more than it ever gave positions."""
+        return 1 + sum(lane.next_position - 1 for lane in self.lanes)
