@@ -40,7 +40,7 @@ MOST_READ = 2 << 20
 """What is read for one commit, unless a single segment is more."""
 LOOKED_AT = 512
 """How many candidates are looked at for one commit."""
-UNCHANGED_COMMITS = 16
+UNCHANGED_COMMITS = 4
 UNCHANGED_S = 1.0
 """A segment must have been left alone for so many commits, or for so long: one that is being worked off will soon be gone."""
 SURVEYED = 4096
@@ -48,11 +48,12 @@ SURVEY_AGAIN_S = 60.0
 MOST_CANDIDATES = 1 << 16
 _LONG_AGO = (0, 0.0)
 
+# Not grouped nor sorted: a sorter would copy the bodies.
 _LIST = """
-SELECT json_group_array(json_array(id, refs, size, live, live_bytes)) FROM (
-  SELECT seg.id, refs, length(idx) + length(body) AS size, sum(live) AS live, sum(live_bytes) AS live_bytes
-  FROM json_each(?) AS wanted CROSS JOIN seg ON seg.id = wanted.value CROSS JOIN segq ON segq.seg = seg.id
-  WHERE seg.id NOT IN (SELECT seg FROM quarantine) GROUP BY seg.id ORDER BY seg.id)
+SELECT json_group_array(json_array(seg.id, refs, length(idx) + length(body),
+    (SELECT sum(live) FROM segq WHERE segq.seg = seg.id), (SELECT sum(live_bytes) FROM segq WHERE segq.seg = seg.id)))
+FROM json_each(?) AS wanted CROSS JOIN seg ON seg.id = wanted.value
+WHERE seg.id NOT IN (SELECT seg FROM quarantine) AND EXISTS (SELECT 1 FROM segq WHERE segq.seg = seg.id)
 """
 _SURVEY = f"""
 SELECT json_group_array(json_array(id, refs)) FILTER (WHERE refs <= {TINY} OR live * {SPARSE_PART} <= refs),
@@ -87,16 +88,14 @@ class Compaction:
     """Looks for segments that are worth it, has one portion at a time read, and moves it. The main thread's.
 
     Args:
-        unchanged_s: how long a segment is left alone, when there are no commits.
+        report: is told if segments can't be read.
     """
 
-    def __init__(
-        self, ledger: Ledger, counters: Counters, *, unchanged_s: float = UNCHANGED_S, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, ledger: Ledger, counters: Counters, report: Callable[[str], None]) -> None:
         self._ledger = ledger
         self._counters = counters
-        self._unchanged_s = unchanged_s
-        self._clock = clock
+        self._report = report
+        self._failed = False
         self._commits = 0
         self._sparse: dict[int, tuple[int, float]] = {}
         self._tiny: dict[int, tuple[int, float]] = {}
@@ -118,7 +117,7 @@ class Compaction:
     def note(self, fresh: Iterable[Segment], changed: Iterable[SegmentHandle], *, purged: bool) -> None:
         """Take note of what a commit does. Cost: the number of segments that it touches."""
         self._commits += 1
-        now = (self._commits, self._clock())
+        now = (self._commits, time.monotonic())
         for segment in fresh:
             if segment.references <= TINY and segment.body_bytes <= TINY_BYTES:
                 self._tiny[segment.handle.id] = now
@@ -175,14 +174,14 @@ class Compaction:
         return sorted(sparse + tiny)
 
     def _old(self, candidates: dict[int, tuple[int, float]]) -> Iterator[int]:
-        commits, now = self._commits - UNCHANGED_COMMITS, self._clock() - self._unchanged_s
+        commits, now = self._commits - UNCHANGED_COMMITS, time.monotonic() - UNCHANGED_S
         for number, (commit, noted) in candidates.items():
             if commit > commits and noted > now:
                 break  # those that follow were noted later
             yield number
 
     def _survey_due(self) -> bool:
-        if self._survey_after is None and self._survey_wanted and self._clock() >= self._survey_again_at:
+        if self._survey_after is None and self._survey_wanted and time.monotonic() >= self._survey_again_at:
             self._survey_after = 0
             self._survey_wanted = False
         return self._survey_after is not None
@@ -199,6 +198,7 @@ class Compaction:
         if isinstance(answer, Survey):
             self._surveyed(answer)
         elif isinstance(answer, Leftovers):
+            self._failed = False
             for number in answer.kept:
                 self._keep(number)
             for number, references in answer.rest:
@@ -206,6 +206,9 @@ class Compaction:
             return answer.segments
         else:
             self._survey_wanted = True  # which candidates were lost with it is found again
+            if not self._failed:
+                self._failed = True
+                self._report(f"segments with little in them can't be read, so they stay as they are: {answer}")
         return []
 
     def _surveyed(self, survey: Survey) -> None:
@@ -214,7 +217,7 @@ class Compaction:
                 self._put_back(number, references)
         self._survey_after = survey.last or None
         if not survey.last:
-            self._survey_again_at = self._clock() + SURVEY_AGAIN_S
+            self._survey_again_at = time.monotonic() + SURVEY_AGAIN_S
 
     def _keep(self, number: int) -> None:
         """Leave a segment alone until half of what it has now is gone, or for good if it isn't known."""

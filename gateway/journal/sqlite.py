@@ -88,7 +88,7 @@ class SqliteJournal:
         self.counters = Counters()
         self._next_ids = (1, 1)
         self._ledger = Ledger()
-        self._compaction = Compaction(self._ledger, self.counters)
+        self._compaction = Compaction(self._ledger, self.counters, self._report)
         self._next_segment = 1
         self._deferred: list[Reference] = []
         self._scheduled = ScheduledReads(self.counters, self._report)

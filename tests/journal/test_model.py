@@ -12,16 +12,30 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
+from gateway.journal import compaction
 from gateway.journal.index import Index
 from gateway.model.declare import BindingOptions, QueueSpec
 from gateway.model.message import Address, Message
-from gateway.model.records import DeliveryCounted, QueueDeclared, QueueDeleted, QueueDepth, QueuePurged, Reference
+from gateway.model.records import (
+    DeliveryCounted,
+    MessageScheduled,
+    QueueDeclared,
+    QueueDeleted,
+    QueueDepth,
+    QueuePurged,
+    Reference,
+    Scheduled,
+    ScheduledGone,
+)
+from tests.journal.test_scheduled import read as read_scheduled
 
 QUEUES = 4
+LANES = 3
+"""Of every other queue."""
 
 
 class JournalMachine(RuleBasedStateMachine):
-    """`disk`: per queue, position -> (body, options, count), as the last commit left it. `memory`: the engine's entries."""
+    """`disk`: per lane, position -> (body, options, count, due_ms), as the last commit left it. `memory`: the engine's entries."""
 
     new_rig = None
     on_disk = False
@@ -30,15 +44,20 @@ class JournalMachine(RuleBasedStateMachine):
         super().__init__()
         self.directory = Path(tempfile.mkdtemp(prefix="journal-model-")) if self.on_disk else None
         self.rig = type(self).new_rig(self.directory and self.directory / "data")
-        self.disk: dict[int, dict[int, tuple[bytes, BindingOptions | None, int]]] = {}
-        self.queues: list[int] = []
+        self.disk: dict[int, dict[int, tuple[bytes, BindingOptions | None, int, int]]] = {}
+        self.declared: dict[int, int] = {}  # queue -> lanes
+        self.queues: list[int] = []  # all lanes
+        self.scheduled: dict[int, tuple[bytes, int]] = {}
+        self.planned: dict[int, tuple[bytes, int] | None] = {}
+        self.next_scheduled = 1
+        self.next_kept = (1, 1)
         self.next_queue = 1
         self.memory: list[Reference] = []
         self.deferred: list[Reference] = []
         self.pending_deferred: list[Reference] = []
         self.purged: set[int] = set()
         self.deleted: set[int] = set()
-        self.counts: list[tuple[Reference, int]] = []
+        self.counts: list[tuple[Reference, int, int]] = []
         self.body = 0
 
     def teardown(self) -> None:
@@ -53,14 +72,16 @@ class JournalMachine(RuleBasedStateMachine):
         self.commit()
 
     def _new_queue(self) -> None:
-        self.rig.record(QueueDeclared("/", self.next_queue, QueueSpec(f"q{self.next_queue}")))
-        self.queues.append(self.next_queue)
-        self.next_queue += 1
+        number, lanes = self.next_queue, LANES if len(self.declared) % 2 else 1
+        self.rig.record(QueueDeclared("/", number, QueueSpec(f"q{number}", max_priority=lanes - 1)))
+        self.declared[number] = lanes
+        self.queues += range(number, number + lanes)
+        self.next_queue += lanes
 
     # -- the engine's side --
 
     @rule(
-        where=st.sets(st.integers(0, QUEUES - 1), min_size=1),
+        where=st.sets(st.integers(0, 7), min_size=1),
         size=st.sampled_from([0, 1, 20, 5000]),
         granted=st.sampled_from([None, 0, 1]),
         times=st.integers(1, 3),
@@ -91,14 +112,31 @@ class JournalMachine(RuleBasedStateMachine):
             if not reference.settled:
                 self.deferred.append(reference)
 
-    @rule(data=st.data(), count=st.integers(1, 5))
-    def come_back(self, data: st.DataObject, count: int) -> None:
+    @rule(data=st.data(), count=st.integers(1, 5), due_ms=st.sampled_from([0, 1, 1 << 42]))
+    def come_back(self, data: st.DataObject, count: int, due_ms: int) -> None:
         reference = self._pick(data)
         if reference is not None and reference.segment is not None:
-            self.rig.record(DeliveryCounted(reference, count))
-            self.counts.append((reference, count))
+            self.rig.record(DeliveryCounted(reference, count, due_ms))
+            self.counts.append((reference, count, due_ms))
 
-    @rule(number=st.integers(0, QUEUES - 1), data=st.data())
+    @rule(due_ms=st.integers(1, 1 << 42), size=st.sampled_from([0, 10, 3000]))
+    def schedule(self, due_ms: int, size: int) -> None:
+        number, body = self.next_scheduled, b"%d" % self.next_scheduled + b"s" * size
+        self.next_scheduled += 1
+        self.rig.record(MessageScheduled(number, due_ms, Message(Address("/", "", "k"), body, True)))
+        self.planned[number] = (body, due_ms)
+
+    @rule(data=st.data(), published=st.booleans())
+    def unschedule(self, data: st.DataObject, published: bool) -> None:
+        there = {n: what for n, what in (self.scheduled | self.planned).items() if what is not None}
+        if there:
+            number = data.draw(st.sampled_from(sorted(there)))
+            self.rig.record(ScheduledGone(number))
+            self.planned[number] = None
+            if published:
+                self.memory += self.rig.publish(there[number][0], self.queues[0])
+
+    @rule(number=st.integers(0, 7), data=st.data())
     def purge(self, number: int, data: st.DataObject) -> None:
         queue = self.queues[number]
         for reference in [r for r in self.memory if r.queue_id == queue and not r.settled and r not in self.deferred]:
@@ -120,16 +158,21 @@ class JournalMachine(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, QUEUES - 1))
     def delete(self, number: int) -> None:
-        queue = self.queues.pop(number)
-        for reference in [r for r in self.memory if r.queue_id == queue and not r.settled]:
+        queue = sorted(self.declared)[number]
+        lanes = self.declared.pop(queue)
+        gone = range(queue, queue + lanes)
+        self.queues = [lane for lane in self.queues if lane not in gone]
+        for reference in [r for r in self.memory if r.queue_id in gone and not r.settled]:
             reference.settled = True
             if reference.segment is None:
                 reference.message.live -= 1
-        self.rig.record(QueueDeleted("/", queue, f"q{queue}"))
-        self.deleted.add(queue)
+        self.rig.record(QueueDeleted("/", queue, f"q{queue}", lanes))
+        self.deleted |= set(gone)
         self._new_queue()
+        while len(self.queues) < 2 * QUEUES:  # so many lanes there were
+            self._new_queue()
 
-    @rule(number=st.integers(0, QUEUES - 1), max_bytes=st.sampled_from([1, 3000, 1 << 20]))
+    @rule(number=st.integers(0, 7), max_bytes=st.sampled_from([1, 3000, 1 << 20]))
     @precondition(lambda self: not self.purged and not self.deleted)
     def page_in(self, number: int, max_bytes: int) -> None:
         queue = self.queues[number]
@@ -145,27 +188,37 @@ class JournalMachine(RuleBasedStateMachine):
     # -- the runtime's side --
 
     @rule()
+    @precondition(lambda self: self.on_disk)
+    def tidy(self) -> None:
+        """Have leftovers read, which the next commit moves."""
+        self.rig.journal.look()
+        self.rig.read(0)
+
+    @rule()
     def commit(self) -> None:
+        self.scheduled = {n: what for n, what in (self.scheduled | self.planned).items() if what is not None}
+        self.next_kept = (self.next_queue, self.next_scheduled)
         for queue in self.purged | self.deleted:
             self.disk.pop(queue, None)
         for message in self.rig.batch.messages:
             for reference in (message.first, *(message.more or ())):
                 if reference is not None and not reference.settled and message.live > 0 and reference.queue_id not in self.deleted:
-                    self.disk.setdefault(reference.queue_id, {})[reference.position] = (message.body, reference.options, 0)
+                    self.disk.setdefault(reference.queue_id, {})[reference.position] = (message.body, reference.options, 0, 0)
         settled = self.rig.batch.settled + self.pending_deferred
-        for reference, count in self.counts:
+        for reference, count, due_ms in self.counts:
             place = self.disk.get(reference.queue_id, {}).get(reference.position)
             if place is not None and reference.segment is not None:
-                self.disk[reference.queue_id][reference.position] = (*place[:2], count)
+                self.disk[reference.queue_id][reference.position] = (*place[:2], count, due_ms)
         for reference in settled:
             self.disk.get(reference.queue_id, {}).pop(reference.position, None)
         self.pending_deferred = self.deferred
         self.rig.commit()
+        self.rig.read(0)  # what the journal had begun to read is there now: every run does the same
         self._opened()
 
     def _opened(self) -> None:
         self.memory = [r for r in self.memory if not r.settled and r not in self.deferred]
-        self.deferred, self.purged, self.deleted, self.counts = [], set(), set(), []
+        self.deferred, self.purged, self.deleted, self.counts, self.planned = [], set(), set(), [], {}
 
     @rule(prepared=st.booleans())
     def crash(self, prepared: bool) -> None:
@@ -185,11 +238,16 @@ class JournalMachine(RuleBasedStateMachine):
         self.memory, self.pending_deferred = [], []
         self.deferred = []
         self._opened()
-        self.queues = sorted(r.queue_id for r in loaded if isinstance(r, QueueDeclared))
-        while len(self.queues) < QUEUES:
+        self.declared = {r.queue_id: r.spec.max_priority + 1 for r in loaded if isinstance(r, QueueDeclared)}
+        self.queues = sorted(lane for queue, lanes in self.declared.items() for lane in range(queue, queue + lanes))
+        self.next_queue, self.next_scheduled = self.rig.journal.next_queue_id, self.rig.journal.next_scheduled_id
+        assert (self.next_queue, self.next_scheduled) == self.next_kept
+        while len(self.queues) < 2 * QUEUES or len(self.declared) < QUEUES:
             self._new_queue()
+        planned = {r.scheduled_id: (r.due_ms, r.body_bytes) for r in loaded if isinstance(r, Scheduled)}
+        assert planned == {number: (due_ms, len(body)) for number, (body, due_ms) in self.scheduled.items()}
         depths = {r.queue_id: (r.live, r.live_bytes) for r in loaded if isinstance(r, QueueDepth)}
-        assert depths == {q: (len(live), sum(len(b) for b, _, _ in live.values())) for q, live in self.disk.items() if live}
+        assert depths == {q: (len(live), sum(len(b) for b, *_ in live.values())) for q, live in self.disk.items() if live}
         for record in loaded:
             if isinstance(record, QueueDepth):
                 assert record.next_position > max(self.disk[record.queue_id])
@@ -205,7 +263,13 @@ class JournalMachine(RuleBasedStateMachine):
             expected = self.disk.get(queue, {})
             found = self.rig.drain(queue, max_bytes=max_bytes)
             assert [r.position for r in found] == sorted(expected)
-            assert {r.position: (r.message.body, r.options, r.count) for r in found} == expected
+            assert {r.position: (r.message.body, r.options, r.count, r.due_ms) for r in found} == expected
+
+    @rule()
+    @precondition(lambda self: not self.rig.batch)
+    def read_all_scheduled(self) -> None:
+        found = read_scheduled(self.rig, *range(self.next_scheduled))()
+        assert [(n, m.body) for n, m in found] == [(n, body) for n, (body, _) in sorted(self.scheduled.items())]
 
     @invariant()
     def rows_agree(self) -> None:
@@ -257,11 +321,30 @@ def test_sqlite_does_what_a_dictionary_does(new_rig):
     _run(new_rig, on_disk=True, examples=15)
 
 
+@pytest.fixture
+def eager(monkeypatch):
+    """Compaction takes every segment that anything is settled in, in small parts, at once."""
+    monkeypatch.setattr(compaction, "UNCHANGED_COMMITS", 0)
+    monkeypatch.setattr(compaction, "TINY", 0)
+    monkeypatch.setattr(compaction, "SPARSE_PART", 1)
+    monkeypatch.setattr(compaction, "MOST_REFERENCES", 5)
+
+
+def test_so_it_does_when_segments_are_compacted_at_every_step(new_rig, eager):
+    _run(new_rig, on_disk=True, examples=20)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("on_disk", [False, True], ids=["memory", "sqlite"])
 def test_many_more_histories(new_rig, on_disk):
     _run(new_rig, on_disk=on_disk, examples=250, steps=60)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_many_more_histories_with_compaction(new_rig, eager):
+    _run(new_rig, on_disk=True, examples=250, steps=60)
 
 
 def test_the_row_check_sees_what_is_wrong(sqlite_rig, tmp_path):
