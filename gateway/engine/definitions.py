@@ -10,7 +10,7 @@ from gateway.engine.delivery import UNWRITTEN, Entry
 from gateway.engine.queue import Queue
 from gateway.engine.vhost import VirtualHost
 from gateway.errors import AccessRefused, GatewayError, NotFound, PreconditionFailed, ResourceLocked
-from gateway.model.declare import Binding, ExchangeSpec, QueueSpec, arguments_text
+from gateway.model.declare import Binding, ExchangeSpec, QueueSpec
 from gateway.model.exchange_arguments import check_exchange
 from gateway.model.message import Message
 from gateway.model.records import (
@@ -25,6 +25,7 @@ from gateway.model.records import (
     Record,
     Unbound,
 )
+from gateway.routing.equivalence import check_same, check_same_arguments
 from gateway.routing.exchange import encoded_length
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ class Definitions:
         if passive or spec.name in host.queues:
             queue = self.usable_queue(vhost, spec.name, owner)
             if not passive:
-                _check_equivalent(queue.spec, spec)
+                _check_equivalent(vhost, queue.spec, spec)
                 queue.used()
         else:
             queue = self._make_queue(host, self._named(spec), owner)
@@ -308,15 +309,17 @@ class Definitions:
                 raise GatewayError(f"a journal can't yield {record!r}")
 
 
-_SAME = tuple(f.name for f in fields(QueueSpec) if f.name not in ("name", "arguments"))
+_FLAGS = ("durable", "auto_delete")
+_SAME = tuple(f.name for f in fields(QueueSpec) if f.name not in ("name", "arguments", "exclusive", *_FLAGS))
 
 
-def _check_equivalent(there: QueueSpec, asked: QueueSpec) -> None:
+def _check_equivalent(vhost: str, there: QueueSpec, asked: QueueSpec) -> None:
     """Refuse a second declaration that differs (AMQP 0-9-1 §1.7.2.1, rule equivalent)."""
-    have_text, want_text = arguments_text(there.arguments), arguments_text(asked.arguments)
-    if have_text != want_text:
-        raise PreconditionFailed(f"inequivalent arguments for queue {there.name!r}: received {want_text}, current is {have_text}")
+    what = f"queue '{there.name}' in vhost '{vhost}'"
+    for attribute in _FLAGS:
+        check_same(what, attribute, getattr(there, attribute), getattr(asked, attribute))
+    if there.exclusive != asked.exclusive:
+        raise ResourceLocked(f"cannot obtain exclusive access to locked {what}: it was declared with another exclusive property")
+    check_same_arguments(what, there.arguments, asked.arguments)
     for attribute in _SAME:
-        have, want = getattr(there, attribute), getattr(asked, attribute)
-        if have != want:
-            raise PreconditionFailed(f"inequivalent arg {attribute!r} for queue {there.name!r}: received {want}, current is {have}")
+        check_same(what, attribute, getattr(there, attribute), getattr(asked, attribute))

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias
 
 from gateway.errors import AccessRefused, NotFound, PreconditionFailed
-from gateway.model.declare import DEFAULT_OPTIONS, Binding, ExchangeSpec, arguments_text
-from gateway.model.exchange_arguments import CONSISTENT_HASH, DELAYED, routing_type
+from gateway.model.declare import DEFAULT_OPTIONS, Binding, ExchangeSpec
+from gateway.model.exchange_arguments import CONSISTENT_HASH, DELAYED, exchange_arguments, routing_type
 from gateway.model.names import DEFAULT_EXCHANGE, DEFAULT_VHOST, TOPIC_EXCHANGE
 from gateway.routing.consistent_hash import ConsistentHash
 from gateway.routing.direct import Direct
+from gateway.routing.equivalence import check_same, check_same_arguments
 from gateway.routing.exchange import ExchangeType, Found, HeaderSource, Link, add, encoded_length
 from gateway.routing.fanout import Fanout
 from gateway.routing.headers import Headers
@@ -321,28 +322,12 @@ class Table:
 
     def _check_equivalent(self, current: ExchangeSpec, received: ExchangeSpec) -> None:
         """Refuse a second declaration that differs (AMQP 0-9-1 §1.7.2.1, rule equivalent)."""
-        for name in ("type", "durable", "auto_delete", "internal", "alternate"):
-            self._check_same(current.name, name, getattr(current, name), getattr(received, name))
-        self._check_same(current.name, "arguments", arguments_text(current.arguments), arguments_text(received.arguments))
-
-    def _check_same(self, exchange: str, name: str, current: object, received: object) -> None:
-        if current != received:
-            raise PreconditionFailed(
-                f"inequivalent arg '{name}' for exchange '{exchange}' in vhost '{self.vhost}': "
-                f"received {_shown(received)} but current is {_shown(current)}"
-            )
+        what = f"exchange '{current.name}' in vhost '{self.vhost}'"
+        for name in ("type", "durable", "auto_delete", "internal"):
+            check_same(what, name, getattr(current, name), getattr(received, name))
+        check_same_arguments(what, exchange_arguments(current), exchange_arguments(received))
 
 
 def _refuse_default(name: str) -> None:
     if name == DEFAULT_EXCHANGE:
         raise AccessRefused("operation not permitted on the default exchange")
-
-
-def _shown(value: object) -> str:
-    match value:
-        case None:
-            return "none"
-        case bool():
-            return f"'{str(value).lower()}'"
-        case _:
-            return f"'{value}'"

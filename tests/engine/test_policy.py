@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gateway.engine.policy import KEYS, NAMESPACE, WITHOUT_MEANING, Policies, Policy, parse
-from gateway.errors import JournalError, NotFound, NotSupported, Overloaded, PreconditionFailed
+from gateway.errors import JournalError, NotFound, NotSupported, Overloaded, PreconditionFailed, ResourceLocked
 from gateway.model.arguments import queue_spec
 from gateway.model.declare import NEVER, Binding, ExchangeSpec, Overflow, QueueSpec, Retry
 from gateway.model.message import Message
@@ -318,3 +318,36 @@ def test_an_exchange_argument_that_means_nothing_here_is_refused(bench):
     with pytest.raises(NotSupported, match="x-unheard-of"):
         bench.engine.definitions.declare_exchange("/", ExchangeSpec("x", arguments={"x-unheard-of": 1}))
     assert bench.engine.vhost("/").table.find("x") is None
+
+
+@pytest.mark.parametrize(
+    ("there", "asked", "words"),
+    [
+        ({"durable": False}, {}, "inequivalent arg 'durable' for queue 'q' in vhost '/': received 'true' but current is 'false'"),
+        ({"auto_delete": True}, {}, "inequivalent arg 'auto_delete' for queue 'q' in vhost '/': received 'false' but current"),
+        (
+            {"arguments": {"x-max-length": 5, "x-message-ttl": 1}},
+            {"arguments": {"x-max-length": 6, "x-message-ttl": 1}},
+            "inequivalent arg 'x-max-length' for queue 'q' in vhost '/': received '6' but current is '5'",
+        ),
+        (
+            {"arguments": {"x-max-length": 5}},
+            {},
+            "inequivalent arg 'x-max-length' for queue 'q' in vhost '/': received none but current is '5'",
+        ),
+    ],
+)
+def test_a_queue_that_is_declared_otherwise_is_refused_and_names_what_differs(bench, there, asked, words):
+    declare = bench.engine.definitions.declare_queue
+    declare("/", queue_spec("q", **there), None)
+    with pytest.raises(PreconditionFailed) as refused:
+        declare("/", queue_spec("q", **asked), None)
+    assert str(refused.value).startswith(words)
+    assert refused.value.code == 406
+
+
+def test_a_queue_that_is_declared_exclusive_though_it_is_not_is_locked(bench):
+    bench.queue("q")
+    with pytest.raises(ResourceLocked) as refused:
+        bench.queue("q", exclusive=True)
+    assert refused.value.code == 405

@@ -85,8 +85,9 @@ def test_declaring_tells_whether_it_made_the_exchange(world):
         ("durable", False, "'durable' .*received 'false' but current is 'true'"),
         ("auto_delete", True, "'auto_delete' .*received 'true' but current is 'false'"),
         ("internal", True, "'internal' .*received 'true' but current is 'false'"),
-        ("alternate", "other", "'alternate' .*received 'other' but current is none"),
-        ("arguments", {"a": 1}, "'arguments' "),
+        ("alternate", "other", "'alternate-exchange' .*received 'other' but current is none"),
+        ("arguments", {"a": 1}, "'a' .*received '1' but current is none"),
+        ("arguments", {"a": True, "b": 1}, "'a' for exchange 'x' in vhost '/': received 'true' but current is none"),
     ],
 )
 def test_declaring_again_otherwise_is_refused_and_names_what_differs(world, attribute, value, words):
@@ -95,6 +96,13 @@ def test_declaring_again_otherwise_is_refused_and_names_what_differs(world, attr
     with pytest.raises(PreconditionFailed, match=words):
         world.table.declare(dataclasses.replace(ExchangeSpec("x"), **{attribute: value}))
     assert world.table.get("x") is there
+
+
+@pytest.mark.parametrize(("one", "other"), [("1", 1), (1, True), (1, 1.0), (None, "null"), ({"b": 1}, {"b": "1"})])
+def test_arguments_that_look_alike_are_not_the_same(world, one, other):
+    world.declare("x", arguments={"a": one})
+    with pytest.raises(PreconditionFailed, match="inequivalent arg 'a' for exchange 'x'"):
+        world.declare("x", arguments={"a": other})
 
 
 def test_arguments_in_another_order_are_the_same(world):
