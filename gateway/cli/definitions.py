@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from gateway.cli.commands_shared import ConfigFile, DataDir, Overrides, directory, in_words
 
 if TYPE_CHECKING:
     from gateway.admin.definitions import Report
@@ -19,45 +20,26 @@ definitions = typer.Typer(
     help="Exchanges, queues, bindings and policies as a file, in the form of RabbitMQ's.", no_args_is_help=True
 )
 
-Config = Annotated[Path | None, typer.Option(help="The TOML file that the broker runs with.")]
-DataDir = Annotated[Path | None, typer.Option(help="Directory of the journal, before the file's broker.data_dir.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="A setting, before the file's: a dotted key; TOML, or a plain string. Repeatable."
-    ),
-]
 Vhost = Annotated[str, typer.Option(help="The virtual host.")]
 
 _PRIVATE = 0o600
 
 
-def directory(config: Path | None, data_dir: Path | None, overrides: list[str] | None) -> Path:
-    """Return the data directory that the options name. Raises ConfigError."""
-    from gateway.config import load
-
-    return load(config, overrides or (), data_dir=data_dir).broker.data_dir
-
-
-@contextmanager
-def in_words() -> Iterator[None]:
-    """End the program with an error's text and exit code."""
-    from gateway.app import exit_code
-    from gateway.errors import GatewayError
+def broker_or(data_dir: Path, question: str, otherwise: Callable[[], Any], **params: Any) -> Any:
+    """Ask the broker that runs on a data directory; if none runs, do it otherwise. Raises GatewayError."""
+    from gateway.admin.client import NoBroker, ask
 
     try:
-        yield
-    except GatewayError as error:
-        for line in str(error).splitlines():
-            typer.echo(f"tidegate: {line}", err=True)
-        raise typer.Exit(exit_code(error)) from error
+        return ask(data_dir, question, **params)
+    except NoBroker:
+        return otherwise()
 
 
 @definitions.command()
 def export(
     file: Annotated[Path | None, typer.Argument(help="Where to; standard output if it is not given.")] = None,
     vhost: Annotated[str | None, typer.Option(help="Only this virtual host.")] = None,
-    config: Config = None,
+    config: ConfigFile = None,
     data_dir: DataDir = None,
     overrides: Overrides = None,
 ) -> None:
@@ -73,15 +55,11 @@ def export(
 
 def exported(data_dir: Path, vhost: str | None) -> dict[str, Any]:
     """Return the definitions of a broker, or of a journal. Raises GatewayError."""
-    from gateway.admin.client import ask
     from gateway.admin.definitions import export as export_
     from gateway.admin.offline import read_engine
-    from gateway.admin.where import socket_of
 
-    if socket_of(data_dir) is not None:
-        data: dict[str, Any] = ask(data_dir, "definitions_export", vhost=vhost)
-        return data
-    return export_(read_engine(data_dir), vhost)
+    found = broker_or(data_dir, "definitions_export", lambda: export_(read_engine(data_dir), vhost), vhost=vhost)
+    return dict(found)
 
 
 def _write(file: Path, text: str) -> None:
@@ -99,7 +77,7 @@ def import_(
     file: Annotated[Path, typer.Argument(help="A definitions file, RabbitMQ's or Tidegate's.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be taken; change nothing.")] = False,
     vhost: Annotated[str | None, typer.Option(help="Where items go that name no virtual host.")] = None,
-    config: Config = None,
+    config: ConfigFile = None,
     data_dir: DataDir = None,
     overrides: Overrides = None,
 ) -> None:
@@ -114,17 +92,16 @@ def import_(
 
 
 def _imported(data_dir: Path, file: Path, data: dict[str, Any], vhost: str | None, *, dry_run: bool) -> Report:
-    from gateway.admin.client import ask
     from gateway.admin.definitions import Report
     from gateway.admin.definitions import import_ as take
     from gateway.admin.definitions_file import naming
     from gateway.admin.offline import changed_engine, read_engine
-    from gateway.admin.where import socket_of
+
+    def otherwise() -> dict[str, Any]:
+        if dry_run:
+            return take(read_engine(data_dir), data, vhost=vhost, dry_run=True).plain()
+        with changed_engine(data_dir) as engine:
+            return take(engine, data, vhost=vhost).plain()
 
     with naming(file):
-        if socket_of(data_dir) is not None:
-            return Report.read(ask(data_dir, "definitions_import", data=data, vhost=vhost, dry_run=dry_run))
-        if dry_run and (data_dir / "journal.db").exists():
-            return take(read_engine(data_dir), data, vhost=vhost, dry_run=True)
-        with changed_engine(data_dir) as engine:
-            return take(engine, data, vhost=vhost, dry_run=dry_run)
+        return Report.read(broker_or(data_dir, "definitions_import", otherwise, data=data, vhost=vhost, dry_run=dry_run))

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gateway.cli.definitions import Config, DataDir, Overrides, Vhost, directory, in_words
+from gateway.cli.commands_shared import AsJson, ConfigFile, DataDir, Overrides, directory, in_words
+from gateway.cli.definitions import Vhost, broker_or
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +27,7 @@ def set_(  # noqa: PLR0913 - options
     priority: Annotated[int, typer.Option(help="Of all that match a queue the highest holds.")] = 0,
     operator: Operator = False,
     vhost: Vhost = "/",
-    config: Config = None,
+    config: ConfigFile = None,
     data_dir: DataDir = None,
     overrides: Overrides = None,
 ) -> None:
@@ -50,19 +51,17 @@ def _object(text: str) -> Any:
 
 
 def _set(data_dir: Path, vhost: str, name: str, values: dict[str, Any], *, operator: bool) -> dict[str, Any]:
-    from gateway.admin.client import ask
     from gateway.admin.offline import changed_engine
     from gateway.admin.policies import listed
-    from gateway.admin.where import socket_of
     from gateway.engine.policy import parse
 
-    if socket_of(data_dir) is not None:
-        row: dict[str, Any] = ask(data_dir, "policy_set", vhost=vhost, name=name, operator=operator, policy=values)
-        return row
-    policy_ = parse(name, values, operator=operator)
-    with changed_engine(data_dir) as engine:
-        engine.policies.set(vhost, policy_)
-        return next(row for row in listed(engine, vhost) if (row["name"], row["operator"]) == (name, operator))
+    def otherwise() -> dict[str, Any]:
+        policy_ = parse(name, values, operator=operator)
+        with changed_engine(data_dir) as engine:
+            engine.policies.set(vhost, policy_)
+            return next(row for row in listed(engine, vhost) if (row["name"], row["operator"]) == (name, operator))
+
+    return dict(broker_or(data_dir, "policy_set", otherwise, vhost=vhost, name=name, operator=operator, policy=values))
 
 
 @policy.command()
@@ -70,7 +69,7 @@ def clear(
     name: Annotated[str, typer.Argument(help="What the policy is called.")],
     operator: Operator = False,
     vhost: Vhost = "/",
-    config: Config = None,
+    config: ConfigFile = None,
     data_dir: DataDir = None,
     overrides: Overrides = None,
 ) -> None:
@@ -81,22 +80,20 @@ def clear(
 
 
 def _clear(data_dir: Path, vhost: str, name: str, *, operator: bool) -> None:
-    from gateway.admin.client import ask
     from gateway.admin.offline import changed_engine
-    from gateway.admin.where import socket_of
 
-    if socket_of(data_dir) is not None:
-        ask(data_dir, "policy_clear", vhost=vhost, name=name, operator=operator)
-        return
-    with changed_engine(data_dir) as engine:
-        engine.policies.delete(vhost, name, operator=operator)
+    def otherwise() -> None:
+        with changed_engine(data_dir) as engine:
+            engine.policies.delete(vhost, name, operator=operator)
+
+    broker_or(data_dir, "policy_clear", otherwise, vhost=vhost, name=name, operator=operator)
 
 
 @policy.command("list")
 def list_(
     vhost: Annotated[str | None, typer.Option(help="Only of this virtual host.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
-    config: Config = None,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
     data_dir: DataDir = None,
     overrides: Overrides = None,
 ) -> None:
@@ -114,12 +111,7 @@ def list_(
 
 
 def _listed(data_dir: Path, vhost: str | None) -> list[dict[str, Any]]:
-    from gateway.admin.client import ask
     from gateway.admin.offline import read_engine
     from gateway.admin.policies import listed
-    from gateway.admin.where import socket_of
 
-    if socket_of(data_dir) is not None:
-        rows: list[dict[str, Any]] = ask(data_dir, "policy_list", vhost=vhost)
-        return rows
-    return listed(read_engine(data_dir), vhost)
+    return list(broker_or(data_dir, "policy_list", lambda: listed(read_engine(data_dir), vhost), vhost=vhost))
