@@ -96,7 +96,8 @@ def test_an_unknown_key_names_file_key_what_is_allowed_and_the_nearest(write):
     path = write("[limits]\noutgoing_byts = 1\n")
     assert complaint(path) == (
         f"{path}: limits.outgoing_byts is no setting; did you mean limits.outgoing_bytes? Allowed in limits: "
-        "max_connections, outgoing_bytes, queue_memory_bytes, open_batch_bytes, drain_timeout_s"
+        "max_connections, outgoing_bytes, queue_memory_bytes, open_batch_bytes, max_message_bytes, max_queues, max_exchanges, "
+        "max_bindings, memory_high_bytes, memory_max_bytes, hold_ms, drain_timeout_s"
     )
 
 

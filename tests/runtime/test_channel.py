@@ -1,0 +1,136 @@
+"""What front-ends ask of a channel reaches the engine, with permission only."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from gateway.api.channel import ConsumeOptions
+from gateway.api.frontend import Principal
+from gateway.errors import AccessRefused, JournalError, NotFound
+from gateway.model.declare import ExchangeSpec, QueueSpec
+from gateway.model.message import Message
+from gateway.runtime.clock import VirtualClock
+from tests.engine.support import Sink
+from tests.runtime.support import HandJournal, Log, Outcomes, running, turns
+
+
+def open_channel(broker, sink=None, principal=None):
+    return broker.gateway("test", lambda _: None, Log()).open_channel(principal or Principal("u"), sink)
+
+
+async def ready(broker, sink=None):
+    channel = open_channel(broker, sink)
+    channel.declare_queue(QueueSpec("q"))
+    await turns()
+    return channel
+
+
+def message_on(route, body=b"m", *, persistent=True):
+    return Message(route.address, body, persistent)
+
+
+async def test_a_scheduled_message_is_listed_and_comes_when_it_is_due(autojump_clock):
+    async with running(HandJournal(automatic=True), clock=VirtualClock(0)) as broker:
+        channel = await ready(broker)
+        route = channel.route("", "q")
+        number = (await channel.outcome(channel.schedule(route, message_on(route), 30_000))).result
+        (listed,) = channel.scheduled()
+        assert (listed.scheduled_id, listed.due_ms, listed.routing_key, listed.body_bytes) == (number, 30_000, "q", 1)
+        await trio.sleep(29)
+        assert channel.queue_info("q").messages == 0
+        await trio.sleep(1.1)
+        assert channel.queue_info("q").messages == 1
+        assert channel.scheduled() == []
+
+
+async def test_a_scheduled_message_that_was_cancelled_does_not_come(autojump_clock):
+    async with running(HandJournal(automatic=True), clock=VirtualClock(0)) as broker:
+        channel = await ready(broker)
+        route = channel.route("", "q")
+        number = (await channel.outcome(channel.schedule(route, message_on(route), 30_000))).result
+        await channel.outcome(channel.cancel_scheduled(number))
+        with pytest.raises(NotFound):
+            await channel.outcome(channel.cancel_scheduled(number))
+        await trio.sleep(60)
+        assert channel.queue_info("q").messages == 0
+
+
+async def test_an_address_that_is_none_is_the_outcome_of_its_number(autojump_clock):
+    async with running(HandJournal(automatic=True)) as broker:
+        outcomes = Outcomes()
+        channel = await ready(broker, outcomes)
+        channel.declare_exchange(ExchangeSpec("hidden", "fanout", internal=True))
+        numbers = []
+        for exchange in ("missing", "hidden"):
+            route = channel.route(exchange, "k")
+            numbers.append(channel.schedule(route, message_on(route), 1 << 50))
+        await turns()
+        assert [type(outcomes.exceptions[number].error) for number in numbers] == [NotFound, AccessRefused]
+
+
+async def test_who_may_not_write_neither_schedules_nor_sees_nor_cancels(autojump_clock):
+    reader = Principal("reader", authorize=lambda action, resource, key: action == "read" or resource == "amq.topic")
+    async with running(HandJournal(automatic=True)) as broker:
+        channel, restricted = await ready(broker), open_channel(broker, principal=reader)
+        route = channel.route("", "q")
+        number = (await channel.outcome(channel.schedule(route, message_on(route), 1 << 50))).result
+        with pytest.raises(AccessRefused):
+            await restricted.outcome(restricted.schedule(route, message_on(route), 1 << 50))
+        assert restricted.scheduled() == []
+        with pytest.raises(NotFound):
+            await restricted.outcome(restricted.cancel_scheduled(number))
+        own = restricted.route("amq.topic", "k")
+        mine = (await restricted.outcome(restricted.schedule(own, message_on(own), 1 << 50))).result
+        assert [item.scheduled_id for item in restricted.scheduled()] == [mine]
+        await restricted.outcome(restricted.cancel_scheduled(mine))
+        assert [item.scheduled_id for item in channel.scheduled()] == [number]
+
+
+class ForgetfulJournal(HandJournal):
+    """Fails to read scheduled messages at first."""
+
+    failures = 2
+
+    def read_scheduled(self, ids, done):
+        if self.failures:
+            self.failures -= 1
+
+            def fail():
+                raise JournalError("no luck")
+
+            done(fail)
+        else:
+            super().read_scheduled(ids, done)
+
+
+async def test_scheduled_messages_that_cannot_be_read_at_once_are_read_again(autojump_clock):
+    journal = ForgetfulJournal(automatic=True)
+    async with running(journal, clock=VirtualClock(0)) as broker:
+        channel = await ready(broker)
+        route = channel.route("", "q")
+        message = message_on(route)
+        number = (await channel.outcome(channel.schedule(route, message, 3_600_000))).result
+        journal.scheduled[number] = message
+        await trio.sleep(3_600)
+        await trio.sleep(0.8)
+        assert channel.queue_info("q").messages == 0
+        await trio.sleep(1)
+        assert channel.queue_info("q").messages == 1
+        assert [event for kind, event, _ in broker.log.lines if kind == "error"] == ["scheduled messages can't be read"] * 2
+
+
+async def test_what_a_channel_does_not_hold_is_neither_given_back_nor_extended(autojump_clock):
+    async with running(HandJournal(automatic=True)) as broker:
+        channel, other, sink = await ready(broker), open_channel(broker), Sink()
+        channel.consume("q", sink, ConsumeOptions(prefetch=1))
+        await channel.send("", "q", b"1")
+        (delivery,) = sink.deliveries
+        channel.extend(delivery, 1_000)
+        with pytest.raises(NotFound):
+            other.extend(delivery, 1_000)
+        with pytest.raises(NotFound):
+            other.nack(delivery, requeue=True, delay_ms=5)
+        channel.ack(delivery)
+        with pytest.raises(NotFound):
+            channel.extend(delivery, 1_000)
