@@ -10,8 +10,9 @@ from pathlib import Path
 
 from gateway.journal.backup import prove
 from gateway.journal.index import Index
-from gateway.journal.inspection import SEGMENT, has_column, live_slots
+from gateway.journal.inspection import SEGMENT, live_slots
 from gateway.journal.ledger import SegmentHandle
+from gateway.journal.migrate import bring_up_to_date
 from gateway.journal.peek import deliveries
 from gateway.journal.segment import Segment, encode
 from gateway.model.message import Message
@@ -48,6 +49,7 @@ def rewrite(path: Path) -> tuple[int, int]:
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
             for pragma in ("journal_mode = OFF", "synchronous = OFF"):
                 connection.execute(f"PRAGMA {pragma}").fetchall()
+            bring_up_to_date(connection, str(path))  # what is written here is of this version
             (before,) = connection.execute("SELECT count(*) FROM seg").fetchone()
             (last,) = connection.execute("SELECT coalesce(max(id), 0) FROM seg").fetchone()
             for moved in _portions(connection):
@@ -105,11 +107,10 @@ def _write(connection: sqlite3.Connection, moved: _Moved, last: int) -> int:
             connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (number,))  # noqa: S608 - constants
     for segment in segments:
         _insert(connection, segment)
-    due = has_column(connection, "redelivered", "due_ms")
     for reference, count, due_ms in moved.counts:
         assert isinstance(reference.segment, SegmentHandle)
-        values = (reference.segment.id, reference.slot, count, due_ms)[: 4 if due else 3]
-        connection.execute(f"INSERT INTO redelivered VALUES ({','.join('?' * len(values))})", values)  # noqa: S608
+        values = (reference.segment.id, reference.slot, count, due_ms)
+        connection.execute("INSERT INTO redelivered VALUES (?, ?, ?, ?)", values)
     return last + len(segments)
 
 

@@ -9,11 +9,13 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from gateway.cli.commands import app
+from gateway.journal.migrate import VERSION
 from gateway.journal.recovery import DirectoryLock
 from gateway.journal.sqlite import SqliteJournal
 from tests.admin.journals import EMPTY, ORDERS, URGENT, fill, fingerprint, rig
@@ -266,6 +268,39 @@ def test_what_changes_a_journal_refuses_while_a_broker_has_it(run, data, monkeyp
 )  # fmt: skip
 def test_what_is_not_understood_ends_with_2(run, command):
     assert run(*command)[0] == 2
+
+
+@pytest.fixture
+def older(tmp_path):
+    """A journal of the first format, as its broker left it."""
+    directory = tmp_path / "older"
+    directory.mkdir()
+    shutil.copy(Path(__file__).parents[1] / "journal" / "formats" / "v1.db", directory / "journal.db")
+    return directory
+
+
+def test_a_journal_of_an_older_format_can_be_looked_at_and_is_left_as_it_is(run, older, tmp_path):
+    before = fingerprint(older)
+    names = [row["name"] for row in json.loads(run("queues", "--json", "--data-dir", older)[1])["queues"]]
+    assert names
+    for command in [("journal", "check"), ("journal", "stats"), ("scheduled", "list"), ("peek", names[0], "--vhost", "/")]:
+        code, _, errors = run(*command, "--data-dir", older)
+        assert (code, errors) == (0, ""), command
+    assert run("journal", "export", tmp_path / "out.db", "--data-dir", older)[0] == 0
+    assert run("backup", tmp_path / "copy.db", "--data-dir", older)[0] == 0
+    assert fingerprint(older) == before
+
+
+@pytest.mark.parametrize("command", ["compact", "recover"])
+def test_an_older_format_is_compacted_and_recovered_into_this_one(run, older, command):
+    held = json.loads(run("queues", "--json", "--data-dir", older)[1])["queues"]
+    code, output, _ = run("journal", command, "--data-dir", older)
+    assert code == 0, output
+    assert json.loads(run("journal", "stats", "--json", "--data-dir", older)[1])["format"] == VERSION
+    now = json.loads(run("queues", "--json", "--data-dir", older)[1])["queues"]
+    assert [(row["name"], row["messages"]) for row in now] == [(row["name"], row["messages"]) for row in held]
+    with rig(older) as found:
+        assert found.loaded
 
 
 # -- export ---------------------------------------------------------------------

@@ -1,0 +1,126 @@
+"""What does `tidegate peek` show, and in which order?"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from gateway.cli.commands import app
+from gateway.model.declare import QueueSpec
+from gateway.model.message import Address
+from gateway.model.records import QueueDeclared
+from tests.admin.journals import EMPTY, fill, properties, rig
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("peek") / "data"
+    with rig(directory) as found:
+        fill(found)
+        found.record(QueueDeclared("other", 20, QueueSpec("orders")))
+        found.publish(b"strange", EMPTY, address=Address("/", "e", "k"), wire_tag="gone", wire=b"\x01\x02")
+        found.publish(
+            b"\x1b[2Jclear", EMPTY, address=Address("/", "e", "k\n"), **properties(correlation_id=b"\xff", headers={"n": 5})
+        )
+        found.commit()
+    return directory
+
+
+@pytest.fixture
+def peek(data):
+    def _peek(*arguments):
+        result = CliRunner().invoke(app, ["peek", *map(str, arguments), "--data-dir", str(data)], prog_name="tidegate")
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+        return result.exit_code, result.stdout, result.stderr
+
+    return _peek
+
+
+def ids(output):
+    return [json.loads(row["body"])["id"] for row in json.loads(output) if row["body"].startswith("{")]
+
+
+WANTED = [number for number in range(20) if number % 3]
+
+
+def test_messages_come_in_the_queues_order(peek):
+    assert ids(peek("orders", "--vhost", "/", "--limit", "99", "--json")[1]) == WANTED
+
+
+def test_limit_and_offset_choose_a_part(peek):
+    assert ids(peek("orders", "--vhost", "/", "--limit", "3", "--offset", "4", "--json")[1]) == WANTED[4:7]
+
+
+def test_a_higher_priority_comes_first(peek):
+    rows = json.loads(peek("urgent", "--json")[1])
+    assert [(row["priority"], row.get("body", row.get("body_hex"))) for row in rows] == [
+        (3, "high"),
+        (3, "high too"),
+        (1, "00ff01"),
+        (0, "low"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("filters", "kept"),
+    [
+        (["--header", "region=south"], [n for n in WANTED if n % 4 == 0]),
+        (["--header", "region=nowhere"], []),
+        (["--header", "other=south"], []),
+        (["--json-path", "customer.name=ada"], [n for n in WANTED if n % 2]),
+        (["--json-path", "id=4"], [4]),
+        (["--json-path", 'id="4"'], []),
+        (["--json-path", "id.deeper=4"], []),
+        (["--json-path", "customer.name=ada", "--header", "region=north", "--json-path", "id=7"], [7]),
+    ],
+)
+def test_filters_keep_what_matches_all_of_them(peek, filters, kept):
+    assert ids(peek("orders", "--vhost", "/", "--limit", "99", *filters, "--json")[1]) == kept
+
+
+def test_the_plain_form_says_position_age_size_properties_and_body(peek):
+    code, output, _ = peek("orders", "--vhost", "/", "--limit", "1")
+    first = output.splitlines()
+    assert code == 0
+    assert first[0].startswith("-- position 2, ")
+    assert " old, 38 bytes, delivered 2 times" in first[0]
+    assert first[1:5] == [
+        "   to shop, key order.new",
+        "   content_type: application/json",
+        '   headers: {"region": "north"}',
+        '   | {"id": 1, "customer": {"name": "ada"}}',
+    ]
+    assert "1 shown of 14 on disk; messages that are not persistent are in the broker's memory only" in output
+
+
+def test_raw_gives_the_bodies_alone(peek):
+    assert peek("orders", "--vhost", "/", "--limit", "2", "--raw")[1].splitlines() == [
+        '{"id": 1, "customer": {"name": "ada"}}',
+        '{"id": 2, "customer": {"name": "bob"}}',
+    ]
+
+
+def test_properties_that_nobody_here_can_read_are_shown_as_they_are(peek):
+    output = peek("empty")[1]
+    assert "properties (gone): 0102" in output
+
+
+def test_nothing_in_a_message_reaches_the_terminal_as_a_command(peek):
+    output = peek("empty")[1]
+    assert "\x1b" not in output
+    assert "key k\\n" in output
+    assert "1b 5b 32 4a" in output
+
+
+def test_a_queue_of_several_virtual_hosts_must_be_named_with_one(peek):
+    code, _, errors = peek("orders")
+    assert code == 74
+    assert "say which by --vhost" in errors
+    assert peek("orders", "--vhost", "other")[0] == 0
+
+
+def test_a_queue_that_is_not_there_is_said_so(peek):
+    code, _, errors = peek("nosuch")
+    assert (code, errors) == (74, "tidegate: there is no durable queue 'nosuch' in the journal\n")
