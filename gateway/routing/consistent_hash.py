@@ -43,7 +43,7 @@ class ConsistentHash:
         check_exchange(spec)
         self._header: str | None = spec.arguments.get(HASH_HEADER)
         self._property: str | None = spec.arguments.get(HASH_PROPERTY)
-        self._links: dict[Link, tuple[int, int]] = {}
+        self._links: dict[Link, tuple[int, int, tuple[object, ...]]] = {}
         self._slots: dict[int, Link] = {}
         self.cacheable: bool = self._header is None and self._property is None
 
@@ -57,13 +57,14 @@ class ConsistentHash:
         """See `ExchangeType.bind`. Cost: the slots are found anew when they are used next."""
         binding = link.binding
         weight = _weight(binding.key)
-        self._links[link] = (_hash(f"{int(binding.to_exchange)}{binding.destination}".encode("utf-8", "surrogatepass")), weight)
+        seed = _hash(f"{int(binding.to_exchange)}{binding.destination}".encode("utf-8", "surrogatepass"))
+        self._links[link] = (seed, weight, binding.identity())
         self._slots.clear()
 
     def unbind(self, link: Link) -> None:
-        """See `ExchangeType.unbind`. Cost: as of `bind`."""
+        """See `ExchangeType.unbind`. Cost: the slots; those that it had are found anew when they are used next."""
         del self._links[link]
-        self._slots.clear()
+        self._slots = {slot: owner for slot, owner in self._slots.items() if owner is not link}
 
     def route(self, key: str, headers: HeaderSource, found: Found) -> None:
         """See `ExchangeType.route`. Cost: one hash; for a slot that is used first, the number of bindings."""
@@ -87,10 +88,8 @@ class ConsistentHash:
         return b"" if value is None else str(value).encode("utf-8", "surrogatepass")
 
     def _owner(self, slot: int) -> Link:
-        """Return the binding that wins a slot: each draws a time from a distribution as fast as its weight; the first has it."""
-        return min(
-            self._links, key=lambda link: (_draw(self._links[link][0], slot) / self._links[link][1], link.binding.identity())
-        )
+        """Return the binding that wins a slot: each draws a time, the shorter the heavier it is, and the first has it."""
+        return min((_draw(seed, slot) / weight, tie, link) for link, (seed, weight, tie) in self._links.items())[2]
 
 
 def _weight(key: str) -> int:
