@@ -133,13 +133,15 @@ class Burial:
             exchange=exchange,
             routing_key=queue.terms.dead_letter_routing_key,
         )
-        route = self._without_cycles(self._route(letter.address), letter)
-        if route is None:
-            return "in a circle"
+        route = self._route(letter.address)
         letter.address = route.address
         if letter.persistent:
             engine.ours.add(letter)
-        return engine.publish(route, letter)
+        engine.resolve(route, letter)
+        if route.through is not None and engine.special.delays(route, letter):
+            return engine.publish(route, letter)  # nobody knows yet where it will go: the next death looks for circles
+        shorter = self._without_cycles(route, letter)
+        return "in a circle" if shorter is None else engine.publish_now(shorter, letter)
 
     def _route(self, address: Address) -> RouteHandle:
         """Return a route that leads to internal exchanges too."""
@@ -154,9 +156,6 @@ class Burial:
     def _without_cycles(self, route: RouteHandle, letter: Message) -> RouteHandle | None:
         """Return a route without the queues that the letter has come from in a circle; None: there is no other."""
         engine = self._engine
-        engine.resolve(route, letter)
-        if route.through is not None:
-            return route
         properties = readable(letter, engine.properties)
         barred = {queue for queue, _ in (*route.stored, *route.queued) if forms_cycle(properties, queue.name)}
         if not barred:

@@ -191,6 +191,25 @@ def test_a_circle_with_a_rejection_goes_on(bench):
     ]
 
 
+@pytest.mark.parametrize(
+    "exchange",
+    [
+        ExchangeSpec("special", "direct", arguments={"x-deduplication-window-ms": 1000}),
+        ExchangeSpec("special", "x-delayed-message", arguments={"x-delayed-type": "direct"}),
+    ],
+    ids=["deduplicating", "delaying"],
+)
+def test_a_circle_through_a_special_exchange_ends(bench, exchange):
+    bench.engine.definitions.declare_exchange("/", exchange)
+    bench.queue(message_ttl_ms=10, dead_letter_exchange="special", dead_letter_routing_key="q")
+    bench.bind("special", "q", "q")
+    bench.publish(b"1")
+    for turn in range(1, 4):
+        bench.engine.advance(T + 10 * turn)
+    assert bench["q"].count == 0
+    assert bench.events.drops == [("q", "expired", 1)]
+
+
 def test_other_queues_get_what_goes_in_a_circle_for_one(bench):
     bench.queue("q", message_ttl_ms=10, dead_letter_exchange="amq.fanout")
     bench.bind("amq.fanout", "q", "")
