@@ -33,7 +33,7 @@ TINY = 16
 TINY_BYTES = 16 * 1024
 TINY_TOGETHER = 64
 """So many tiny segments are worth a commit."""
-MOST_REFERENCES = 400
+MOST_REFERENCES = 350
 MOST_BYTES = 256 * 1024
 """What moves in one commit, unless a single message is more: about a millisecond on the main thread."""
 MOST_READ = 2 << 20
@@ -103,7 +103,7 @@ class Compaction:
         self._survey_after: int | None = 0
         self._survey_again_at = 0.0
         self._survey_wanted = False
-        self._look_again_at = 0
+        self._look_again_at = (0, 0.0)
         self._ticket: Ticket | None = None
         self._answer: Leftovers | Survey | JournalError | None = None
 
@@ -159,12 +159,13 @@ class Compaction:
         """Return candidates that were left alone for a while, and forget them."""
         sparse = list(islice(self._old(self._sparse), LOOKED_AT))
         tiny: list[int] = []
-        if len(self._tiny) >= TINY_TOGETHER and self._commits >= self._look_again_at:
+        commits, at = self._look_again_at
+        if len(self._tiny) >= TINY_TOGETHER and (self._commits >= commits or time.monotonic() >= at):
             get = self._ledger.get
             tiny = [number for number in islice(self._old(self._tiny), LOOKED_AT) if get(number) is None]
             if len(tiny) < TINY_TOGETHER:
                 tiny = []
-                self._look_again_at = self._commits + UNCHANGED_COMMITS
+                self._look_again_at = self._commits + TINY_TOGETHER, time.monotonic() + UNCHANGED_S
                 for number in list(islice(self._tiny, LOOKED_AT)):  # those in memory wait at the end
                     self._tiny[number] = self._tiny.pop(number)
         for number in sparse:

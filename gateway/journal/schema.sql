@@ -121,8 +121,17 @@ CREATE VIEW v_scheduled AS
     length(body) AS body_bytes, priority, expires_at_ms
   FROM scheduled ORDER BY due_ms, id;
 
+-- The key of a policy is its virtual host, `policy` or `operator`, and its name, with a byte 0 between them.
 CREATE VIEW v_policy AS
-  SELECT key AS name, CAST(value AS TEXT) AS policy FROM state WHERE namespace = 'policy';
+  WITH
+    kept (vhost, rest, value) AS (
+      SELECT CAST(substr(CAST(key AS BLOB), 1, instr(CAST(key AS BLOB), x'00') - 1) AS TEXT),
+        substr(CAST(key AS BLOB), instr(CAST(key AS BLOB), x'00') + 1), CAST(value AS TEXT)
+      FROM state WHERE namespace = 'policy')
+  SELECT vhost, CAST(substr(rest, 1, instr(rest, x'00') - 1) AS TEXT) AS kind,
+    CAST(substr(rest, instr(rest, x'00') + 1) AS TEXT) AS name, value->>'$.pattern' AS pattern,
+    value->>'$."apply-to"' AS apply_to, value->>'$.priority' AS priority, value->>'$.definition' AS definition
+  FROM kept WHERE json_valid(value);
 
 -- fed_by: JSON of names. The way of a dead letter is followed through exchanges; of policies nothing is known here.
 CREATE VIEW v_dead AS

@@ -22,6 +22,7 @@ from tests.journal.test_model import check_rows
 def rig(sqlite_rig, monkeypatch):
     """A journal that leaves no segment alone for long, with queues 1 and 2."""
     monkeypatch.setattr(compaction, "UNCHANGED_COMMITS", 0)
+    monkeypatch.setattr(compaction, "UNCHANGED_S", 0.0)
     sqlite_rig.record(QueueDeclared("/", 1, QueueSpec("q1")), QueueDeclared("/", 2, QueueSpec("q2")))
     sqlite_rig.commit()
     return sqlite_rig
