@@ -14,6 +14,16 @@ from gateway.cli.commands_shared import size as in_units
 
 _LOOK = "SELECT * FROM readable LIMIT 10"
 
+_KINDS = {
+    "message": "messages",
+    "queue": "queues",
+    "exchange": "exchanges",
+    "binding": "bindings",
+    "retained": "last values",
+    "scheduled": "scheduled messages",
+    "state": "values of front-ends",
+}
+
 journal = typer.Typer(help="Check, measure, export, shrink or save a journal.", no_args_is_help=True)
 
 
@@ -107,7 +117,7 @@ def recover(
 
     with in_words():
         found = recovered(directory(config, data_dir, overrides), out_dir)
-    saved = ", ".join(f"{count:,} {kind}" for kind, count in found.saved.items())
+    saved = ", ".join(f"{found.saved.get(kind, 0):,} {name}" for kind, name in _KINDS.items())
     typer.echo(f"{found.journal}: a new journal with what could be read: {saved}")
     typer.echo(f"{found.broken}: the broken one, as it was")
     for line in found.lost:

@@ -159,7 +159,7 @@ def _echo(item: Peeked, properties: Properties | None) -> None:
 def _said(message: Message, properties: Properties | None) -> dict[str, Any]:
     from gateway.journal.export import headers_text
 
-    if properties is None or (message.wire and not properties.__struct_fields__):
+    if properties is None:
         return {f"properties ({message.wire_tag or 'no tag'})": message.wire.hex()}
     said = {name: getattr(properties, name) for name in properties.__struct_fields__}
     known: dict[str, Any] = {name: value for name, value in said.items() if value is not None}

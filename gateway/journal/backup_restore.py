@@ -14,8 +14,11 @@ from gateway.errors import JournalError, JournalUnwritable
 from gateway.journal.backup import make_private, prove, put_in_place, sync
 from gateway.journal.inspection import check_header
 from gateway.journal.recovery import DATABASE, LOCK, DirectoryLock, make_directory
+from gateway.journal.space import BALLAST
 
 _BESIDE = ("-wal", "-shm")
+_HOLDS_NOTHING = frozenset((LOCK, BALLAST, f".{DATABASE}.restoring", "control.sock", "control.path"))
+"""What may be in a directory that is empty as far as messages go."""
 
 
 @contextmanager
@@ -68,7 +71,7 @@ def restore(backup: Path, directory: Path, *, force: bool = False) -> Path | Non
 
 
 def _refuse_full(directory: Path) -> None:
-    others = sorted(path.name for path in directory.iterdir() if path.name not in {LOCK, f".{DATABASE}.restoring"})
+    others = sorted(path.name for path in directory.iterdir() if path.name not in _HOLDS_NOTHING)
     if others:
         raise JournalError(f"{directory} is not empty ({', '.join(others[:4])}): --force puts a journal that is there aside")
 

@@ -203,6 +203,8 @@ def _write_places(new: sqlite3.Connection, found: _Found, salvaged: Salvaged) ->
     _write_deliveries(new, found.rows["redelivered"].values())
     salvaged.saved["message"] = messages
     _say_lost(new, found, wanted, salvaged)
+    if not {"segq", "segack"} <= found.whole:
+        salvaged.lost.append("notes of what was acknowledged: such messages may come back")
     highest = max(lanes, default=0)
     new.execute("UPDATE meta SET value = max(value, ?) WHERE key = 'next_queue'", (highest + 1,))
 

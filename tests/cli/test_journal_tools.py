@@ -484,6 +484,7 @@ def test_a_lost_first_page_costs_nothing_but_certainty(run, data):
     code, output = recovered(run, data)
     assert code == 1
     assert "damage: page 1" in output
+    assert "may come back" in output
     assert run("peek", "orders", "--limit", "99", "--raw", "--data-dir", data)[1] == wanted
 
 
@@ -526,7 +527,7 @@ def larger(tmp_path_factory):
     return data
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(4, 60))])
 def test_whatever_pages_are_broken_what_comes_out_is_whole_and_was_there(run, tmp_path, larger, seed):
     data = shutil.copytree(larger, tmp_path / "data")
     chance = random.Random(seed)
