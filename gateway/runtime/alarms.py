@@ -83,7 +83,8 @@ class Alarms:
         self._high = _high(limits)
         self._hard = limits.memory_max_bytes or int(self._high * HARD_SHARE)
         self._token = trio.lowlevel.current_trio_token()
-        self._channels: dict[object, dict[BrokerChannel, None]] = {}
+        self._channels: dict[BrokerChannel, None] = {}
+        self._owned: dict[object, dict[BrokerChannel, None]] = {}
         self._failing: Overloaded | None = None
         self._disk: str | None = None
         self._full: Overloaded | None = None
@@ -220,9 +221,8 @@ class Alarms:
         self._tell()
 
     def _divert(self) -> None:
-        for channels in self._channels.values():
-            for channel in channels:
-                self._show_way(channel)
+        for channel in self._channels:
+            self._show_way(channel)
 
     def _show_way(self, channel: BrokerChannel) -> None:
         channel.publish_by(partial(self._publish, channel) if self.level else self._engine.publish)
@@ -258,23 +258,30 @@ class Alarms:
         connection.held_in = 0
 
     def _consumes(self, owner: object) -> bool:
-        return any(channel.is_consuming for channel in self._channels.get(owner, ()))
+        """Say whether a channel, or one of those that belong to the same owner, may have something to acknowledge."""
+        channels = self._owned.get(owner)
+        if channels is None:
+            return owner in self._channels and owner.is_consuming
+        return any(channel.is_consuming for channel in channels)
 
     # -- channels -----------------------------------------------------------
 
     def opened(self, channel: BrokerChannel) -> None:
-        """A channel is there, by its owner: who has several on one connection may consume on one and publish on another."""
-        self._channels.setdefault(channel.owner, {})[channel] = None
+        """A channel is there. Who has several on one connection may consume on one and publish on another."""
+        self._channels[channel] = None
+        if channel.owner is not channel:
+            self._owned.setdefault(channel.owner, {})[channel] = None
         if self.level:
             self._show_way(channel)
 
     def closed(self, channel: BrokerChannel) -> None:
         """A channel is gone."""
-        channels = self._channels.get(channel.owner)
+        self._channels.pop(channel, None)
+        channels = self._owned.get(channel.owner)
         if channels is not None:
             channels.pop(channel, None)
             if not channels:
-                del self._channels[channel.owner]
+                del self._owned[channel.owner]
 
     # -- counting -----------------------------------------------------------
 
@@ -289,9 +296,9 @@ class Alarms:
         self._counters["refused.journal"] += amount
 
     def _reason(self, error: GatewayError) -> str:
-        if isinstance(error, Overloaded):
-            if error is self._short:
-                return "memory"
+        if error is self._short:
+            return "memory"
+        if error is self._engine.refusal:
             return "journal" if self._failing is not None else "disk"
         if isinstance(error, MessageRefused):
             return "too large" if error.text.startswith(TOO_LARGE) else "full"

@@ -189,6 +189,7 @@ class Peers:
     """Connections whose every byte is a message; what a peer sends as `a` acks what it has."""
 
     def __init__(self, broker, nursery):
+        self.several = True
         self.broker = broker
         self.nursery = nursery
         self.channels = []
@@ -209,9 +210,9 @@ class Peers:
     async def handle(self, connection):
         index = len(self.channels)
         sink, outcomes = Sink(), Outcomes()
-        owner = object()
+        owner = object() if self.several else None
         channel = open_channel(self.broker, outcomes, owner=owner)
-        consuming = open_channel(self.broker, Outcomes(), owner=owner)
+        consuming = open_channel(self.broker, Outcomes(), owner=owner) if self.several else channel
         self.channels.append((channel, consuming))
         self.sinks.append(sink)
         self.outcomes.append(outcomes)
@@ -236,6 +237,9 @@ class Peers:
 
     def consume(self, index):
         self.channels[index][1].consume("brief", self.sinks[index], ConsumeOptions(prefetch=5))
+
+    def errors(self, index):
+        return [outcome.error for outcome in self.outcomes[index].exceptions.values() if outcome.error is not None]
 
     async def send(self, index, data):
         await self.streams[index].send_all(data)
@@ -309,8 +313,10 @@ async def test_a_connection_that_only_consumes_is_read_from_while_memory_is_shor
     assert peers.read[one] == b"aaa"
 
 
-async def test_a_connection_that_does_both_is_read_again_after_a_while_and_its_messages_are_refused(short, slow_clock):
+@pytest.mark.parametrize("several", [True, False])
+async def test_a_connection_that_does_both_is_read_again_after_a_while_and_its_messages_are_refused(short, slow_clock, several):
     broker, memory, peers = short
+    peers.several = several
     one = await peers.connect()
     peers.consume(one)
     memory.taken = MUCH
@@ -320,17 +326,16 @@ async def test_a_connection_that_does_both_is_read_again_after_a_while_and_its_m
     assert peers.read[one] == b"m"
     await pass_time(slow_clock, 5.1)
     assert peers.read[one] == b"ma"
-    assert not peers.outcomes[one].exceptions
+    assert peers.errors(one) == []
     await peers.send(one, b"m")
     await peers.send(one, b"mm")
     assert peers.read[one] == b"mammm"
-    errors = [outcome.error for outcome in peers.outcomes[one].exceptions.values()]
-    assert [type(error) for error in errors] == [Overloaded] * 3
+    assert [type(error) for error in peers.errors(one)] == [Overloaded] * 3
     assert broker.counters["refused.memory"] == 3
     memory.taken = 0
     await pass_time(slow_clock, 1.1)
     await peers.send(one, b"m")
-    assert len(peers.outcomes[one].exceptions) == 3
+    assert len(peers.errors(one)) == 3
 
 
 async def test_above_the_hard_limit_every_message_is_refused_and_dropped_ones_are_counted(autojump_clock):
@@ -410,3 +415,4 @@ async def test_channels_that_are_closed_are_forgotten(autojump_clock):
             open_channel(broker, Outcomes(), owner="owner").close()
             open_channel(broker, Outcomes()).close()
         assert broker.alarms._channels == {}
+        assert broker.alarms._owned == {}
