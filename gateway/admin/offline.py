@@ -20,13 +20,18 @@ from gateway.model.records import Scheduled
 _PATIENCE_S = 60.0
 
 
-def read_engine(directory: Path) -> Engine:
+def read_engine(directory: Path, *, may_lack: bool = False) -> Engine:
     """Return an engine with what a journal defines; nothing is changed, and a broker may be running on it.
+
+    Args:
+        may_lack: a directory without a journal defines nothing.
 
     Raises:
         JournalError: there is no journal, or it can't be read.
     """
     engine = _engine()
+    if may_lack and not (directory / DATABASE).exists():
+        return engine
     with reading(directory / DATABASE) as connection:
         for record in load_records(connection, _pass_over):
             if not isinstance(record, Scheduled):

@@ -99,7 +99,7 @@ def _imported(data_dir: Path, file: Path, data: dict[str, Any], vhost: str | Non
 
     def otherwise() -> dict[str, Any]:
         if dry_run:
-            return take(read_engine(data_dir), data, vhost=vhost, dry_run=True).plain()
+            return take(read_engine(data_dir, may_lack=True), data, vhost=vhost, dry_run=True).plain()
         with changed_engine(data_dir) as engine:
             return take(engine, data, vhost=vhost).plain()
 

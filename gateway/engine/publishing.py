@@ -146,7 +146,7 @@ class Publishing(Consuming):
         try:
             spec = table.get(address.exchange).spec
             if spec.internal and not route.ours:
-                raise AccessRefused(f"exchange {address.exchange!r} is internal")
+                raise AccessRefused(f"cannot publish to internal exchange '{address.exchange}' in vhost '{address.vhost}'")
             found, cacheable = table.resolve(address.exchange, address.routing_key, properties)
             route.through = self.special.through(address.vhost, spec)
         except GatewayError as error:

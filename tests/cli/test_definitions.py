@@ -68,6 +68,26 @@ def test_without_a_broker_the_journal_is_read_and_written(said, file, tmp_path):
     assert (tmp_path / "out.json").stat().st_mode & 0o777 == 0o600
 
 
+def test_a_dry_run_needs_no_journal_and_makes_none(said, file, tmp_path):
+    code, output, errors = said("definitions", "import", file, "--dry-run")
+    assert (code, errors) == (0, "")
+    assert output.startswith("would be taken: 1 vhosts, 1 exchanges, 1 queues, 1 bindings, 1 policies\n")
+    assert not (tmp_path / "tidegate-data").exists()
+
+
+def test_an_import_that_is_refused_leaves_the_journal_as_it_was(said, file):
+    said("definitions", "import", file)
+    before = exported(said)
+    changed = json.loads(json.dumps(DATA))
+    changed["exchanges"][0]["type"] = "fanout"
+    changed["queues"].append({**DATA["queues"][0], "name": "new"})
+    file.write_text(json.dumps(changed), encoding="utf-8")
+    code, _, errors = said("definitions", "import", file)
+    assert code == 2
+    assert "exchanges[0]: inequivalent arg 'type' for exchange 'x' in vhost '/': received 'fanout' but current is 'topic'" in errors
+    assert exported(said) == before
+
+
 def test_a_running_broker_is_asked_and_what_it_took_outlives_it(tidegate, said, file):
     broker = tidegate("serve", *ALONE)
     broker.lines_until("ready")

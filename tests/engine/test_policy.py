@@ -314,6 +314,12 @@ def test_a_property_that_an_exchange_hashes_reaches_it(bench):
     assert all(count % 2 == 0 and count > 20 for count in counts)
 
 
+def test_publishing_to_an_internal_exchange_is_refused_in_rabbitmqs_words(bench):
+    bench.engine.definitions.declare_exchange("/", ExchangeSpec("x", internal=True))
+    refused = bench.publish(b"x", "k", "x")
+    assert (refused.code, str(refused)) == (403, "cannot publish to internal exchange 'x' in vhost '/'")
+
+
 def test_an_exchange_argument_that_means_nothing_here_is_refused(bench):
     with pytest.raises(NotSupported, match="x-unheard-of"):
         bench.engine.definitions.declare_exchange("/", ExchangeSpec("x", arguments={"x-unheard-of": 1}))
