@@ -63,6 +63,18 @@ def test_kill_9_loses_nothing_that_was_confirmed(tmp_path, rounds):
 # -- power cuts ---------------------------------------------------------
 
 
+def operations(data: bytes) -> list[tuple[bytes, int, int, bytes]]:
+    """Read a trace: every operation on the journal's files, and every confirmation, in order."""
+    found = []
+    at = 0
+    while at < len(data):
+        kind, number, offset, length = struct.unpack_from("<cBQI", data, at)
+        at += 14
+        found.append((kind, number, offset, data[at : at + length]))
+        at += length
+    return found
+
+
 def record(shim: Path, directory: Path, synchronous: str, steps: int) -> list[tuple[bytes, int, int, bytes]]:
     """Have a history written, and return every operation on the journal's files and every confirmation, in order."""
     trace = directory / "trace"
@@ -70,17 +82,10 @@ def record(shim: Path, directory: Path, synchronous: str, steps: int) -> list[tu
     environment = {**os.environ, "LD_PRELOAD": str(shim), "SHIM_TRACE": str(trace), "SHIM_MATCH": "journal.db"}
     command = [sys.executable, WRITER, directory / "data", synchronous, str(SEED), str(steps), trace]
     subprocess.run(command, env=environment, check=True, timeout=100)
-    data = trace.read_bytes()
-    operations = []
-    at = 0
-    while at < len(data):
-        kind, number, offset, length = struct.unpack_from("<cBQI", data, at)
-        at += 14
-        operations.append((kind, number, offset, data[at : at + length]))
-        at += length
-    if not any(kind == b"W" for kind, *_ in operations):
+    found = operations(trace.read_bytes())
+    if not any(kind == b"W" for kind, *_ in found):
         pytest.skip("this Python's SQLite does not call the C library for its writes: power cuts can't be played")
-    return operations
+    return found
 
 
 class Disk:
@@ -130,8 +135,8 @@ def _survivors(how: str, chance: random.Random, kind: bytes, offset: int, data: 
         yield kind, offset, data
         return
     for at in range(0, len(data), SECTOR):
-        if chance.random() < 0.5:
-            yield kind, offset + at, data[at : at + SECTOR]
+        if chance.random() < 0.5:  # one in eight of these is itself written half
+            yield kind, offset + at, data[at : at + (SECTOR if chance.random() < 0.875 else SECTOR // 2)]
 
 
 def _apply(image: bytearray, kind: bytes, offset: int, data: bytes) -> None:
@@ -145,13 +150,13 @@ def _apply(image: bytearray, kind: bytes, offset: int, data: bytes) -> None:
 
 def play(shim: Path, directory: Path, synchronous: str, *, steps: int, cuts: int) -> Counter:
     """Cut the power at random moments of one history, and count the verdicts."""
-    operations = record(shim, directory, synchronous, steps)
+    recorded = record(shim, directory, synchronous, steps)
     chance = random.Random(cuts)
     expected = states(steps)
-    moments = Counter(chance.randrange(len(operations)) for _ in range(cuts))
+    moments = Counter(chance.randrange(len(recorded)) for _ in range(cuts))
     disk = Disk()
     verdicts: Counter = Counter()
-    for moment, operation in enumerate(operations):
+    for moment, operation in enumerate(recorded):
         disk.do(*operation)
         for _ in range(moments[moment]):
             image = Path(tempfile.mkdtemp(dir=directory))
