@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationInfo
 
 from gateway.complaint import Origin, validated
 from gateway.errors import ConfigError
@@ -113,6 +113,13 @@ class JournalSettings(Pace):
         return 4_000 if self.profile == "default" else 1_000
 
 
+def _check_hard_limit(value: int, info: ValidationInfo) -> int:
+    high = info.data.get("memory_high_bytes")
+    if value and high and value < high:
+        raise ValueError(f"must be 0 or at least memory_high_bytes, which is {high}")
+    return value
+
+
 class LimitSettings(Section):
     """What one peer, one queue or one batch may take."""
 
@@ -165,7 +172,7 @@ class LimitSettings(Section):
         description="When the process has so much in memory, publishers are held back until it is a tenth less. Without a value: "
         "60 % of the memory that its cgroup or the machine has; 0: no limit. Linux only: elsewhere there is none.",
     )
-    memory_max_bytes: int = Field(
+    memory_max_bytes: Annotated[int, AfterValidator(_check_hard_limit)] = Field(
         default=0,
         ge=0,
         description="When the process has so much in memory, all messages are refused. 0: a fifth more than memory_high_bytes.",

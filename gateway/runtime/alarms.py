@@ -81,7 +81,7 @@ class Alarms:
         self._resident = resident
         self._hold_s = limits.hold_ms / 1e3
         self._high = _high(limits)
-        self._hard = limits.memory_max_bytes or int(self._high * HARD_SHARE)
+        self._hard = max(limits.memory_max_bytes or int(self._high * HARD_SHARE), self._high)
         self._token = trio.lowlevel.current_trio_token()
         self._channels: dict[BrokerChannel, None] = {}
         self._owned: dict[object, dict[BrokerChannel, None]] = {}

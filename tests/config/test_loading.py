@@ -243,3 +243,11 @@ def test_a_wrong_kind_in_a_list_says_which_kinds_there_are(write):
     text = front_end_complaint(write('[[frontend.toy.endpoint]]\nsocket = "PAIR"\n'))
     assert "frontend.toy.endpoint[0]" in text
     assert "'PULL', 'PUSH'" in text
+
+
+def test_a_hard_limit_of_memory_below_the_other_one_is_a_mistake(write):
+    text = complaint(write("[limits]\nmemory_high_bytes = 2000\nmemory_max_bytes = 1000\n"))
+    assert "limits.memory_max_bytes" in text
+    assert "0 or at least memory_high_bytes, which is 2000" in text
+    assert load(write("[limits]\nmemory_high_bytes = 2000\nmemory_max_bytes = 2000\n")).limits.memory_max_bytes == 2_000
+    assert load(write("[limits]\nmemory_high_bytes = 0\nmemory_max_bytes = 1000\n")).limits.memory_max_bytes == 1_000
