@@ -41,10 +41,15 @@ def ask(data_dir: Path, question: str, **params: Any) -> Any:
         raise NoBroker(f"no broker answers in {data_dir} ({error.strerror or error})") from error
     if not answer.endswith(b"\n"):
         raise NoBroker(f"the broker in {data_dir} ended before it had answered")
-    said = json.loads(answer)
-    if "error" in said:
-        raise _refusal(said["error"])
-    return said["answer"]
+    try:
+        said = json.loads(answer)
+        refusal = _refusal(said["error"]) if "error" in said else None
+        found = said.get("answer")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise NoBroker(f"what answers in {data_dir} is no broker of this version") from error
+    if refusal is not None:
+        raise refusal
+    return found
 
 
 def _exchange(data_dir: Path, line: bytes) -> bytes:

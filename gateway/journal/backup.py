@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from gateway.errors import JournalError, JournalUnwritable
-from gateway.journal.inspection import check_header, how_to_read, reading
+from gateway.journal.inspection import check_header, check_undisturbed, how_to_read, reading
 from gateway.journal.tools_check import findings
 
 STEP_BYTES = 4 << 20
@@ -81,6 +81,7 @@ def _fill(source: Path, draft: Path, pause_s: float, progress: Callable[[int], N
                     break
                 copied = _copy_segments(connection, missing, copied, pause_s, progress)
             _fix_the_moment(connection)
+        check_undisturbed(source, how)
     except sqlite3.Error as error:
         raise JournalError(f"{source} can't be copied: {error}") from error
 

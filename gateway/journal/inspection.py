@@ -34,17 +34,23 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
             meanwhile.
     """
     check_header(path)
-    wal = path.with_name(f"{path.name}-wal")
     how = how_to_read(path)
-    alone = how == _ALONE
     try:
         with closing(_connection(path, how)) as connection:
             yield connection
     except sqlite3.Error as error:
-        if alone and wal.exists():
-            raise JournalError(f"a broker was started on {path} meanwhile: ask again") from error
+        check_undisturbed(path, how)
         raise JournalError(f"{path} can't be read: {error}") from error
-    if alone and wal.exists() and wal.stat().st_size:
+    check_undisturbed(path, how)
+
+
+def check_undisturbed(path: Path, how: str) -> None:
+    """See that nobody wrote to a journal that was opened as one to which nobody writes.
+
+    Raises:
+        JournalError: a broker was started.
+    """
+    if how == _ALONE and how_to_read(path) != _ALONE:
         raise JournalError(f"a broker was started on {path} meanwhile, so what was read may be wrong: ask again")
 
 
@@ -92,6 +98,8 @@ def _text(data: bytes) -> str:
 
 def check_header(path: Path) -> int:
     """Look by the first bytes (SQLite's file format, §1.3) whether this is a journal; return its format.
+
+    Not for the process that has the journal open: closing a file gives up all locks that a process has on it (POSIX).
 
     Raises:
         JournalError: it is missing, can't be read, another program's, or of a newer version.

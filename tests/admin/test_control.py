@@ -235,3 +235,20 @@ async def test_a_directory_that_is_not_there_is_no_reason_not_to_start(served, t
     async with served(tmp_path / "none") as broker:
         assert broker.log.lines[0][0] == "info"
     assert not (tmp_path / "none").exists()
+
+
+async def test_what_is_no_broker_at_the_socket_is_said_so(tmp_path):
+    async def answer(stream):
+        await stream.receive_some()
+        await stream.send_all(b"220 mail\n")
+
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    bound.bind(str(tmp_path / "control.sock"))
+    bound.listen()
+    bound.setblocking(False)
+    listener = trio.SocketListener(trio.socket.from_stdlib_socket(bound))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, answer, [listener])
+        with pytest.raises(NoBroker, match="no broker of this version"):
+            await asked(tmp_path, "hello")
+        nursery.cancel_scope.cancel()

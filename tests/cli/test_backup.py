@@ -18,7 +18,7 @@ from gateway.cli.backup import stamped, taken_before
 from gateway.cli.commands import app
 from gateway.cli.commands_shared import span_s
 from gateway.config import Limits
-from gateway.errors import JournalUnwritable
+from gateway.errors import JournalError, JournalUnwritable
 from gateway.journal import backup as copying
 from gateway.journal.backup import copy_journal
 from gateway.journal.recovery import connect
@@ -180,6 +180,22 @@ def test_a_backup_holds_no_checkpoint_up_for_longer_than_one_step(tmp_path, monk
     writer.close()
     assert len(verdicts) >= 3
     assert {busy for busy, _, _ in verdicts} == {0}
+
+
+def test_a_broker_that_starts_while_a_journal_at_rest_is_copied_makes_the_copy_void(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(copying, "SMALL_BYTES", 1)
+    started = []
+
+    def start(_):
+        if not started:
+            journal = SqliteJournal(data)
+            journal.open()
+            started.append(journal)
+
+    with pytest.raises(JournalError, match="a broker was started"):
+        copy_journal(data / "journal.db", tmp_path / "copy.db", progress=start)
+    started[0].close(clean=True)
+    assert not (tmp_path / "copy.db").exists()
 
 
 # -- what goes wrong --------------------------------------------------------------
