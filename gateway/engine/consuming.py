@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import deque
 
 from gateway.api.channel import ConsumeOptions, ConsumerSink
+from gateway.engine.aging import strip
 from gateway.engine.consumer import Consumer
 from gateway.engine.delivery import Entry
 from gateway.engine.queue import Queue
 from gateway.engine.settling import Settling
-from gateway.errors import GatewayError, ResourceLocked
+from gateway.errors import AccessRefused, GatewayError
 
 
 class Later:
@@ -28,11 +29,13 @@ class Consuming(Settling):
         """Add a consumer. `held` collects what it has not settled; `owner` is who may use exclusive queues.
 
         Raises:
-            NotFound: no such queue. ResourceLocked: another owner's, or somebody consumes exclusively.
+            NotFound: no such queue. ResourceLocked: another owner's. AccessRefused: somebody consumes exclusively, or wants to
+            where others do, or may come to (a single active consumer).
         """
         queue = self.definitions.usable_queue(vhost, name, owner)
-        if queue.consumers and (options.exclusive or queue.consumers[0].exclusive):
-            raise ResourceLocked(f"queue {name!r} is consumed exclusively")
+        alone = options.exclusive and (bool(queue.consumers) or queue.spec.single_active_consumer)
+        if alone or (queue.consumers and queue.consumers[0].exclusive):
+            raise AccessRefused(f"queue {name!r} in vhost {vhost!r} in exclusive use")
         consumer = Consumer(queue, sink, options, held, owner)
         if not queue.spec.keep_transient:
             self.generation += 1
@@ -43,6 +46,12 @@ class Consuming(Settling):
         """End a consumer; an auto-delete queue goes with its last one."""
         if not consumer.active:
             return
+        self._end(consumer)
+        if consumer.queue.line is not None and not consumer.queue.deleted:
+            consumer.queue.pump()
+            self.finish()
+
+    def _end(self, consumer: Consumer) -> None:
         queue = consumer.queue
         queue.remove_consumer(consumer)
         if not queue.spec.keep_transient:
@@ -51,9 +60,10 @@ class Consuming(Settling):
             self.definitions.remove_queue(queue)
 
     def consumer_failed(self, consumer: Consumer, error: Exception) -> None:
-        """Cancel a consumer whose sink raised; what it holds is put back when its channel closes."""
+        """Cancel a consumer whose sink raised; what it holds is put back when its channel closes. The caller pumps."""
         self.events.consumer_failed(consumer.queue.name, error)
-        self.cancel(consumer)
+        if consumer.active:
+            self._end(consumer)
         consumer.fail(GatewayError(f"the consumer's sink failed: {error!r}"))
 
     def get(self, queue: Queue, consumer: Consumer, channel: object, number: int) -> Entry | Later | None:
@@ -69,6 +79,8 @@ class Consuming(Settling):
             queue.waiting.append((channel, number, consumer))
             self.getting[queue] = None
         queue.want_page()
+        if queue.mortal:
+            strip(queue)
         self.finish()
         return LATER if later else entry
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gateway.engine.aging import strip
 from gateway.engine.consumer import Consumer
 from gateway.engine.dead_letter import Reason
 from gateway.engine.delivery import TRANSIENT, UNWRITTEN, Entry
 from gateway.engine.holding import Holding
 from gateway.engine.lane import ENTRY_COST_BYTES, Lane
+from gateway.engine.line import Tiers
 from gateway.engine.terms import Terms
 from gateway.errors import GatewayError, NotFound
 from gateway.model.declare import BindingOptions
@@ -139,6 +142,8 @@ class Queue(Holding):
         if dropped:
             engine.events.dropped(self.name, Reason.MAXLEN.value, dropped)
         self.want_page()
+        if self.mortal:
+            strip(self)
 
     # -- out ----------------------------------------------------------------
 
@@ -154,6 +159,8 @@ class Queue(Holding):
             if left == 0:
                 del able[0]
                 consumer.in_turn = False
+                if self.line is not None and not able:
+                    self.line.spent()
             elif len(able) > 1:
                 able.append(able.pop(0))
         entry.count += 1
@@ -171,7 +178,7 @@ class Queue(Holding):
 
     def pump(self) -> None:
         """Hand out what is ready while a consumer can take it."""
-        if self.mortal or self.turns is not None:
+        if self.mortal or self.turns is not None or self.line is not None:
             self._pump_the_long_way()
             return
         ready = self.lane.ready
@@ -240,32 +247,50 @@ class Queue(Holding):
 
     # -- consumers ----------------------------------------------------------
 
+    @property
+    def foremost(self) -> Sequence[Consumer]:
+        """The one consumer that gets what never waits; none: there is nobody."""
+        return self.consumers[:1] if self.line is None else self.line.foremost
+
     def add_consumer(self, consumer: Consumer) -> None:
         """Let a consumer take its turns from now on."""
         self.consumers.append(consumer)
+        if consumer.priority and self.line is None:
+            self.line = Tiers(self)
+        if self.line is not None:
+            self.line.added(consumer)
         if consumer.able:
             self.consumer_able(consumer)
 
     def remove_consumer(self, consumer: Consumer) -> None:
-        """End a consumer's turns."""
+        """End a consumer's turns. The caller pumps: another may have its turn now."""
         consumer.active = False
         self.consumer_unable(consumer)
         if consumer in self.consumers:
             self.consumers.remove(consumer)
+            if self.line is not None:
+                self.line.removed(consumer)
             self.used()
 
     def consumer_able(self, consumer: Consumer) -> None:
         """A consumer got credit or was resumed."""
         if not consumer.in_turn:
-            consumer.in_turn = True
-            self.able.append(consumer)
+            if self.line is not None:
+                self.line.enter(consumer)
+            else:
+                consumer.in_turn = True
+                self.able.append(consumer)
         self.pump()
         if self.engine.dead:
             self.engine.burial.work_off()
 
     def consumer_unable(self, consumer: Consumer) -> None:
         """A consumer was paused or is gone. Cost: the consumers that can take a message."""
-        if consumer.in_turn:
+        if not consumer.in_turn:
+            return
+        if self.line is not None:
+            self.line.leave(consumer)
+        else:
             consumer.in_turn = False
             self.able.remove(consumer)
 

@@ -167,6 +167,6 @@ class Settling(State):
         for entry in taken:
             self.settle(entry)
         for queue in dict.fromkeys(entry.queue for entry in taken):
-            queue.want_page()
+            queue.pump()
         self.finish()
         return len(taken)

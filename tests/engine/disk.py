@@ -43,6 +43,7 @@ class Disk:
         self.carried: list[tuple[int, int]] = []
         self.written: set[bytes] = set()
         self.commits = 0
+        self.now_ms = 0
 
     # -- writing ------------------------------------------------------------
 
@@ -62,7 +63,7 @@ class Disk:
     def _place(self, reference) -> tuple[int, Place]:
         reference.segment = self.commits
         reference.slot = 0
-        on_disk = PagedReference(reference.message, reference.position, reference.options, self.commits, 0, 0)
+        on_disk = PagedReference(reference.message, reference.position, reference.options, self.commits, 0, 0, self.now_ms)
         return reference.queue_id, Place(on_disk, self.commits)
 
     def apply(self, commit: list) -> None:
@@ -92,7 +93,8 @@ class Disk:
                 self.queues[record.queue_id] = record
             case QueueDeleted():
                 del self.queues[record.queue_id]
-                self.places.pop(record.queue_id, None)
+                for at in range(record.lanes):
+                    self.places.pop(record.queue_id + at, None)
             case Bound():
                 self.bindings[record.binding.identity()] = record
             case Unbound():
@@ -127,7 +129,8 @@ class Disk:
         yield from self.exchanges.values()
         yield from self.queues.values()
         yield from self.bindings.values()
-        for queue_id in self.queues:
+        lanes = [first + at for first, record in self.queues.items() for at in range(record.spec.max_priority + 1)]
+        for queue_id in lanes:
             bodies = [place.reference.message.body for place in self.places.get(queue_id, {}).values()]
             yield QueueDepth(queue_id, len(bodies), sum(map(len, bodies)), self.next_positions.get(queue_id, 1))
         yield from self.retained.values()
@@ -135,10 +138,10 @@ class Disk:
             yield StatePut(namespace, key, value)
 
     def bodies(self, name: str) -> list[bytes]:
-        """Return what a queue holds, in order."""
-        (queue_id,) = [queue_id for queue_id, record in self.queues.items() if record.spec.name == name]
-        places = self.places.get(queue_id, {})
-        return [places[position].reference.message.body for position in sorted(places)]
+        """Return what a queue holds, in order, the lowest priority first."""
+        (first,) = [record for record in self.queues.values() if record.spec.name == name]
+        lanes = [self.places.get(first.queue_id + priority, {}) for priority in range(first.spec.max_priority + 1)]
+        return [places[position].reference.message.body for places in lanes for position in sorted(places)]
 
     def last_values(self) -> dict[str, bytes]:
         """Return the retained values that last."""

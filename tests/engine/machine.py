@@ -47,6 +47,7 @@ class Observer(RuleBasedStateMachine):
         self.disk = self.make_disk()
         self.bodies = 0
         self.under_way = None
+        self.now_ms = 1_000_000
         self.deliveries = []  # (entry, item, taker)
         self.to_be_written = set()
         self._start()
@@ -56,6 +57,7 @@ class Observer(RuleBasedStateMachine):
 
     def _start(self):
         self.engine = Engine(self, Decoders().properties, window_budget=self.window_budget)
+        self.engine.advance(self.now_ms)
         self.engine.holdings = {channel: set() for channel in CHANNELS}
         self.owners = {channel: object() for channel in CHANNELS}
         self.consumers = []  # (consumer, taker, sink)
@@ -117,7 +119,7 @@ class Observer(RuleBasedStateMachine):
 
     # -- what is done to both ------------------------------------------------
 
-    def _publish(self, exchange, key, persistent, size):
+    def _publish(self, exchange, key, persistent, size, priority=0, expires_at_ms=0):
         self.bodies += 1
         body = b"%0*d" % (size, self.bodies)
         reached = self.naive.reached(exchange, key)
@@ -130,10 +132,15 @@ class Observer(RuleBasedStateMachine):
                 self.naive.forget(name)
                 del reached[name], queues[name], queued[name]
             for name, queue in queued.items():
-                queue.items.append(Item(body, lasting[name] and is_durable(queue.spec)))
+                item = Item(body, lasting[name] and is_durable(queue.spec), own_expiry=expires_at_ms)
+                item.priority = min(priority, queue.spec.max_priority)
+                item.expires_at = queue.expiry(expires_at_ms, self.now_ms)
+                queue.items.append(item)
         self.taps = []
         route = self.engine.vhost("/").route(exchange, key)
-        answer = self.engine.publish(route, Message(route.address, body, persistent))
+        answer = self.engine.publish(
+            route, Message(route.address, body, persistent, priority=priority, expires_at_ms=expires_at_ms)
+        )
         self._check_answer(answer, refused=refused, reached=bool(reached))
         tapped = [queue.takers[0] for name, queue in queues.items() if name not in queued and queue.takers]
         assert sorted(map(id, (taker for taker, _ in self.taps))) == sorted(map(id, [] if refused else tapped))
@@ -174,7 +181,7 @@ class Observer(RuleBasedStateMachine):
         """Memory, disk and the naive broker hold the same, and nothing waits that could go."""
         for name, queue in self.naive.queues.items():
             if is_durable(queue.spec):
-                assert self.disk.bodies(name) == [item.body for item in queue.items if item.lasting]
+                assert self.disk.bodies(name) == [item.body for item in queue.lasting]
             backlog = self.engine.vhost("/").queues[name].backlog
             assert backlog is None or all(entry.slot == TRANSIENT for entry in backlog.in_memory())
             assert not (queue.ready and any(taker.can_take for taker in queue.takers))

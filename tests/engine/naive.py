@@ -21,6 +21,10 @@ class Item:
     redelivered: bool = False
     times: int = 0
     times_on_disk: int = 0
+    priority: int = 0
+    expires_at: int = 0
+    expires_on_disk: int = 0
+    own_expiry: int = 0
 
 
 @dataclass(eq=False)
@@ -55,7 +59,21 @@ class NaiveQueue:
 
     @property
     def ready(self) -> list[Item]:
-        return [item for item in self.items if item.consumer is None]
+        """What waits, in the order of handing out: the highest priority first."""
+        return sorted((item for item in self.items if item.consumer is None), key=lambda item: -item.priority)
+
+    @property
+    def lasting(self) -> list[Item]:
+        """What is to be on disk, the lowest priority first."""
+        return sorted((item for item in self.items if item.lasting), key=lambda item: item.priority)
+
+    def expiry(self, own: int, since: int) -> int:
+        """Return when an item expires that came then, and that its publisher let expire at `own`."""
+        ttl = self.spec.message_ttl_ms
+        return min(filter(None, (own, since + ttl if ttl >= 0 else 0)), default=0)
+
+    def lowest(self) -> Item:
+        return min(self.ready, key=lambda item: item.priority)
 
     @property
     def body_bytes(self) -> int:
@@ -89,7 +107,7 @@ class NaiveQueue:
     def drop_heads(self, amount: int) -> None:
         for _ in range(amount):
             assert self.must_drop, "something was dropped without need"
-            self.items.remove(self.ready[0])
+            self.items.remove(self.lowest())
 
 
 class NaiveBroker:
