@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway.api.channel import ConsumeOptions, ConsumerSink
+from gateway.engine.line import SingleActive
 from gateway.errors import GatewayError
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Consumer:
         "no_ack",
         "owner",
         "paused",
+        "priority",
         "queue",
         "sink",
     )
@@ -43,6 +45,7 @@ class Consumer:
         self.no_ack: bool = options.no_ack
         self.exclusive: bool = options.exclusive
         self.manual_credit: bool = options.manual_credit
+        self.priority: int = options.priority
         limited = options.prefetch > 0 or options.manual_credit
         self.credit_left: int = options.prefetch if limited else UNLIMITED
         self.paused: bool = False
@@ -53,6 +56,12 @@ class Consumer:
     def able(self) -> bool:
         """Say whether it can be handed a message now."""
         return self.active and not self.paused and self.credit_left > 0 and self.sink is not None
+
+    @property
+    def is_single_active(self) -> bool:
+        """Say whether it is the one that gets everything, on a queue with a single active consumer."""
+        line = self.queue.line
+        return isinstance(line, SingleActive) and line.active is self
 
     def credit(self, delta: int) -> None:
         """Allow `delta` more messages; what is ready is delivered at once."""

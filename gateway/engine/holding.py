@@ -10,6 +10,7 @@ from gateway.engine.aging import Idleness
 from gateway.engine.consumer import Consumer
 from gateway.engine.delivery import Entry
 from gateway.engine.lane import Lane
+from gateway.engine.line import Line, SingleActive
 from gateway.engine.terms import Terms
 from gateway.engine.turns import Turns
 from gateway.model.declare import Overflow, QueueSpec
@@ -30,7 +31,7 @@ class Holding:
     message, in turns; ``waiting`` who waits for the answer to a `get`. ``mortal``: something in memory may expire.
     From `terms`: ``bounded`` (the head goes when it is full), ``rejects`` (it refuses, or ends, when full), ``ttl_ms``,
     ``restless`` (what is on disk has to come, even if nobody consumes: it may expire). ``plain``: its lane, if it has but one and
-    nothing expires for being here too long: the short way in.
+    nothing expires for being here too long: the short way in. ``line``: who is next, where not all consumers are alike.
     """
 
     __slots__ = (
@@ -46,6 +47,7 @@ class Holding:
         "id",
         "idleness",
         "lane",
+        "line",
         "mortal",
         "name",
         "owner",
@@ -78,6 +80,7 @@ class Holding:
             self.turns = Turns([self.lane, *others], spec.priority_burst)
         self.consumers: list[Consumer] = []
         self.able: list[Consumer] = []
+        self.line: Line | None = SingleActive(queue) if spec.single_active_consumer else None
         self.waiting: deque[tuple[object, int, Consumer]] | None = None
         self.head_timer: Timer | None = None
         self.idleness: Idleness | None = None

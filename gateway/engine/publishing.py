@@ -82,6 +82,7 @@ class Publishing(Consuming):
                 deliver(message, options)
             except Exception as error:
                 self.consumer_failed(consumer, error)
+                consumer.queue.pump()
         for queue, options in route.queued:
             queue.enqueue_transient(message, options)
         if route.idle:
@@ -97,6 +98,7 @@ class Publishing(Consuming):
                 deliver(message, options)
             except Exception as error:
                 self.consumer_failed(consumer, error)
+                consumer.queue.pump()
         for queue, options in route.low_queued:
             queue.enqueue_transient(message, options)
         if route.low_idle:

@@ -97,7 +97,7 @@ class RouteHandle:
             if queue.rejects:
                 self.rejecting_transient.append(queue)
             return
-        taps: list[Tap] = [(c.sink.deliver_transient, given, c) for c in queue.consumers[:1] if c.sink is not None]
+        taps: list[Tap] = [(c.sink.deliver_transient, given, c) for c in queue.foremost if c.sink is not None]
         self.taps += taps
         self.idle += not taps
         if low:

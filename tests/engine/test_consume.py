@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.errors import NotFound, ResourceLocked
+from gateway.api.channel import ConsumeOptions
+from gateway.engine.consumer import Consumer
+from gateway.errors import AccessRefused, NotFound, ResourceLocked
 from gateway.model.declare import QueueSpec
 from gateway.model.records import DeliveryCounted
 from tests.engine.support import Bench, Sink
@@ -114,8 +116,27 @@ def test_no_ack_deliveries_are_settled_and_not_limited(bench):
 
 def test_an_exclusive_consumer_keeps_others_away(bench):
     bench.consume(exclusive=True)
-    with pytest.raises(ResourceLocked):
-        bench.consume()
+    for exclusive in (False, True):
+        with pytest.raises(AccessRefused) as refused:
+            bench.consume(exclusive=exclusive)
+        assert str(refused.value) == "queue 'q' in vhost '/' in exclusive use"
+
+
+def test_nobody_consumes_exclusively_where_others_consume(bench):
+    other, _ = bench.consume()
+    with pytest.raises(AccessRefused, match="in exclusive use"):
+        bench.consume(exclusive=True)
+    bench.engine.cancel(other)
+    exclusive, _ = bench.consume(exclusive=True)
+    bench.engine.cancel(exclusive)
+    bench.consume()
+
+
+def test_a_single_message_may_be_taken_where_somebody_consumes_exclusively(bench):
+    bench.consume(exclusive=True, manual_credit=True)
+    bench.publish(b"1")
+    getter = Consumer(bench["q"], None, ConsumeOptions(), set(), object())
+    assert bench.engine.get(bench["q"], getter, object(), 1).message.body == b"1"
 
 
 def test_an_exclusive_queue_is_for_its_owner_only_and_goes_with_it(bench):

@@ -13,7 +13,7 @@ from hypothesis.stateful import initialize, precondition, rule, run_state_machin
 from gateway.api.channel import ConsumeOptions
 from gateway.engine.consumer import Consumer
 from gateway.engine.engine import LATER
-from gateway.errors import NotFound, PreconditionFailed, ResourceLocked
+from gateway.errors import AccessRefused, NotFound, PreconditionFailed, ResourceLocked
 from gateway.model.declare import Binding, BindingOptions, Overflow, QueueSpec
 from gateway.model.message import Message
 from gateway.routing.pattern import Pattern
@@ -190,7 +190,7 @@ class EngineMachine(Observer):
             consumer = self.engine.consume("/", name, sink, options, held, self.owners[channel])
         except NotFound:
             assert queue is None
-        except ResourceLocked:
+        except (AccessRefused, ResourceLocked):
             assert locked
         else:
             assert not locked
