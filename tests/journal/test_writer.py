@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import resource
 import sqlite3
+import time
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
+from gateway.config import JournalSettings
 from gateway.errors import JournalError
+from gateway.journal.space import Space
 from gateway.model.declare import QueueSpec
 from gateway.model.records import QueueDeclared, QueueDepth, QueuePurged, StatePut
 
@@ -282,3 +286,102 @@ def test_segments_are_counted_when_they_were_paged_or_purged(rig):
     rig.record(StatePut("test", "k", b""))
     rig.commit()
     assert rig.journal.counters.segments_live == 0
+
+
+# -- what state it is in, and what it costs the disk --------------------------
+
+
+def test_the_state_is_failing_then_read_only_and_writable_again_without_a_restart(rig, faults):
+    rig.journal._writer._refuse_after_s = 0.05
+    rig.publish(b"x", 1)
+    commit = rig.prepare()
+    assert rig.journal.state == "writable"
+    faults += [("before", sqlite3.SQLITE_IOERR_WRITE)] * 2
+    assert rig.write(commit) is not None
+    assert rig.journal.state == "failing"
+    time.sleep(0.06)
+    assert rig.write(commit) is not None
+    assert rig.journal.state == "read-only"
+    assert rig.write(commit) is None
+    assert rig.journal.state == "writable"
+    faults.append(("before", sqlite3.SQLITE_FULL))
+    rig.publish(b"y", 1)
+    assert rig.write(rig.prepare()) is not None
+    assert rig.journal.state == "failing"  # the time counts from the first failure of a row
+
+
+def test_on_a_full_disk_the_ballast_is_given_up_and_the_commit_is_tried_again_at_once(rig, faults, tmp_path):
+    space = Space(tmp_path / "data", min_free_bytes=0, ballast_bytes=1 << 20)
+    space.take()
+    space.begin(rig.journal._anchor)
+    rig.journal._writer._space = space
+    ballast = tmp_path / "data" / "journal.ballast"
+    assert ballast.stat().st_size == 1 << 20
+    rig.publish(b"x", 1)
+    faults.append(("before", sqlite3.SQLITE_FULL))
+    assert rig.write(rig.prepare()) is None
+    assert (rig.journal.counters.failed_commits, rig.journal.state) == (1, "writable")
+    assert ballast.stat().st_size == 1 << 20  # there is room after all: it is there again
+    rig.publish(b"y", 1)
+    faults += [("before", sqlite3.SQLITE_FULL)] * 2
+    assert rig.write(rig.prepare()) is not None  # the ballast is given up once for a commit
+
+
+def test_another_error_leaves_the_ballast_alone(rig, faults, tmp_path):
+    space = Space(tmp_path / "data", min_free_bytes=0, ballast_bytes=1 << 20)
+    space.take()
+    space.begin(rig.journal._anchor)
+    rig.journal._writer._space = space
+    rig.publish(b"x", 1)
+    faults.append(("before", sqlite3.SQLITE_IOERR_WRITE))
+    assert rig.write(rig.prepare()) is not None
+    assert (tmp_path / "data" / "journal.ballast").stat().st_size == 1 << 20
+
+
+def written(new_rig, directory, pages: int) -> float:
+    """Return the bytes written per message of 100 bytes, with a backlog of 5,000."""
+    rig = new_rig(directory, wal_autocheckpoint=pages)
+    rig.record(QueueDeclared("/", 1, QueueSpec("q1")))
+    rig.commit()
+    before = rig.journal.counters.bytes_written
+    live = []
+    for _ in range(150):
+        live += [rig.publish(b"x" * 100, 1)[0] for _ in range(100)]
+        if len(live) > 5000:
+            rig.settle(*live[:100])
+            del live[:100]
+        rig.commit()
+    return (rig.journal.counters.bytes_written - before) / 15_000
+
+
+def test_bytes_written_are_those_of_the_log_and_of_checkpoints(new_rig, tmp_path):
+    if not Path("/proc/self/io").exists():
+        pytest.skip("this system does not count what a thread writes")
+    rig = new_rig(tmp_path, wal_autocheckpoint=1_000_000)  # no checkpoint
+    rig.record(QueueDeclared("/", 1, QueueSpec("q1")))
+    rig.commit()
+    log = tmp_path / "journal.db-wal"
+    size, before = log.stat().st_size, rig.journal.counters.bytes_written
+    for _ in range(20):
+        rig.publish(b"x" * 10_000, 1)
+        rig.commit()
+    assert rig.journal.counters.bytes_written - before == log.stat().st_size - size
+    after = rig.journal.counters.bytes_written
+    rig.journal.close()
+    assert rig.journal.counters.bytes_written >= after  # known beyond the end
+
+
+def test_where_nobody_counts_what_a_thread_writes_there_is_a_lower_bound(rig):
+    rig.journal.counters.meter = lambda: -1
+    rig.publish(b"12345", 1)
+    rig.commit()
+    counters = rig.journal.counters
+    assert counters.bytes_written == counters.body_bytes + counters.index_bytes > 5
+
+
+def test_the_flash_profile_has_a_quarter_of_the_log_and_writes_somewhat_more(new_rig, tmp_path):
+    flash, usual = (JournalSettings(profile=profile).wal_autocheckpoint for profile in ("flash", "default"))
+    costs = {pages: written(new_rig, tmp_path / str(pages), pages) for pages in (flash, usual)}
+    logs = {pages: (tmp_path / str(pages) / "journal.db-wal").stat().st_size for pages in costs}
+    assert logs[flash] < 1.1 * flash * 4120 < logs[usual]
+    assert 1.0 <= costs[flash] / costs[usual] < 1.3
