@@ -229,14 +229,11 @@ class Alarms:
 
     def _publish(self, channel: BrokerChannel, route: RouteHandle, message: Message) -> GatewayError | Unroutable | None:
         """Publish while memory is short: who does so is held back, or refused."""
-        refusal = self.memory_refusal()
-        if refusal is not None:
-            return refusal
         connection = CONNECTION.get()
-        if connection is not None:
+        if connection is not None and connection.refused_in != self.number:
             connection.held_in = self.number
             connection.publisher = channel.owner
-        return self._engine.publish(route, message)
+        return self.memory_refusal() or self._engine.publish(route, message)
 
     def memory_refusal(self) -> GatewayError | None:
         """Return why the connection for which this task works may not publish; None: it may."""

@@ -338,6 +338,21 @@ async def test_a_connection_that_does_both_is_read_again_after_a_while_and_its_m
     assert len(peers.errors(one)) == 3
 
 
+async def test_above_the_hard_limit_who_publishes_is_held_back_as_well(short, slow_clock):
+    _, memory, peers = short
+    one = await peers.connect()
+    memory.taken = TOO_MUCH
+    await pass_time(slow_clock, 1.1)
+    await peers.send(one, b"m")
+    await peers.send(one, b"m")
+    assert peers.read[one] == b"m"
+    assert [type(error) for error in peers.errors(one)] == [Overloaded]
+    memory.taken = 0
+    await pass_time(slow_clock, 1.1)
+    assert peers.read[one] == b"mm"
+    assert len(peers.errors(one)) == 1
+
+
 async def test_above_the_hard_limit_every_message_is_refused_and_dropped_ones_are_counted(autojump_clock):
     memory = Memory()
     async with running(HandJournal(automatic=True), resident=memory, memory_high_bytes=HIGH) as broker:
