@@ -67,11 +67,26 @@ def test_what_expires_behind_an_unexpired_head_waits_there_and_is_never_delivere
     bench.publish(b"stays too")
     at(bench, 1000)
     assert bench["q"].count == 3
-    assert get(bench).message.body == b"stays"
     assert bench.events.drops == []
-    assert get(bench).message.body == b"stays too"
+    assert get(bench).message.body == b"stays"
     assert bench.events.drops == [("q", "expired", 1)]
+    assert get(bench).message.body == b"stays too"
     assert get(bench) is None
+
+
+def test_a_head_that_comes_forward_by_a_get_or_a_drop_expires_at_its_time(bench):
+    bench.queue(max_length=2)
+    bench.publish(b"first")
+    bench.publish(b"second", expires_at_ms=T + 10)
+    get(bench)
+    at(bench, 10)
+    assert bench.bodies() == []
+    bench.queue("other", max_length=2)
+    bench.publish(b"first", "other")
+    bench.publish(b"second", "other", expires_at_ms=T + 20)
+    bench.publish(b"third", "other")
+    at(bench, 20)
+    assert bench.bodies("other") == [b"third"]
 
 
 def test_a_head_that_comes_forward_expires_at_its_time_though_nobody_looks(bench):

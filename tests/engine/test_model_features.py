@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MethodType
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule, run_state_machine_as_test
 
@@ -119,11 +119,11 @@ class FeatureMachine(EngineMachine):
         persistent=st.sampled_from([True, True, False]),
         size=sizes,
         priority=st.sampled_from([0, 0, 1, 2, 9]),
-        lives_ms=st.sampled_from([0, 0, 5, 15, 95]),
+        lives_ms=st.lists(st.sampled_from([0, 0, 5, 15, 95]), min_size=1, max_size=4),
     )
     def publish_special(self, which, persistent, size, priority, lives_ms):
-        expires_at_ms = self.now_ms + lives_ms if lives_ms else 0
-        self._publish("", self._name(which), persistent, size, priority, expires_at_ms)
+        for lives in lives_ms:
+            self._publish("", self._name(which), persistent, size, priority, self.now_ms + lives if lives else 0)
 
     @rule(channel=channels, which=picks, prefetch=st.integers(1, 3))
     def consume_by_hand(self, channel, which, prefetch):
@@ -176,9 +176,9 @@ class SmallWindowFeatureMachine(FeatureMachine):
 
 
 TestFeatures = FeatureMachine.TestCase
-TestFeatures.settings = QUICK
+TestFeatures.settings = settings(QUICK, max_examples=50)
 TestFeaturesWithBacklogs = SmallWindowFeatureMachine.TestCase
-TestFeaturesWithBacklogs.settings = QUICK
+TestFeaturesWithBacklogs.settings = settings(QUICK, max_examples=50)
 
 
 @pytest.mark.slow
