@@ -1,7 +1,7 @@
 """What does a journal leave behind that is killed at one certain operation? A child process per question, of one parent.
 
-Loaded with the fault injector; a line of JSON on standard input: directory, seed, steps, rule; one as the answer: the steps that
-were confirmed, and whether the child was killed.
+Loaded with the fault injector; a line of JSON on standard input: directory, seed, steps (0: it is opened, and that is all), rule.
+One as the answer: the steps that were confirmed, and how the child ended.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import json
 import os
 import sys
 from pathlib import Path
+
+from gateway.journal.sqlite import SqliteJournal
 
 _spec = importlib.util.spec_from_file_location("crash_writer", Path(__file__).with_name("crash_writer.py"))
 crash_writer = importlib.util.module_from_spec(_spec)
@@ -31,7 +33,11 @@ def run(directory: str, seed: int, steps: int, rule: str) -> dict:
     if not child:
         os.dup2(writing, 1)
         try:
-            crash_writer.main(directory, "FULL", str(seed), str(steps))
+            if steps:
+                crash_writer.main(directory, "FULL", str(seed), str(steps))
+            else:
+                SqliteJournal(Path(directory)).open()
+                os._exit(0)
         finally:
             os._exit(9)
     os.close(writing)

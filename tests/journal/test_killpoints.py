@@ -7,16 +7,20 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 
 import pytest
 
+from gateway.journal.sqlite import SqliteJournal
 from tests.programs import missing
 
 HERE = Path(__file__).parent
+OLDEST = HERE / "formats" / "v1.db"
 SEED = 8
 STEPS = 24
 
@@ -117,3 +121,33 @@ def test_a_kill_would_be_noticed_that_cost_a_confirmed_message(ask, tmp_path):
     for name in ("journal.db-wal", "journal.db-shm"):
         (tmp_path / "data" / name).unlink()
     assert crash_writer.verdict(tmp_path / "data", confirmed, expected()) == "lost"
+
+
+def contents(directory: Path) -> dict[str, list]:
+    """Open a journal, which brings it up to date, and return its tables."""
+    journal = SqliteJournal(directory)
+    journal.open()
+    journal.close()
+    with closing(sqlite3.connect(directory / "journal.db")) as connection:
+        names = [name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")]
+        return {name: sorted(map(repr, connection.execute(f"SELECT * FROM {name}"))) for name in names}
+
+
+@pytest.mark.parametrize("what", ["W * kill", "W * torn", "S * after", "T * kill"])
+def test_killed_while_an_old_format_is_brought_up_to_date(ask, tmp_path, what):
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    shutil.copy(OLDEST, whole / "journal.db")
+    expected = contents(whole)
+    assert expected["seg"]
+    for number in range(0, 1000, 5 if what.startswith("W") else 1):
+        directory = tmp_path / f"{number}"
+        directory.mkdir()
+        shutil.copy(OLDEST, directory / "journal.db")
+        _, status = ask(directory, f"{what} {number} 1\n", 0)
+        assert contents(directory) == expected
+        shutil.rmtree(directory)
+        if status == 0:
+            assert number
+            return
+    raise AssertionError
