@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from operator import attrgetter
-from typing import Any
 
 from gateway.journal.counters import Counters
 from gateway.journal.ledger import Ledger, SegmentHandle, Ticket
@@ -33,6 +32,7 @@ class PageMaker:
         """Make a page of what is not settled and comes after a position."""
         queue_id = ticket.queue_id
         references: list[PagedReference] = []
+        moved: list[PagedReference] = []
         lost = lost_bytes = 0
         for segment in stored.segments:
             if ticket.is_purged(queue_id, segment.id):
@@ -44,6 +44,11 @@ class PageMaker:
                 lost_bytes += gone_bytes
             else:
                 references += _references(segment, handle, queue_id, after_position, stored.covered)
+                if handle.moved is not None:
+                    moved += _moved(segment, handle, queue_id, after_position, stored.covered)
+        if moved:  # what moved before this was read is in the segment where it is now, too
+            there = {reference.position for reference in references}
+            references += {r.position: r for r in moved if r.position not in there}.values()
         references.sort(key=_by_position)
         return Page(queue_id, references, lost, lost_bytes)
 
@@ -87,27 +92,24 @@ class PageMaker:
 
 
 def _references(segment: StoredSegment, handle: SegmentHandle, queue_id: int, after: int, up_to: int) -> list[PagedReference]:
-    index = segment.index
-    assert index is not None
-    slots = index.slots_of(queue_id, after, up_to)
+    assert segment.index is not None
+    slots = segment.index.slots_of(queue_id, after, up_to)
     bits = handle.bits
-    moved = [slot for slot in slots if slot in handle.moved] if handle.moved is not None else []
     if any(bits):
         slots = [slot for slot in slots if not bits[slot >> 3] & 1 << (slot & 7)]
-    found = index.references(slots, segment.body, handle, segment.committed_ms)
-    if moved:
-        found += _moved(index.references(moved, segment.body, handle, segment.committed_ms))
-    return found
+    return segment.index.references(slots, segment.body, handle, segment.committed_ms)
 
 
-def _moved(references: list[PagedReference]) -> list[PagedReference]:
-    """Return those that are not settled where they are now."""
+def _moved(segment: StoredSegment, handle: SegmentHandle, queue_id: int, after: int, up_to: int) -> list[PagedReference]:
+    """Return what was in this segment and is unsettled where it is now."""
+    assert segment.index is not None
+    moved = handle.moved or {}
+    slots = [slot for slot in segment.index.slots_of(queue_id, after, up_to) if slot in moved]
     found: list[PagedReference] = []
-    for reference in references:
-        old: Any = reference.segment
-        handle, slot = old.now_at(reference.slot)
-        if not handle.is_settled(slot):
-            reference.segment, reference.slot = handle, slot
-            reference.count, reference.due_ms = (handle.counts or {}).get(slot, (0, 0))
+    for reference in segment.index.references(slots, segment.body, handle, segment.committed_ms):
+        now, slot = handle.now_at(reference.slot)
+        if not now.is_settled(slot):
+            reference.segment, reference.slot = now, slot
+            reference.count, reference.due_ms = (now.counts or {}).get(slot, (0, 0))
             found.append(reference)
     return found

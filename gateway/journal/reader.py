@@ -137,6 +137,16 @@ class Reader:
         if self._connection is not None:
             self._connection.close()
 
+    def _end(self) -> None:
+        """End the transaction. After damage that was met in it, that may fail: then the next one begins on a new connection."""
+        if self._connection is None or not self._connection.in_transaction:
+            return
+        try:
+            self._connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            self._connection.close()
+            self._connection = None
+
     def _look(self, look: Callable[[sqlite3.Connection], Found]) -> Found | JournalError:
         try:
             if self._connection is None:
@@ -145,7 +155,7 @@ class Reader:
             try:
                 return look(self._connection)
             finally:
-                self._connection.execute("COMMIT")
+                self._end()
         except Exception as error:  # the edge of the thread: who waits must hear of it
             if isinstance(error, sqlite3.Error) and self._connection is not None:
                 self._connection.close()

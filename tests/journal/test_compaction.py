@@ -287,6 +287,24 @@ def test_pages_before_and_after_the_move_follow_one_another(rig):
     assert pages >= 3
 
 
+def test_a_page_read_when_a_segment_has_moved_in_part_has_nothing_twice(rig, monkeypatch):
+    monkeypatch.setattr(compaction, "MOST_REFERENCES", 5)
+    references = fill(rig, 1, 120)
+    rig.settle(*(r for r in references if r.position % 10))
+    rig.commit()
+    kept = references[9::10]
+    rig.journal.look()
+    rig.read(99)
+    rig.commit()  # five of twelve
+    assert len(segments(rig)) == 2
+    assert [r.position for r in rig.drain(1)] == list(range(10, 121, 10))
+    assert [r.position for r in rig.drain(1, max_bytes=1)] == list(range(10, 121, 10))
+    rig.settle(*kept[1::2])
+    assert [r.position for r in rig.drain(1)] == list(range(10, 121, 10))
+    rig.commit()
+    assert [r.position for r in rig.drain(1)] == [r.position for r in kept[::2]]
+
+
 def test_a_crash_before_the_move_is_on_disk_changes_nothing(rig):
     left = settled_but_every_tenth(rig, fill(rig, 4))
     old = segments(rig)

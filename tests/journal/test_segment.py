@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from zlib import crc32
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -150,3 +152,48 @@ def test_a_uniform_batch_needs_few_bytes_beside_its_bodies():
     idx, body, _ = segment.joined()
     assert len(idx) < 200
     assert len(body) == 100_001
+
+
+def test_a_segment_may_know_when_each_of_its_messages_was_committed_first():
+    made = []
+    for number in range(5):
+        message = Message(Address("/", "", "k"), b"%d" % number, True)
+        message.first, message.live = Reference(message, 1, number + 1, None), 1
+        made.append(message)
+    times = [5_000, 4_000, 4_000, 90_000, 1 << 41]
+    (segment,) = encode(made, 1, times)
+    assert segment.committed_ms == 4_000
+    idx, body, _ = segment.joined()
+    found = Index(idx).references(range(5), body, segment.handle, segment.committed_ms)
+    assert [reference.stored_ms for reference in found] == times
+    assert [reference.message.body for reference in found] == [b"0", b"1", b"2", b"3", b"4"]
+
+
+def test_what_was_committed_with_its_segment_takes_no_space_for_that():
+    def message() -> Message:
+        made = Message(Address("/", "", "k"), b"body", True)
+        made.first, made.live = Reference(made, 1, 1, None), 1
+        return made
+
+    (plain,) = encode([message()], 1)
+    (dated,) = encode([message()], 1, [7])
+    assert plain.committed_ms == 0
+    assert len(dated.joined()[0]) == len(plain.joined()[0]) + 1
+    idx, body, _ = plain.joined()
+    assert Index(idx).references([0], body, plain.handle, 99)[0].stored_ms == 99
+
+
+def test_an_index_of_format_1_is_read_and_one_of_a_later_format_is_refused():
+    message = Message(Address("/", "", "k"), b"body", True)
+    message.first, message.live = Reference(message, 4, 9, None), 1
+    (segment,) = encode([message], 1)
+    idx, body, _ = segment.joined()
+    for version in (1, 3):
+        other = bytes([version]) + idx[1:-4]
+        other += crc32(other).to_bytes(4, "little")
+        if version == 1:
+            (reference,) = Index(other).references([0], body, segment.handle, 7)
+            assert (reference.position, reference.message.body, reference.stored_ms) == (9, b"body", 7)
+        else:
+            with pytest.raises(JournalError, match="format 3"):
+                Index(other)
