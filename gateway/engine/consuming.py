@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 
 from gateway.api.channel import ConsumeOptions, ConsumerSink
 from gateway.engine.aging import strip
@@ -50,6 +51,20 @@ class Consuming(Settling):
         if consumer.queue.line is not None and not consumer.queue.deleted:
             consumer.queue.pump()
             self.finish()
+
+    def close_channel(self, channel: object, consumers: Iterable[Consumer] = ()) -> None:
+        """End a channel's consumers and put back all that it holds, in order, before anybody takes over."""
+        lined: dict[Queue, None] = {}
+        for consumer in list(consumers):
+            if consumer.active:
+                self._end(consumer)
+                if consumer.queue.line is not None:
+                    lined[consumer.queue] = None
+        self._put_back(channel)
+        for queue in lined:
+            if not queue.deleted:
+                queue.pump()
+        self.finish()
 
     def _end(self, consumer: Consumer) -> None:
         queue = consumer.queue

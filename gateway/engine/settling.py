@@ -122,8 +122,8 @@ class Settling(State):
         else:
             queue.requeue(entry)
 
-    def close_channel(self, channel: object) -> None:
-        """Put back all that a channel holds, in order."""
+    def _put_back(self, channel: object) -> None:
+        """Put back all that a channel holds, in order. The caller finishes."""
         held = self.holdings.pop(channel, None)
         if not held:
             return
@@ -138,7 +138,6 @@ class Settling(State):
                 queues[entry.queue] = None
         for queue in queues:
             queue.pump()
-        self.finish()
 
     def died(self, entry: Entry, reason: Reason) -> None:
         """Let a queue give up an entry, which is neither ready nor held any more: it is dropped, or to be dead-lettered."""

@@ -366,11 +366,10 @@ class BrokerChannel(Declaring):
         if self._closed:
             return
         self._closed = True
-        for consumer in list(self._consumers):
-            self.cancel(consumer)
         if self._late:
             self._engine.forget_waiting(self)
-        self._engine.close_channel(self)
+        self._engine.close_channel(self, self._consumers)
+        self._consumers.clear()
         if self.owner is self:
             self._engine.definitions.release(self)
         self._alarms.closed(self)

@@ -96,9 +96,7 @@ class Bench:
         return self.engine.consume("/", queue, sink, ConsumeOptions(**options), held, sink), sink
 
     def close(self, sink: Sink, *consumers: Consumer) -> None:
-        for consumer in consumers:
-            self.engine.cancel(consumer)
-        self.engine.close_channel(sink)
+        self.engine.close_channel(sink, consumers)
 
     def hand_over(self) -> Batch:
         """Give every reference of the open batch a segment, as a journal does."""
