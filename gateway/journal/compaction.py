@@ -144,6 +144,8 @@ class Compaction:
             if self.ready or self._answer is None:
                 return
             self.take()
+        elif not self._sparse and len(self._tiny) < TINY_TOGETHER and self._survey_after is None and not self._survey_wanted:
+            return
         wanted = self._wanted()
         if wanted:
             self._ticket = self._ledger.ticket(0)
