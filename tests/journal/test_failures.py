@@ -287,12 +287,14 @@ FOR_EVER = {
     "eio-on-sync-for-ever": f"S * {EIO} 0 -1",
 }
 
-once = pytest.mark.parametrize("rule", [pytest.param(rule, id=name) for name, rule in ONCE.items()])
-# By default the kind that says least of itself; all of them in the slow run.
-for_ever = pytest.mark.parametrize(
-    "rule",
-    [pytest.param(rule, id=name, marks=() if "sync" in name else pytest.mark.slow) for name, rule in FOR_EVER.items()],
-)
+
+def each(rules: dict[str, str]) -> pytest.MarkDecorator:
+    """By default a sync that fails, which says least of itself; all of them in the slow run."""
+    marks = {name: () if "sync" in name else pytest.mark.slow for name in rules}
+    return pytest.mark.parametrize("rule", [pytest.param(rule, id=name, marks=marks[name]) for name, rule in rules.items()])
+
+
+once, for_ever = each(ONCE), each(FOR_EVER)
 
 
 @once
@@ -492,6 +494,7 @@ def test_broken_page_is_found_at_the_start_and_the_file_is_left_as_it_is(new_bro
     assert path.read_bytes() == data
 
 
+@pytest.mark.slow
 def test_broken_header_is_found_at_the_start(new_broker):
     broker = new_broker()
     path = stored(broker)
@@ -502,7 +505,9 @@ def test_broken_header_is_found_at_the_start(new_broker):
     assert path.read_bytes()[16:] == data[16:]
 
 
-@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL], ids=["after-a-clean-end", "after-a-kill"])
+@pytest.mark.parametrize(
+    "end", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)], ids=["after-a-clean-end", "after-a-kill"]
+)
 def test_truncated_file_is_found_at_the_start(new_broker, end):
     broker = new_broker(None, "journal.profile='flash'")
     path = stored(broker, end)
