@@ -6,6 +6,7 @@ import sqlite3
 import threading
 import time
 from contextlib import closing
+from types import SimpleNamespace
 
 import pytest
 
@@ -170,7 +171,8 @@ def test_it_goes_as_slowly_as_it_was_told(rig, tmp_path, monkeypatch):
             waits.append(timeout)
             return super().wait(0)
 
-    monkeypatch.setattr(threading, "Event", Told)
+    ours = SimpleNamespace(Event=Told, Thread=threading.Thread, get_native_id=threading.get_native_id)
+    monkeypatch.setattr(scrub, "threading", ours)  # of this room alone: threads themselves begin with an event
     monkeypatch.setattr(scrub, "EVERY_S", 1e9)
     rig._new_journal = _with(rig._new_journal, Care(scrub_mib_per_s=2.0))
     reopen(rig)
