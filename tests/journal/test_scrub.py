@@ -177,7 +177,7 @@ def test_it_goes_as_slowly_as_it_was_told(rig, tmp_path, monkeypatch):
     rig._new_journal = _with(rig._new_journal, Care(scrub_mib_per_s=2.0))
     reopen(rig)
     wait_for(lambda: 1e9 in waits)
-    paces = [wait for wait in waits if wait and wait != 1e9]
+    paces = waits[: waits.index(1e9)]  # of the first pass
     size = 20 * 4096 + 600_000 + 3_600_000
     assert sum(paces) == pytest.approx(size / (2 << 20), rel=0.05)
 
