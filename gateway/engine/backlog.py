@@ -98,6 +98,8 @@ class Backlog:
         entry.count = reference.count
         entry.redelivered = reference.count > 0 or reference.position < lane.recovered_before
         entry.expires_at_ms = lane.queue.expiry_of(reference.message, reference.stored_ms)
+        if reference.due_ms > lane.queue.engine.now_ms:
+            lane.queue.hold(entry, reference.due_ms, on_disk=True)
         return entry
 
     def withdraw(self, doomed: Callable[[Entry], bool]) -> list[Entry]:

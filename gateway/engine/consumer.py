@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from gateway.engine.queue import Queue
 
 UNLIMITED = 1 << 62
+MOST_LAPSED = 100
+"""A consumer that has lost so many leases is handed nothing more, until it settles some: it may well hang."""
 
 
 class Consumer:
@@ -20,6 +22,7 @@ class Consumer:
 
     ``held``: what it was handed and has not settled. ``credit``: how many more it may be handed.
     ``no_ack`` consumers hold nothing. ``in_turn``: it is among those of its queue that take turns.
+    ``lapsed``: of how many deliveries it has lost the lease and not said anything yet.
     """
 
     __slots__ = (
@@ -28,6 +31,7 @@ class Consumer:
         "exclusive",
         "held",
         "in_turn",
+        "lapsed",
         "manual_credit",
         "no_ack",
         "owner",
@@ -51,11 +55,12 @@ class Consumer:
         self.paused: bool = False
         self.active: bool = True
         self.in_turn: bool = False
+        self.lapsed: int = 0
 
     @property
     def able(self) -> bool:
         """Say whether it can be handed a message now."""
-        return self.active and not self.paused and self.credit_left > 0 and self.sink is not None
+        return self.active and not self.paused and self.credit_left > 0 and self.sink is not None and self.lapsed < MOST_LAPSED
 
     @property
     def is_single_active(self) -> bool:

@@ -178,7 +178,7 @@ class Definitions:
             self._auto_delete(queue.vhost, binding.source)
         for entry in entries:
             self._forget(entry)
-        for entry in self._held(queue, queue.count - removed):
+        for entry in self.held(queue, queue.count - removed):
             self._forget(entry)
         self.engine.burial.forget(queue)
         if queue.durable:
@@ -207,7 +207,7 @@ class Definitions:
         removed, entries, lanes = queue.purge()
         for entry in entries:
             self._forget(entry)
-        survivors = sorted(self._held(queue, queue.count - removed), key=lambda entry: entry.position)
+        survivors = sorted(self.held(queue, queue.count - removed), key=lambda entry: entry.position)
         queue.count = len(survivors)
         queue.body_bytes = sum(len(entry.message.body) for entry in survivors)
         self.engine.burial.forget(queue)
@@ -220,9 +220,11 @@ class Definitions:
                 self._record(QueuePurged(lane_id))
         return removed
 
-    def _held(self, queue: Queue, amount: int) -> list[Entry]:
+    def held(self, queue: Queue, amount: int | None = None) -> list[Entry]:
         """Return what channels hold of a queue. Cost: what all channels hold, until the `amount` is found."""
         found: list[Entry] = []
+        if amount is None:
+            amount = queue.count - queue.ready_count
         for held in self.engine.holdings.values() if amount > 0 else ():
             found += [entry for entry in held if entry.queue is queue and not entry.settled]
             if len(found) >= amount:

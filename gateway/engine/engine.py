@@ -30,7 +30,8 @@ class Engine(Publishing):
     What must last joins `batch`; the committer takes it with `take_batch` and tells when it is on disk.
     ``generation`` rises with every change that routes depend on. ``holdings``: per channel, what it holds unsettled.
     ``queues_by_id``: lanes of durable queues, as the journal names them. ``backlogs``: lanes of which something beyond the window
-    is not on disk yet. ``getting``: queues of which somebody waits for an answer to `get`. ``dead``: what is to be dead-lettered.
+    is not on disk yet. ``getting``: queues of which somebody waits for an answer to `get`. ``returning``: what came
+    back and waits, of which something is not on disk yet. ``dead``: what is to be dead-lettered.
     ``ours``: messages in the open batch that the engine published by itself. ``now_ms``: wall time, set by the runtime at the
     beginning of every turn; it never goes back. ``timers``: when `advance` has to be called.
 
@@ -91,6 +92,8 @@ class Engine(Publishing):
         for lane in self.backlogs:
             if lane.backlog is not None:
                 lane.backlog.handed_over()
+        for returns in self.returning:
+            returns.handed_over()
         self.schedule.batch_prepared()
 
     def committed(self) -> None:
@@ -101,6 +104,9 @@ class Engine(Publishing):
                 lane.queue.want_page()
             if lane.backlog is None or not lane.backlog.fresh:
                 self.backlogs.pop(lane, None)
+        for returns in list(self.returning):
+            if not returns.committed():
+                self.returning.pop(returns, None)
         self.schedule.committed()
         if self.ours:
             self.ours = {message for message in self.batch.messages if message in self.ours}
@@ -110,7 +116,9 @@ class Engine(Publishing):
         """Take a page that `EngineEvents.page_wanted` asked for."""
         lane = self.queues_by_id.get(page.queue_id)
         if lane is not None and not lane.queue.deleted:
-            lane.page_loaded(page, after_position)
+            returns = lane.queue.returns
+            if returns is None or not returns.page_loaded(page, after_position):
+                lane.page_loaded(page, after_position)
             self.finish()
 
     def replay(self, record: Record) -> None:

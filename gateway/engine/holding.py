@@ -10,7 +10,9 @@ from gateway.engine.aging import Idleness
 from gateway.engine.consumer import Consumer
 from gateway.engine.delivery import Entry
 from gateway.engine.lane import Lane
+from gateway.engine.lease import Leases
 from gateway.engine.line import Line, SingleActive
+from gateway.engine.returns import Returns
 from gateway.engine.terms import Terms
 from gateway.engine.turns import Turns
 from gateway.model.declare import Overflow, QueueSpec
@@ -32,6 +34,7 @@ class Holding:
     From `terms`: ``bounded`` (the head goes when it is full), ``rejects`` (it refuses, or ends, when full), ``ttl_ms``,
     ``restless`` (what is on disk has to come, even if nobody consumes: it may expire). ``plain``: its lane, if it has but one and
     nothing expires for being here too long: the short way in. ``line``: who is next, where not all consumers are alike.
+    ``leases``: how long deliveries are held, if there is a limit to that. ``returns``: what came back and waits.
     """
 
     __slots__ = (
@@ -47,6 +50,7 @@ class Holding:
         "id",
         "idleness",
         "lane",
+        "leases",
         "line",
         "mortal",
         "name",
@@ -55,6 +59,7 @@ class Holding:
         "plain",
         "rejects",
         "restless",
+        "returns",
         "spec",
         "terms",
         "ttl_ms",
@@ -83,6 +88,8 @@ class Holding:
         self.line: Line | None = SingleActive(queue) if spec.single_active_consumer else None
         self.waiting: deque[tuple[object, int, Consumer]] | None = None
         self.head_timer: Timer | None = None
+        self.leases: Leases | None = None
+        self.returns: Returns | None = None
         self.idleness: Idleness | None = None
         self.count: int = 0
         self.body_bytes: int = 0
@@ -100,11 +107,22 @@ class Holding:
         self.ttl_ms: int = terms.message_ttl_ms
         self.plain: Lane | None = self.lane if self.turns is None and self.ttl_ms < 0 else None
         self.restless: bool = terms.message_ttl_ms >= 0 or terms.dead_letter_exchange is not None
+        self._take_timeout(terms.consumer_timeout_ms)
         if self.idleness is not None:
             self.idleness.end()
             self.idleness = None
         if terms.expires_ms:
             self.idleness = Idleness(cast("Queue", self), terms.expires_ms)
+
+    def _take_timeout(self, timeout_ms: int) -> None:
+        if not timeout_ms:
+            if self.leases is not None:
+                self.leases.end()
+            self.leases = None
+        elif self.leases is None:
+            self.leases = Leases(cast("Queue", self), timeout_ms)
+        else:
+            self.leases.change(timeout_ms)
 
     # -- limits -------------------------------------------------------------
 
@@ -158,8 +176,13 @@ class Holding:
 
     @property
     def ready_count(self) -> int:
-        """Messages that wait: in memory and on disk."""
-        return sum(map(len, self.lanes))
+        """Messages that wait: in memory and on disk, and what came back and is not due yet."""
+        return sum(map(len, self.lanes)) + self.returning_count
+
+    @property
+    def returning_count(self) -> int:
+        """Messages that came back and are not ready again yet."""
+        return len(self.returns) if self.returns is not None else 0
 
     @property
     def next_position(self) -> int:

@@ -139,6 +139,8 @@ class Lane:
         if page.lost:
             queue.body_bytes -= page.lost_bytes
             queue.engine.events.dropped(queue.name, "journal", page.lost)
+        if queue.returns is not None:
+            entries = [entry for entry in entries if entry not in queue.returns]
         self.admit(entries)
         queue.filled()
 

@@ -11,6 +11,7 @@ from gateway.engine.delivery import TRANSIENT, UNWRITTEN, Entry
 from gateway.engine.holding import Holding
 from gateway.engine.lane import ENTRY_COST_BYTES, Lane
 from gateway.engine.line import Tiers
+from gateway.engine.returns import MOST_DELAY_MS, Returns
 from gateway.engine.terms import Terms
 from gateway.errors import GatewayError, NotFound
 from gateway.model.declare import BindingOptions
@@ -28,7 +29,10 @@ class Queue(Holding):
     def apply(self, terms: Terms) -> None:
         """Change the settings live: what is too much goes at once; a time to live is that of messages from now on."""
         rejects = self.rejects
+        leases = self.leases
         self.take_terms(terms)
+        if self.leases is not None and leases is None:
+            self.leases.adopt(self.engine.definitions.held(self))
         if rejects or self.rejects:
             self.engine.generation += 1
         if self.bounded:
@@ -171,6 +175,8 @@ class Queue(Holding):
             self.engine.settle_automatically(entry)
         else:
             consumer.held.add(entry)
+            if self.leases is not None:
+                self.leases.began(entry)
         try:
             sink.deliver(entry)
         except Exception as error:  # a front-end's fault must not reach the publisher
@@ -228,16 +234,32 @@ class Queue(Holding):
             self.engine.settle_automatically(entry)
         else:
             consumer.held.add(entry)
+            if self.leases is not None:
+                self.leases.began(entry)
         return entry
 
     # -- back ---------------------------------------------------------------
 
-    def requeue(self, entry: Entry) -> None:
-        """Put a delivered entry back to its old place. The caller pumps."""
+    def requeue(self, entry: Entry, delay_ms: int = 0) -> None:
+        """Put a delivered entry back to its old place, at once or after a while. The caller pumps."""
         entry.consumer = None
         entry.redelivered = True
-        if entry.segment is not None:
-            self.engine.batch.records.append(DeliveryCounted(entry, entry.count))
+        due_ms = self.engine.now_ms + min(delay_ms, MOST_DELAY_MS) if delay_ms > 0 else 0
+        if entry.segment is not None or (due_ms and entry.slot == UNWRITTEN):
+            self.engine.batch.records.append(DeliveryCounted(entry, entry.count, due_ms))
+        if due_ms:
+            self.hold(entry, due_ms)
+        else:
+            self.restore(entry)
+
+    def hold(self, entry: Entry, due_ms: int, *, on_disk: bool = False) -> None:
+        """Let an entry wait until a time. `on_disk`: it comes from there."""
+        if self.returns is None:
+            self.returns = Returns(self)
+        self.returns.hold(entry, due_ms, on_disk=on_disk)
+
+    def restore(self, entry: Entry) -> None:
+        """Put an entry back to its old place. The caller pumps."""
         lane = self.lane if self.turns is None else self.turns.lanes[entry.queue_id - self.id]
         if self.turns is not None:
             self.turns.fill(lane)
@@ -246,6 +268,12 @@ class Queue(Holding):
             self.mortal = True
 
     # -- consumers ----------------------------------------------------------
+
+    def other_able(self, holder: Consumer) -> Consumer | None:
+        """Return a consumer that can take a message, but not `holder`."""
+        if self.line is not None:
+            return self.line.other_able(holder)
+        return next((consumer for consumer in self.able[:2] if consumer is not holder), None)
 
     @property
     def foremost(self) -> Sequence[Consumer]:
@@ -323,6 +351,8 @@ class Queue(Holding):
             filled = self.turns.refill(wanted=wanted, over=over)
         else:
             filled = self.lane.refill(urgent=True, wanted=wanted)
+        if wanted and self.returns is not None:
+            self.returns.ask()
         if filled:
             self.filled()
 
@@ -358,6 +388,12 @@ class Queue(Holding):
                 removed += amount
                 entries += found
                 lanes.append(lane)
+        if self.returns is not None:
+            found = self.returns.end()
+            self.returns = None
+            removed += len(found)
+            entries += found
+            lanes += {self.lanes[entry.queue_id - self.id]: None for entry in found}
         while self.waiting:
             channel, number, _ = self.waiting.popleft()
             self.engine.events.got(channel, number, None)
@@ -369,5 +405,7 @@ class Queue(Holding):
             self.remove_consumer(consumer)
             consumer.fail(error or NotFound(f"queue {self.name!r} was deleted"))
         self.engine.timers.cancel(self.head_timer)
+        if self.leases is not None:
+            self.leases.end()
         if self.idleness is not None:
             self.idleness.end()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gateway.engine.burial import Dead
+from gateway.engine.consumer import Consumer
 from gateway.engine.dead_letter import Reason
 from gateway.engine.delivery import UNWRITTEN, Entry
 from gateway.engine.queue import Queue
@@ -30,6 +31,9 @@ class Settling(State):
             consumer.held.remove(entry)
         except KeyError:
             raise NotFound("unknown delivery tag") from None
+        if entry.settled:
+            self._late(entry, consumer)
+            return
         self.settle(entry)
         if not consumer.manual_credit:
             left = consumer.credit_left = consumer.credit_left + 1
@@ -88,6 +92,9 @@ class Settling(State):
         if consumer is None or entry not in consumer.held:
             raise NotFound("unknown delivery tag")
         consumer.held.discard(entry)
+        if entry.settled:
+            self._late(entry, consumer)
+            return
         self.settle_automatically(entry)
         if not consumer.manual_credit:
             consumer.credit(1)
@@ -95,17 +102,18 @@ class Settling(State):
     def nack(self, entry: Entry, *, requeue: bool, delay_ms: int = 0) -> None:
         """Put a delivery back to its old place, or reject it, so that it is dead-lettered. Raises as `ack`.
 
-        `delay_ms` has no effect yet.
+        `delay_ms`: it is not delivered again before; the longer of this and of what the queue's retry says.
         """
         consumer = entry.consumer
         if consumer is None or entry not in consumer.held:
             raise NotFound("unknown delivery tag")
         consumer.held.discard(entry)
+        if entry.settled:
+            self._late(entry, consumer)
+            return
         queue = entry.queue
-        if queue.deleted:
-            self.settle(entry)
-        elif requeue:
-            self.come_back(entry)
+        if requeue:
+            self.come_back(entry, max(delay_ms, self.retry_ms(entry)))
         else:
             self.died(entry, Reason.REJECTED)
         if not consumer.manual_credit:
@@ -113,14 +121,45 @@ class Settling(State):
         queue.pump()
         self.finish()
 
-    def come_back(self, entry: Entry) -> None:
-        """Take back a delivery that nobody settled: to its old place, unless it came back too often. The caller pumps."""
+    def extend(self, entry: Entry, lease_ms: int) -> None:
+        """Let a delivery's lease end so many ms from now. Nothing happens if its queue has no timeout. Raises as `ack`."""
+        consumer = entry.consumer
+        queue = entry.queue
+        if consumer is None or entry not in consumer.held or (entry.settled and not queue.deleted):
+            raise NotFound("unknown delivery tag")
+        if queue.leases is not None and not queue.deleted:
+            queue.leases.extend(entry, lease_ms)
+
+    def _late(self, entry: Entry, consumer: Consumer) -> None:
+        """Give credit back for a delivery that was settled while it was held: its queue is gone, or its lease has ended."""
+        queue = entry.queue
+        if not queue.deleted:
+            consumer.lapsed -= 1
+        if not consumer.manual_credit:
+            consumer.credit_left += 1
+        if queue.deleted:
+            return
+        if consumer.able:
+            queue.consumer_able(consumer)
+        raise NotFound("unknown delivery tag: its lease has ended")
+
+    def retry_ms(self, entry: Entry) -> int:
+        """Return how long an entry waits that came back, as its queue's retry says."""
+        retry = entry.queue.terms.retry
+        return retry.delay_ms(entry.count) if retry is not None else 0
+
+    def come_back(self, entry: Entry, delay_ms: int = 0) -> None:
+        """Take back a delivery that nobody settled: to its old place, unless it came back too often. The caller pumps.
+
+        What a lost channel held comes back without delay, as it was not its fault, but counts as a return.
+        """
         queue = entry.queue
         limit = queue.terms.delivery_limit
-        if 0 <= limit < entry.count:
+        retry = queue.terms.retry
+        if 0 <= limit < entry.count or (retry is not None and 0 < retry.attempts < entry.count):
             self.died(entry, Reason.DELIVERY_LIMIT)
         else:
-            queue.requeue(entry)
+            queue.requeue(entry, delay_ms)
 
     def _put_back(self, channel: object) -> None:
         """Put back all that a channel holds, in order. The caller finishes."""
@@ -131,9 +170,7 @@ class Settling(State):
         held.clear()
         queues: dict[Queue, None] = {}
         for entry in entries:
-            if entry.queue.deleted:
-                self.settle(entry)
-            else:
+            if not entry.settled:
                 self.come_back(entry)
                 queues[entry.queue] = None
         for queue in queues:

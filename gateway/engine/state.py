@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gateway.engine.lane import Lane
     from gateway.engine.policy import Policies
     from gateway.engine.queue import Queue
+    from gateway.engine.returns import Returns
     from gateway.engine.schedule import Schedule
     from gateway.engine.special import Special
 
@@ -49,6 +50,7 @@ class State:
         self.holdings: dict[object, set[Entry]] = {}
         self.backlogs: dict[Lane, None] = {}
         self.getting: dict[Queue, None] = {}
+        self.returning: dict[Returns, None] = {}
         self.dead: deque[Dead] = deque()
         self.ours: set[Message] = set()
         self.acts_alone: bool = False
