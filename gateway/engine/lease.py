@@ -40,7 +40,7 @@ class Leases:
         self.timeout_ms: int = timeout_ms
         self._queue: Queue = queue
         self._held: deque[Lease] = deque()  # (since, number of the delivery, entry)
-        self._extended: dict[Entry, int] = {}
+        self._extended: dict[Entry, int] = {}  # by which number in the heap it counts
         self._heap: list[Lease] = []  # (until, number, entry)
         self._made: int = 0
         self._tidy_at: int = _TIDY_FROM
@@ -89,8 +89,8 @@ class Leases:
     # -- what is held -------------------------------------------------------
 
     def _extend(self, entry: Entry, until_ms: int) -> None:
-        self._extended[entry] = until_ms
         self._made += 1
+        self._extended[entry] = self._made
         heappush(self._heap, (until_ms, self._made, entry))
 
     def _is_held(self, lease: Lease) -> bool:
@@ -101,8 +101,8 @@ class Leases:
         return not self._extended or entry not in self._extended
 
     def _is_extended(self, lease: Lease) -> bool:
-        until_ms, _, entry = lease
-        if self._extended.get(entry) != until_ms:
+        _, number, entry = lease
+        if self._extended.get(entry) != number:
             return False
         if entry.consumer is not None and not entry.settled and entry in entry.consumer.held:
             return True

@@ -56,7 +56,8 @@ class Disk:
         self.written = {place.reference.message.body for _, place in placed}
         for message in batch.messages:
             message.first = message.more = None
-        counts = [(r.reference.queue_id, r.reference.position, r.count) for r in batch.records if isinstance(r, DeliveryCounted)]
+        counted = [record for record in batch.records if isinstance(record, DeliveryCounted)]
+        counts = [(r.reference.queue_id, r.reference.position, r.count, r.due_ms) for r in counted]
         records = [record for record in batch.records if not isinstance(record, DeliveryCounted)]
         return [settled, placed, records, counts]
 
@@ -78,10 +79,11 @@ class Disk:
             position = place.reference.position
             self.places.setdefault(queue_id, {})[position] = place
             self.next_positions[queue_id] = max(self.next_positions.get(queue_id, 0), position + 1)
-        for queue_id, position, count in counts:
+        for queue_id, position, count, due_ms in counts:
             place = self.places.get(queue_id, {}).get(position)
             if place is not None:
                 place.reference.count = count
+                place.reference.due_ms = due_ms
         for record in records:
             self._define(record)
 
