@@ -321,10 +321,11 @@ class BrokerChannel(Declaring):
     def refuse(self, through: int, exceptions: Sequence[Outcome], error: GatewayError) -> int:
         """Tell that all numbers up to `through` that are not decided are refused; return how many.
 
-        Who was refused already keeps the reason.
+        Who was refused already keeps the reason. What needed no disk is told as it is: who was not told of a message or a consumer
+        that it was given would never settle the one, nor expect what the other brings.
         """
         told = self._held_back[0] if self._held_back is not None else self._decided_through
-        kept = {outcome.number: outcome for outcome in exceptions if outcome.error is not None or outcome.unroutable}
+        kept = {outcome.number: outcome for outcome in exceptions if _stays(outcome)}
         late = self._late
         numbers = [number for number in range(told + 1, through + 1) if number not in late]
         self.decided(through, [kept.get(number) or Outcome(number, error=error) for number in numbers])
@@ -379,3 +380,8 @@ class BrokerChannel(Declaring):
 
 def _number(outcome: Outcome) -> int:
     return outcome.number
+
+
+def _stays(outcome: Outcome) -> bool:
+    """Say whether an outcome holds, whatever becomes of the journal."""
+    return outcome.error is not None or outcome.unroutable or isinstance(outcome.result, Entry | Consumer)

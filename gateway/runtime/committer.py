@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -208,8 +209,8 @@ class Committer:
         engine.withdraw(self._journal.is_written)
         for record in records:
             if isinstance(record, MessageScheduled):
-                with suppress(NotFound):
-                    engine.schedule.cancel(record.message.address.vhost, record.scheduled_id)
+                with suppress(NotFound):  # a full disk must not keep it from being forgotten
+                    self._alarms.removing(partial(engine.schedule.cancel, record.message.address.vhost, record.scheduled_id))
         batch = engine.batch
         batch.messages[:] = [message for message in batch.messages if message.live]
         batch.body_bytes = sum(len(message.body) for message in batch.messages)
