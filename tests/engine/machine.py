@@ -94,7 +94,8 @@ class Observer(RuleBasedStateMachine):
         """Take a delivery: it is the queue's first, and its consumer may have it."""
         assert may_take or taker.can_take, "prefetch, credit or pause was not heeded"
         queue = self.naive.queues[taker.queue]
-        item = queue.ready[0]
+        assert may_take or taker in queue.entitled, "it was another's turn"
+        item = self.expected(queue, entry)
         assert entry.message.body == item.body, "not in the order of publishing"
         item.times += 1
         assert entry.redelivered is item.redelivered
@@ -107,6 +108,10 @@ class Observer(RuleBasedStateMachine):
         item.consumer = taker
         taker.held += 1
         self.deliveries.append((entry, item, taker))
+
+    def expected(self, queue, entry):
+        """Return what is to be handed out next."""
+        return queue.ready[0]
 
     def _automatically(self, entry, item):
         """Nobody acknowledged it: if it is not on disk, it has to go there all the same."""
@@ -142,7 +147,7 @@ class Observer(RuleBasedStateMachine):
             route, Message(route.address, body, persistent, priority=priority, expires_at_ms=expires_at_ms)
         )
         self._check_answer(answer, refused=refused, reached=bool(reached))
-        tapped = [queue.takers[0] for name, queue in queues.items() if name not in queued and queue.takers]
+        tapped = [queue.foremost for name, queue in queues.items() if name not in queued and queue.takers]
         assert sorted(map(id, (taker for taker, _ in self.taps))) == sorted(map(id, [] if refused else tapped))
         self.taps = None
         for name, queue in queued.items():
@@ -184,7 +189,7 @@ class Observer(RuleBasedStateMachine):
                 assert self.disk.bodies(name) == [item.body for item in queue.lasting]
             backlog = self.engine.vhost("/").queues[name].backlog
             assert backlog is None or all(entry.slot == TRANSIENT for entry in backlog.in_memory())
-            assert not (queue.ready and any(taker.can_take for taker in queue.takers))
+            assert not (queue.ready and queue.entitled)
         assert self.waiting == {}
         lasting = {at: qos for at, qos in self.naive.bindings.items() if is_durable(self.naive.queues[at[0]].spec)}
         assert self.disk.granted() == lasting
@@ -201,7 +206,7 @@ class Observer(RuleBasedStateMachine):
             real = self.engine.vhost("/").queues[name]
             assert real.count == len(queue.items)
             assert real.body_bytes == queue.body_bytes
-            assert real.ready_count == len(queue.ready)
+            assert real.ready_count == queue.ready_count
             assert len(real.consumers) == len(queue.takers)
             assert real.window_bytes == sum(len(entry.message.body) + 400 for entry in real.ready)
 
@@ -218,5 +223,8 @@ class Observer(RuleBasedStateMachine):
         if self.naive is None:
             return
         for name, queue in self.naive.queues.items():
-            if self.engine.vhost("/").queues[name].backlog is None:
-                assert not (queue.ready and any(taker.can_take for taker in queue.takers))
+            if not self.engine.vhost("/").queues[name].paged:
+                assert not (queue.ready and queue.entitled)
+            real = self.engine.vhost("/").queues[name].consumers
+            active = [taker for consumer, taker, _ in self.consumers if consumer in real and consumer.is_single_active]
+            assert active == ([queue.active] if queue.spec.single_active_consumer and queue.takers else [])

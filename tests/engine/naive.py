@@ -25,6 +25,10 @@ class Item:
     expires_at: int = 0
     expires_on_disk: int = 0
     own_expiry: int = 0
+    due: int = 0
+    was_due: int = 0
+    lease_until: int = 0
+    place: tuple[int, int] = (0, 0)
 
 
 @dataclass(eq=False)
@@ -56,11 +60,43 @@ class NaiveQueue:
         self.spec = spec
         self.items: list[Item] = []
         self.takers: list[Taker] = []
+        self._active: Taker | None = None
 
     @property
     def ready(self) -> list[Item]:
-        """What waits, in the order of handing out: the highest priority first."""
-        return sorted((item for item in self.items if item.consumer is None), key=lambda item: -item.priority)
+        """What can be handed out, in that order: the highest priority first."""
+        return sorted((item for item in self.items if item.consumer is None and not item.due), key=lambda item: -item.priority)
+
+    @property
+    def ready_count(self) -> int:
+        """What nobody holds, due or not."""
+        return sum(item.consumer is None for item in self.items)
+
+    @property
+    def active(self) -> Taker | None:
+        """The single active one. To be asked for after every change, as it looks who is there."""
+        if self._active not in self.takers:
+            self._active = self.foremost
+        return self._active
+
+    @property
+    def foremost(self) -> Taker | None:
+        return max(self.takers, key=lambda taker: taker.options.priority, default=None)
+
+    def depose(self) -> None:
+        """Let another than the active one be active."""
+        deposed = self._active
+        self.takers.remove(deposed)
+        self._active = self.foremost
+        self.takers.append(deposed)
+
+    @property
+    def entitled(self) -> list[Taker]:
+        """Who may be handed the next message."""
+        if self.spec.single_active_consumer:
+            return [taker for taker in self.takers if taker is self.active and taker.can_take]
+        able = [taker for taker in self.takers if taker.can_take]
+        return [taker for taker in able if taker.options.priority == max(other.options.priority for other in able)]
 
     @property
     def lasting(self) -> list[Item]:
@@ -142,6 +178,7 @@ class NaiveBroker:
             self.forget(name)
         for queue in self.queues.values():
             queue.takers = []
+            queue._active = None
             queue.items = [item for item in queue.items if item.lasting]
             for item in queue.items:
                 item.consumer = None

@@ -34,6 +34,7 @@ SPECS = (
     QueueSpec("clean-session", durable=False, auto_delete=True, keep_transient=False, max_length=4),
     QueueSpec("fleeting", auto_delete=True),
     QueueSpec("mine", exclusive=True),
+    QueueSpec("one-active", single_active_consumer=True),
 )
 KEYS = ["k.a", "k.b", ""]
 PATTERNS = [*KEYS, "#", "k.*"]
@@ -90,7 +91,7 @@ class EngineMachine(Observer):
             self.engine.definitions.delete_queue("/", spec.name, self.owners[channel])  # only one owner, to keep it simple
             return
         queue = self.naive.queues.setdefault(spec.name, NaiveQueue(spec))
-        assert (info.name, info.messages, info.consumers) == (spec.name, len(queue.ready), len(queue.takers))
+        assert (info.name, info.messages, info.consumers) == (spec.name, queue.ready_count, len(queue.takers))
 
     def _declare_otherwise(self, which, _draw):
         name = self._name(which)
@@ -108,7 +109,7 @@ class EngineMachine(Observer):
         name = self._name(which)
         queue = self.naive.queues.get(name)
         sinks = [sink for _, taker, sink in self.consumers if taker.queue == name and taker.active]
-        refused = queue is None or bool((if_unused and queue.takers) or (if_empty and queue.ready))
+        refused = queue is None or bool((if_unused and queue.takers) or (if_empty and queue.ready_count))
         if not refused:
             self.naive.forget(name)
         try:
@@ -120,7 +121,7 @@ class EngineMachine(Observer):
             assert queue is not None
         else:
             assert not refused
-            assert ready == len(queue.ready)
+            assert ready == queue.ready_count
             assert [len(sink.cancelled_with) for sink in sinks] == [1] * len(sinks)
 
     def _bind(self, which, draw):
@@ -140,7 +141,7 @@ class EngineMachine(Observer):
         name = self._name(which)
         queue = self.naive.queues.get(name)
         if queue is not None:
-            ready = len(queue.ready)
+            ready = queue.ready_count
             queue.items = [item for item in queue.items if item.consumer is not None]
             for entry, item, taker in self.deliveries:
                 if taker.queue == name and ready and entry.segment is not None:
@@ -172,10 +173,11 @@ class EngineMachine(Observer):
         no_ack=st.sampled_from([False, False, True]),
         exclusive=st.sampled_from([False] * 5 + [True]),
         manual_credit=st.sampled_from([False, False, True]),
+        priority=st.sampled_from([0, 0, 0, 1, -1]),
     )
-    def consume(self, which, channel, prefetch, no_ack, exclusive, manual_credit):
+    def consume(self, which, channel, prefetch, no_ack, exclusive, manual_credit, priority=0):
         name = self._name(which)
-        options = ConsumeOptions(prefetch, no_ack, exclusive, manual_credit)
+        options = ConsumeOptions(prefetch, no_ack, exclusive, manual_credit, priority)
         queue = self.naive.queues.get(name)
         taker = Taker(name, channel, options, credit=prefetch)
         sink = Sink(self, taker)
@@ -183,6 +185,7 @@ class EngineMachine(Observer):
         locked = queue is not None and (
             (queue.spec.exclusive and channel != OWNER)
             or (bool(queue.takers) and (exclusive or any(other.options.exclusive for other in queue.takers)))
+            or (exclusive and queue.spec.single_active_consumer)
         )
         if queue is not None and not locked:
             queue.takers.append(taker)

@@ -96,7 +96,7 @@ class FeatureMachine(EngineMachine):
             self.too_often.append(item)
 
     def delivered(self, taker, entry, *, may_take=False):
-        item = self.naive.queues[taker.queue].ready[0]
+        item = self.expected(self.naive.queues[taker.queue], entry)
         assert not item.expires_at or self.now_ms < max(item.expires_at, item.expires_on_disk), "what has expired was handed out"
         assert item not in self.too_often
         super().delivered(taker, entry, may_take=may_take)
