@@ -32,7 +32,6 @@ _CHANGE_COLUMNS = (
     "scheduled",
     "scheduled_gone",
     "next_queue",
-    "next_scheduled",
 )
 
 

@@ -100,7 +100,6 @@ class Changes:
         "_scheduled",
         "_state",
         "next_queue",
-        "next_scheduled",
         "purged",
         "quarantined",
         "redelivered",
@@ -114,7 +113,6 @@ class Changes:
         self._state: dict[tuple[str, str], bytes | None] = {}
         self._scheduled: dict[int, MessageScheduled | None] = {}
         self.next_queue: int = 0
-        self.next_scheduled: int = 0
         self.purged: list[list[int]] = []
         self.redelivered: list[list[int]] = []
         self.quarantined: list[list[int]] = []
@@ -144,7 +142,6 @@ class Changes:
                 self._bindings[vhost, binding.identity()] = (binding, False)
             case MessageScheduled(scheduled_id=scheduled_id):
                 self._scheduled[scheduled_id] = record
-                self.next_scheduled = max(self.next_scheduled, scheduled_id + 1)
             case ScheduledGone(scheduled_id=scheduled_id):
                 self._scheduled[scheduled_id] = None
             case _:
@@ -171,7 +168,7 @@ class Changes:
             [pool.scheduled(record) for record in self._scheduled.values() if record],
             [number for number, record in self._scheduled.items() if not record],
         ]
-        return (b"".join(pool.parts), *map(json.dumps, lists), self.next_queue or None, self.next_scheduled or None)
+        return (b"".join(pool.parts), *map(json.dumps, lists), self.next_queue or None)
 
 
 def message_crc(address: bytes, wire: bytes, body: bytes) -> int:
@@ -260,10 +257,10 @@ def _queue(name: str, spec: str) -> QueueSpec:
         raise JournalError(f"the journal has a queue {name!r} that this version does not understand: {error}") from error
 
 
-def next_ids(connection: Connection) -> tuple[int, int]:
-    """Return what is greater than every id of a queue, and of a scheduled message, that was ever given."""
-    found = dict(connection.execute("SELECT key, value FROM meta WHERE key IN ('next_queue', 'next_scheduled')"))
-    return found.get("next_queue", 1), found.get("next_scheduled", 1)
+def next_queue_id(connection: Connection) -> int:
+    """Return what is greater than every id of a queue that was ever given."""
+    row = connection.execute("SELECT value FROM meta WHERE key = 'next_queue'").fetchone()
+    return row[0] if row is not None else 1
 
 
 def _retained(connection: Connection, lost: Callable[[str], None]) -> Iterator[Record]:

@@ -59,7 +59,6 @@ class MemoryStore:
         self.scheduled: dict[int, MessageScheduled] = {}
         self.next_number: int = 0
         self.next_queue_id: int = 1
-        self.next_scheduled_id: int = 1
 
 
 class MemoryCommit:
@@ -132,11 +131,6 @@ class MemoryJournal:
     def next_queue_id(self) -> int:
         """See `Journal.next_queue_id`."""
         return self.store.next_queue_id
-
-    @property
-    def next_scheduled_id(self) -> int:
-        """See `Journal.next_scheduled_id`."""
-        return self.store.next_scheduled_id
 
     def look(self) -> None:
         """See `Journal.look`."""
@@ -251,7 +245,6 @@ class MemoryJournal:
                     self.store.references.pop(lane, None)
             case MessageScheduled(scheduled_id=scheduled_id, due_ms=due_ms, message=message):
                 self.store.scheduled[scheduled_id] = MessageScheduled(scheduled_id, due_ms, _copy(message))
-                self.store.next_scheduled_id = max(self.store.next_scheduled_id, scheduled_id + 1)
             case ScheduledGone(scheduled_id=scheduled_id):
                 self.store.scheduled.pop(scheduled_id, None)
             case Bound(vhost=vhost, binding=binding):

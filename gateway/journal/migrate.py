@@ -24,7 +24,6 @@ CREATE TABLE scheduled (
 ALTER TABLE redelivered ADD COLUMN due_ms INTEGER NOT NULL DEFAULT 0;
 INSERT OR REPLACE INTO meta
   SELECT 'next_queue', 1 + max((SELECT coalesce(max(id), 0) FROM queue), (SELECT coalesce(max(queue), 0) FROM segq));
-INSERT OR REPLACE INTO meta VALUES ('next_scheduled', 1);
 """,
 }
 """Version -> the SQL that makes the tables of the next one of it. Each runs in a transaction of its own, with new views."""

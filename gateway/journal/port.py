@@ -37,7 +37,7 @@ class Journal(Protocol):
 
     @property
     def upkeep(self) -> bool:
-        """There is work (compaction) for a commit even if no batch comes: `prepare` of an empty batch will give one."""
+        """There is work (compaction, damage to note down) for a commit even if no batch comes: `prepare` of an empty batch will give one."""
 
     def open(self) -> None:
         """Take the data directory.
@@ -58,10 +58,6 @@ class Journal(Protocol):
     def next_queue_id(self) -> int:
         """Greater than every id of a queue or lane that was ever given; right once `load` has begun."""
 
-    @property
-    def next_scheduled_id(self) -> int:
-        """Greater than every id of a scheduled message that was ever given; right once `load` has begun."""
-
     def prepare(self, batch: Batch) -> Commit | None:
         """Encode a batch and give its references their segment and slot; None if nothing of it needs the disk.
 
@@ -79,8 +75,8 @@ class Journal(Protocol):
         """Read the unsettled references of a queue that are on disk, positions greater than `after_position`, in order.
 
         `done` comes on any thread, with a function that the MAIN thread calls for the page (it raises JournalError if the
-        read failed). A page holds whole segments, at least one, until `max_bytes` of bodies are reached; an empty
-        page means that nothing more is on disk. What was settled, but not yet on disk so, is left out.
+        read failed). A page ends some time after `max_bytes` of bodies are reached, and holds at least one reference if there
+        is one: an empty page means that nothing more is on disk. What was settled, but not yet on disk so, is left out.
         """
 
     def read_scheduled(self, ids: list[int], done: Callable[[Callable[[], list[tuple[int, Message]]]], None]) -> None:

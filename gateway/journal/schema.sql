@@ -6,9 +6,10 @@
 PRAGMA application_id = 0x54474A4C;  -- "TGJL"
 PRAGMA user_version = 2;
 
--- clean: 1 if the last broker closed the journal in order. next_queue, next_scheduled: greater than every id ever given.
+-- clean: 1 if the last broker closed the journal in order. next_queue: greater than every id of a queue or
+-- lane ever given.
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
-INSERT INTO meta VALUES ('clean', 0), ('next_queue', 1), ('next_scheduled', 1);
+INSERT INTO meta VALUES ('clean', 0), ('next_queue', 1);
 
 -- Definitions. `spec`, `arguments` and `options` are JSON; what is left out has its default. Bytes in JSON are
 -- {"$bytes": base64}.
@@ -195,11 +196,11 @@ END;
 --   redelivered [[seg, slot, count, due_ms], ...]          quarantined    [[seg, found_ms], ...]
 --   scheduled  [[id, due_ms, vhost, exchange, key, priority, expires_at_ms, crc (three integers), wire_tag, address, wire, body], ...]
 --   scheduled_gone [id, ...]
---   next_queue, next_scheduled                             integers, or NULL
+--   next_queue                                             an integer, or NULL
 CREATE VIEW full_commit AS
   SELECT *, x'' AS data, '' AS exchanges, '' AS exchanges_gone, '' AS queues, '' AS queues_gone, '' AS bindings,
     '' AS bindings_gone, '' AS retained, '' AS retained_gone, '' AS state, '' AS state_gone, '' AS purged, '' AS redelivered,
-    '' AS quarantined, '' AS scheduled, '' AS scheduled_gone, 0 AS next_queue, 0 AS next_scheduled
+    '' AS quarantined, '' AS scheduled, '' AS scheduled_gone, 0 AS next_queue
   FROM hot_commit;
 
 CREATE TRIGGER full_commit_write INSTEAD OF INSERT ON full_commit BEGIN
@@ -276,7 +277,6 @@ CREATE TRIGGER full_commit_write INSTEAD OF INSERT ON full_commit BEGIN
     FROM json_each(new.scheduled);
 
   UPDATE meta SET value = max(value, new.next_queue) WHERE key = 'next_queue' AND new.next_queue IS NOT NULL;
-  UPDATE meta SET value = max(value, new.next_scheduled) WHERE key = 'next_scheduled' AND new.next_scheduled IS NOT NULL;
 
   INSERT INTO hot_commit VALUES (new.id, new.n, new.refs, new.crc, new.committed_ms, new.idx, new.body,
     new.places, new.acks, new.bits, new.gone);

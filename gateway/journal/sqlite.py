@@ -14,7 +14,7 @@ from gateway.errors import JournalError
 from gateway.journal.commit import Commit, Value
 from gateway.journal.compaction import Compaction
 from gateway.journal.counters import Counters
-from gateway.journal.definitions import Changes, load_records, next_ids
+from gateway.journal.definitions import Changes, load_records, next_queue_id
 from gateway.journal.ledger import Ledger, Settlement, Ticket
 from gateway.journal.page import PageMaker
 from gateway.journal.reader import Reader, StoredPage, read_page, read_scheduled
@@ -86,7 +86,7 @@ class SqliteJournal:
         self._scrub: Scrub | None = None
         self._lock = DirectoryLock(directory)
         self.counters = Counters()
-        self._next_ids = (1, 1)
+        self._next_queue_id = 1
         self._ledger = Ledger()
         self._compaction = Compaction(self._ledger, self.counters, self._report)
         self._next_segment = 1
@@ -116,12 +116,7 @@ class SqliteJournal:
     @property
     def next_queue_id(self) -> int:
         """See `Journal.next_queue_id`."""
-        return self._next_ids[0]
-
-    @property
-    def next_scheduled_id(self) -> int:
-        """See `Journal.next_scheduled_id`."""
-        return self._next_ids[1]
+        return self._next_queue_id
 
     @property
     def state(self) -> str:
@@ -177,7 +172,7 @@ class SqliteJournal:
         """See `Journal.load`."""
         try:
             with closing(connect_to_read(self._path)) as connection:
-                self._next_ids = next_ids(connection)
+                self._next_queue_id = next_queue_id(connection)
                 yield from load_records(connection, self._report)
         except (sqlite3.Error, ValueError, TypeError) as error:
             raise JournalError(f"{self._path} can't be read: {error}") from error

@@ -94,6 +94,8 @@ class Broker:
                 self._assemble(nursery)
                 for record in self.journal.load():
                     self.engine.replay(record)
+                definitions = self.engine.definitions
+                definitions.next_queue_id = max(definitions.next_queue_id, self.journal.next_queue_id)
                 await self._work(nursery, task_status)
             clean = True
         finally:

@@ -197,7 +197,7 @@ class JournalMachine(RuleBasedStateMachine):
     @rule()
     def commit(self) -> None:
         self.scheduled = {n: what for n, what in (self.scheduled | self.planned).items() if what is not None}
-        self.next_kept = (self.next_queue, self.next_scheduled)
+        self.next_kept = self.next_queue
         for queue in self.purged | self.deleted:
             self.disk.pop(queue, None)
         for message in self.rig.batch.messages:
@@ -240,8 +240,8 @@ class JournalMachine(RuleBasedStateMachine):
         self._opened()
         self.declared = {r.queue_id: r.spec.max_priority + 1 for r in loaded if isinstance(r, QueueDeclared)}
         self.queues = sorted(lane for queue, lanes in self.declared.items() for lane in range(queue, queue + lanes))
-        self.next_queue, self.next_scheduled = self.rig.journal.next_queue_id, self.rig.journal.next_scheduled_id
-        assert (self.next_queue, self.next_scheduled) == self.next_kept
+        self.next_queue = self.rig.journal.next_queue_id
+        assert self.next_queue == self.next_kept
         while len(self.queues) < 2 * QUEUES or len(self.declared) < QUEUES:
             self._new_queue()
         planned = {r.scheduled_id: (r.due_ms, r.body_bytes) for r in loaded if isinstance(r, Scheduled)}

@@ -55,15 +55,6 @@ def test_what_is_gone_is_left_out_and_stays_away(rig):
     assert bodies(rig, *range(10)) == {1: b"1", 3: b"3", 4: b"4"}
 
 
-def test_ids_are_never_given_again(rig):
-    rig.record(planned(41))
-    rig.commit()
-    rig.record(ScheduledGone(41))
-    rig.commit()
-    rig.restart()
-    assert rig.journal.next_scheduled_id == 42
-
-
 def test_what_is_not_committed_is_not_there(rig):
     rig.record(planned(1))
     commit = rig.prepare()

@@ -44,6 +44,7 @@ class HandJournal:
     durability = "none: a test"
     alarm: str | None = None
     upkeep = False
+    next_queue_id = 1
 
     def __init__(self, *, automatic: bool = False) -> None:
         self.automatic = automatic
