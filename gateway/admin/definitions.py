@@ -21,6 +21,7 @@ from gateway.admin.items import (
     read_policy,
     read_queue,
 )
+from gateway.engine.bounds import Boundless
 from gateway.engine.delivery import Entry
 from gateway.engine.engine import Engine
 from gateway.engine.policy import Policy
@@ -28,7 +29,7 @@ from gateway.errors import AccessRefused, GatewayError, NotFound, NotSupported, 
 from gateway.model.declare import Binding, ExchangeSpec, QueueSpec
 from gateway.model.message import Address
 from gateway.model.properties import NO_PROPERTIES
-from gateway.model.records import ExchangeDeclared, QueueDeclared
+from gateway.model.records import Bound, ExchangeDeclared, QueueDeclared
 
 FORMAT = "3.10.0"
 """The version of RabbitMQ whose format is written; later ones read it too."""
@@ -169,7 +170,7 @@ def import_(engine: Engine, data: Any, *, vhost: str | None = None, dry_run: boo
 
     Raises:
         Malformed: it is no definitions file; names the path.
-        PreconditionFailed: something contradicts what exists; a line each. Nothing was changed.
+        PreconditionFailed: something contradicts what exists, a line each; or it is more than may be declared. Nothing was changed.
         GatewayError: the journal can't take definitions now.
     Cost: about 100 us per item, in one go.
     """
@@ -266,6 +267,7 @@ def _checked(engine: Engine, steps: list[_Step], report: Report) -> list[_Step]:
         PreconditionFailed: contradictions, a line each.
     """
     trial = _Trial(engine)
+    new = trial.engine.definitions.bounds = _New()
     possible: list[_Step] = []
     conflicts: list[str] = []
     for step in steps:
@@ -285,6 +287,7 @@ def _checked(engine: Engine, steps: list[_Step], report: Report) -> list[_Step]:
             possible.append(step)
     if conflicts:
         raise PreconditionFailed("nothing was imported, as this contradicts what exists:\n" + "\n".join(conflicts))
+    engine.definitions.bounds.check_room(new.exchanges, new.queues, new.bindings)
     return possible
 
 
@@ -317,6 +320,7 @@ class _Trial:
             case Binding() as binding:
                 self._exchange(step.vhost, binding.source)
                 (self._exchange if binding.to_exchange else self._queue)(step.vhost, binding.destination)
+                self._binding(step.vhost, binding)
         return False
 
     def _exchange(self, vhost: str, name: str) -> bool:
@@ -340,11 +344,39 @@ class _Trial:
             self._next_id += there.spec.max_priority + 1
         return True
 
+    def _binding(self, vhost: str, binding: Binding) -> None:
+        host = self._real.vhosts.get(vhost)
+        source = host.table.find(binding.source) if host is not None else None
+        there = source.bindings.get(binding.identity()) if source is not None else None
+        if there is not None:
+            self.engine.definitions.replay(Bound(vhost, there))
+
     def _is_met(self, vhost: str, is_exchange: bool, name: str) -> bool:
         key = (vhost, is_exchange, name)
         met = key in self._met
         self._met.add(key)
         return met
+
+
+class _New(Boundless):
+    """Counts what is new (`Bounds`)."""
+
+    def __init__(self) -> None:
+        self.exchanges = 0
+        self.queues = 0
+        self.bindings = 0
+
+    def new_exchange(self) -> None:
+        """Count an exchange."""
+        self.exchanges += 1
+
+    def new_queue(self) -> None:
+        """Count a queue."""
+        self.queues += 1
+
+    def new_binding(self) -> None:
+        """Count a binding."""
+        self.bindings += 1
 
 
 class Nobody:

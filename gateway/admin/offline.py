@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gateway.admin.definitions import Nobody
+from gateway.config import Limits
 from gateway.engine.engine import Engine
 from gateway.errors import JournalError
 from gateway.journal.definitions import load_records
@@ -16,20 +17,22 @@ from gateway.journal.recovery import DATABASE
 from gateway.journal.sqlite import SqliteJournal
 from gateway.model.properties import NO_PROPERTIES
 from gateway.model.records import Scheduled
+from gateway.runtime.bounds import Bounds
 
 _PATIENCE_S = 60.0
 
 
-def read_engine(directory: Path, *, may_lack: bool = False) -> Engine:
+def read_engine(directory: Path, *, limits: Limits | None = None, may_lack: bool = False) -> Engine:
     """Return an engine with what a journal defines; nothing is changed, and a broker may be running on it.
 
     Args:
+        limits: how much may be declared in it; None: no limit.
         may_lack: a directory without a journal defines nothing.
 
     Raises:
         JournalError: there is no journal, or it can't be read.
     """
-    engine = _engine()
+    engine = _engine(limits)
     if may_lack and not (directory / DATABASE).exists():
         return engine
     with reading(directory / DATABASE) as connection:
@@ -40,7 +43,7 @@ def read_engine(directory: Path, *, may_lack: bool = False) -> Engine:
 
 
 @contextmanager
-def changed_engine(directory: Path) -> Iterator[Engine]:
+def changed_engine(directory: Path, limits: Limits | None = None) -> Iterator[Engine]:
     """Open a journal, give an engine with what it defines, and at the end write what was changed; after an error, nothing.
 
     Raises:
@@ -49,7 +52,7 @@ def changed_engine(directory: Path) -> Iterator[Engine]:
     journal = SqliteJournal(directory.absolute())
     journal.open()
     try:
-        engine = _engine()
+        engine = _engine(limits)
         for record in journal.load():
             engine.replay(record)
         yield engine
@@ -58,8 +61,11 @@ def changed_engine(directory: Path) -> Iterator[Engine]:
         journal.close(clean=True)
 
 
-def _engine() -> Engine:
-    return Engine(Nobody(), lambda _: NO_PROPERTIES)
+def _engine(limits: Limits | None) -> Engine:
+    engine = Engine(Nobody(), lambda _: NO_PROPERTIES)
+    if limits is not None:
+        engine.definitions.bounds = Bounds(engine, limits)
+    return engine
 
 
 def _write(journal: SqliteJournal, engine: Engine) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from gateway.config import Config
     from gateway.model.message import Decoders
 
 FINDINGS = 1
@@ -33,9 +34,14 @@ _SPANS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 def directory(config: Path | None, data_dir: Path | None, overrides: list[str] | None) -> Path:
     """Return the data directory that the options name. Raises ConfigError."""
+    return settings(config, data_dir, overrides).broker.data_dir
+
+
+def settings(config: Path | None, data_dir: Path | None, overrides: list[str] | None) -> Config:
+    """Return the configuration that the options name. Raises ConfigError."""
     from gateway.config import load
 
-    return load(config, overrides or (), data_dir=data_dir).broker.data_dir
+    return load(config, overrides or (), data_dir=data_dir)
 
 
 @contextmanager

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gateway.cli.commands_shared import ConfigFile, DataDir, Overrides, directory, in_words
+from gateway.cli.commands_shared import ConfigFile, DataDir, Overrides, directory, in_words, settings
 
 if TYPE_CHECKING:
     from gateway.admin.definitions import Report
+    from gateway.config import Config
 
 definitions = typer.Typer(
     help="Exchanges, queues, bindings and policies as a file, in the form of RabbitMQ's.", no_args_is_help=True
@@ -86,21 +87,23 @@ def import_(
 
     with in_words():
         data = read_definitions(file)
-        report = _imported(directory(config, data_dir, overrides), file, data, vhost, dry_run=dry_run)
+        report = _imported(settings(config, data_dir, overrides), file, data, vhost, dry_run=dry_run)
     for line in report.lines(dry_run=dry_run):
         typer.echo(line)
 
 
-def _imported(data_dir: Path, file: Path, data: dict[str, Any], vhost: str | None, *, dry_run: bool) -> Report:
+def _imported(config: Config, file: Path, data: dict[str, Any], vhost: str | None, *, dry_run: bool) -> Report:
     from gateway.admin.definitions import Report
     from gateway.admin.definitions import import_ as take
     from gateway.admin.definitions_file import naming
     from gateway.admin.offline import changed_engine, read_engine
 
+    data_dir, limits = config.broker.data_dir, config.runtime_limits()
+
     def otherwise() -> dict[str, Any]:
         if dry_run:
-            return take(read_engine(data_dir, may_lack=True), data, vhost=vhost, dry_run=True).plain()
-        with changed_engine(data_dir) as engine:
+            return take(read_engine(data_dir, limits=limits, may_lack=True), data, vhost=vhost, dry_run=True).plain()
+        with changed_engine(data_dir, limits) as engine:
             return take(engine, data, vhost=vhost).plain()
 
     with naming(file):

@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 from gateway.api.channel import QueueInfo
+from gateway.engine.bounds import Boundless, Bounds
 from gateway.engine.delivery import UNWRITTEN, Entry
 from gateway.engine.queue import Queue
 from gateway.engine.vhost import VirtualHost
@@ -35,10 +36,11 @@ MAX_NAME_BYTES = 255
 
 
 class Definitions:
-    """What is declared in an engine. Durable queues have ids above 0, others 0."""
+    """What is declared in an engine. Durable queues have ids above 0, others 0. ``bounds``: how much there may be."""
 
     def __init__(self, engine: Engine, node_id: str) -> None:
         self.engine: Engine = engine
+        self.bounds: Bounds = Boundless()
         self.node_id: str = node_id
         self.next_queue_id: int = 1
         self.names_made: int = 0
@@ -63,7 +65,8 @@ class Definitions:
         is_new = table.find(spec.name) is None
         if is_new:
             check_exchange(spec)
-        self._check_journal(durable=spec.durable and is_new)
+            self._check_journal(durable=spec.durable)
+            self.bounds.new_exchange()
         if table.declare(spec):
             self.engine.policies.declared(vhost, table.get(spec.name))
             self.engine.generation += 1
@@ -139,6 +142,7 @@ class Definitions:
     def _make_queue(self, host: VirtualHost, spec: QueueSpec, owner: object) -> Queue:
         queue_id = 0
         self._check_journal(durable=spec.durable and not spec.exclusive)
+        self.bounds.new_queue()
         if spec.durable and not spec.exclusive:
             queue_id = self.next_queue_id
             self.next_queue_id += spec.max_priority + 1
@@ -260,9 +264,12 @@ class Definitions:
         table = self.engine.vhost(vhost).table
         source = table.get(binding.source)
         destination, durable = self._destination(vhost, binding, owner)
-        if source.bindings.get(binding.identity()) == binding:
+        there = source.bindings.get(binding.identity())
+        if there == binding:
             return
         self._check_journal(durable=durable and source.spec.durable)
+        if there is None:
+            self.bounds.new_binding()
         table.bind(binding, destination)
         self.engine.generation += 1
         if durable and source.spec.durable:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from gateway.config import Limits
 from gateway.engine.engine import Engine
 from gateway.errors import PreconditionFailed
-from gateway.model.declare import Binding, ExchangeSpec, QueueSpec
 from gateway.routing.table import PREDECLARED
 
 COUNT_EVERY_MS = 1_000
@@ -38,9 +37,18 @@ class Bound:
             raise PreconditionFailed(f"{self._text} = {self._most} is reached")
         self._room -= 1
 
+    def check_room(self, more: int) -> None:
+        """Make sure that there may be so many more. Raises PreconditionFailed. Cost: a count, if there is a limit."""
+        if not self._most or not more:
+            return
+        there = self._count()
+        self._room = self._most - there
+        if more > self._room:
+            raise PreconditionFailed(f"{self._text} = {self._most} would be passed: there are {there}, and {more} would be new")
+
 
 class Bounds:
-    """What clients may declare, over all virtual hosts. What recovery and a definitions file bring is not refused."""
+    """What may be declared, over all virtual hosts (`gateway.engine.bounds.Bounds`). What recovery brings is not refused."""
 
     def __init__(self, engine: Engine, limits: Limits) -> None:
         self._engine = engine
@@ -49,21 +57,23 @@ class Bounds:
         self.exchanges = Bound(engine, limits.max_exchanges, self._count_exchanges, "limits.max_exchanges")
         self.bindings = Bound(engine, limits.max_bindings, self._count_bindings, "limits.max_bindings")
 
-    def check_queue(self, vhost: str, spec: QueueSpec) -> None:
-        """Make sure that a queue may be declared. Raises PreconditionFailed."""
-        if spec.name not in self._engine.vhost(vhost).queues:
-            self.queues.check()
+    def new_exchange(self) -> None:
+        """See `gateway.engine.bounds.Bounds`."""
+        self.exchanges.check()
 
-    def check_exchange(self, vhost: str, spec: ExchangeSpec) -> None:
-        """Make sure that an exchange may be declared. Raises PreconditionFailed."""
-        if self._engine.vhost(vhost).table.find(spec.name) is None:
-            self.exchanges.check()
+    def new_queue(self) -> None:
+        """See `gateway.engine.bounds.Bounds`."""
+        self.queues.check()
 
-    def check_binding(self, vhost: str, binding: Binding) -> None:
-        """Make sure that something may be bound. Raises PreconditionFailed."""
-        source = self._engine.vhost(vhost).table.find(binding.source)
-        if source is not None and binding.identity() not in source.bindings:
-            self.bindings.check()
+    def new_binding(self) -> None:
+        """See `gateway.engine.bounds.Bounds`."""
+        self.bindings.check()
+
+    def check_room(self, exchanges: int, queues: int, bindings: int) -> None:
+        """See `gateway.engine.bounds.Bounds`."""
+        self.exchanges.check_room(exchanges)
+        self.queues.check_room(queues)
+        self.bindings.check_room(bindings)
 
     def _count_queues(self) -> int:
         return sum(len(vhost.queues) for vhost in self._engine.vhosts.values())

@@ -139,7 +139,7 @@ class Broker:
         self.appointments = Appointments(self.engine, self.clock)
         self.flow = Flow(self.engine, self.limits)
         self.alarms = Alarms(self.engine, self.journal, self.log, self.limits, self.counters, self.resident)
-        self.bounds = Bounds(self.engine, self.limits)
+        self.bounds = self.engine.definitions.bounds = Bounds(self.engine, self.limits)
         self.committer = Committer(self.engine, self.journal, self.log, self.limits, self.alarms, self.flow.batch_taken, nursery)
         self.turns = Turns(
             self.engine,

@@ -72,7 +72,7 @@ class BrokerChannel(Declaring):
         alarms: Alarms,
         bounds: Bounds,
     ) -> None:
-        super().__init__(engine, principal, owner, committer, alarms, bounds)
+        super().__init__(engine, principal, owner, committer, alarms)
         self._publish: Publish = engine.publish
         self._most_bytes = bounds.max_message_bytes
         self._answers: Answers | None = None

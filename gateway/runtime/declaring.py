@@ -15,7 +15,6 @@ from gateway.runtime.pending import binding_key, exchange_key, queue_key
 
 if TYPE_CHECKING:
     from gateway.runtime.alarms import Alarms
-    from gateway.runtime.bounds import Bounds
     from gateway.runtime.channel import BrokerChannel
     from gateway.runtime.committer import Committer
 
@@ -29,7 +28,6 @@ class Declaring:
     __slots__ = (
         "_alarms",
         "_authorize",
-        "_bounds",
         "_committer",
         "_engine",
         "_exceptions",
@@ -46,14 +44,12 @@ class Declaring:
         owner: object | None,
         committer: Committer,
         alarms: Alarms,
-        bounds: Bounds,
     ) -> None:
         self._engine = engine
         self._authorize: Authorize | None = principal.authorize
         self._vhost = principal.vhost
         self._committer = committer
         self._alarms = alarms
-        self._bounds = bounds
         self.owner: object = owner if owner is not None else self
         self._number = 0
         self.pending = False
@@ -87,7 +83,6 @@ class Declaring:
 
     def _declare_exchange(self, spec: ExchangeSpec, *, passive: bool) -> None:
         if not passive:
-            self._bounds.check_exchange(self._vhost, spec)
             self._committer.check_lasting(exchange_key(self._vhost, spec.name))
         self._engine.definitions.declare_exchange(self._vhost, spec, passive=passive)
 
@@ -102,7 +97,6 @@ class Declaring:
 
     def _declare_queue(self, spec: QueueSpec, *, passive: bool) -> QueueInfo:
         if not passive:
-            self._bounds.check_queue(self._vhost, spec)
             self._committer.check_lasting(queue_key(self._vhost, spec.name))
         return self._engine.definitions.declare_queue(self._vhost, spec, self.owner, passive=passive)
 
@@ -122,7 +116,6 @@ class Declaring:
 
     def _bind(self, binding: Binding) -> None:
         self._check("write", binding.destination, binding.key)
-        self._bounds.check_binding(self._vhost, binding)
         self._committer.check_lasting(binding_key(self._vhost, binding))
         self._engine.definitions.bind(self._vhost, binding, self.owner)
 

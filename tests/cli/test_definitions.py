@@ -88,6 +88,18 @@ def test_an_import_that_is_refused_leaves_the_journal_as_it_was(said, file):
     assert exported(said) == before
 
 
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_the_limits_hold_without_a_broker_too(said, file, more):
+    code, _, errors = said("definitions", "import", file, "--set", "limits.max_queues=1", *more)
+    assert (code, errors) == (0, "")
+    two = json.loads(file.read_text(encoding="utf-8"))
+    two["queues"] += [{**two["queues"][0], "name": name} for name in ("one more", "another")]
+    file.write_text(json.dumps(two), encoding="utf-8")
+    code, output, errors = said("definitions", "import", file, "--set", "limits.max_queues=2", *more)
+    assert (code, output) == (2, "")
+    assert "limits.max_queues = 2 would be passed" in errors
+
+
 def test_a_running_broker_is_asked_and_what_it_took_outlives_it(tidegate, said, file):
     broker = tidegate("serve", *ALONE)
     broker.lines_until("ready")

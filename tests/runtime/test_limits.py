@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from gateway.admin.definitions import export, import_
 from gateway.api.frontend import Principal
 from gateway.config import JournalSettings, LimitSettings
 from gateway.errors import MessageRefused, NotFound, PreconditionFailed
 from gateway.model.declare import Binding, ExchangeSpec, QueueSpec
 from gateway.model.message import Message
+from gateway.model.records import Bound, ExchangeDeclared, QueueDeclared
 from gateway.runtime.clock import VirtualClock
 from tests.runtime.support import HandJournal, Log, Outcomes, running, turns
 
@@ -66,6 +68,48 @@ async def test_no_more_bindings_are_made_than_the_limit_and_binding_again_is_non
             await channel.outcome(channel.bind(Binding("amq.direct", "q", "a")))
         assert "limits.max_bindings = 2" in await refused(channel, channel.bind(Binding("amq.topic", "q", "b")))
         assert len(channel.bindings("q")) == 2
+
+
+FILE = {
+    "exchanges": [{"name": name, "vhost": "/", "type": "direct", "arguments": {}} for name in "xy"],
+    "queues": [{"name": name, "vhost": "/", "arguments": {}} for name in "ab"],
+    "bindings": [
+        {"source": "x", "vhost": "/", "destination": name, "destination_type": "queue", "routing_key": "", "arguments": {}}
+        for name in "ab"
+    ],
+}
+
+
+@pytest.mark.parametrize("limit", ["max_queues", "max_exchanges", "max_bindings"])
+async def test_a_definitions_file_that_would_pass_a_limit_is_refused_as_a_whole(autojump_clock, limit):
+    async with running(HandJournal(automatic=True), **{limit: 1}) as broker:
+        with pytest.raises(PreconditionFailed, match=rf"limits\.{limit} = 1 would be passed: there are 0, and 2 would be new"):
+            import_(broker.engine, FILE)
+        with pytest.raises(PreconditionFailed, match=limit):
+            import_(broker.engine, FILE, dry_run=True)
+        found = export(broker.engine)
+        assert [found[section] for section in ("exchanges", "queues", "bindings")] == [[], [], []]
+
+
+async def test_a_definitions_file_that_says_what_is_there_needs_no_room(autojump_clock):
+    async with running(HandJournal(automatic=True), max_queues=2, max_exchanges=2, max_bindings=2) as broker:
+        for _ in range(2):
+            import_(broker.engine, FILE)
+        assert "limits.max_queues = 2" in await refused(channel := open_channel(broker), channel.declare_queue(QueueSpec("c")))
+
+
+async def test_what_the_journal_holds_is_there_though_a_limit_was_lowered(autojump_clock):
+    journal = HandJournal(automatic=True)
+    journal.records = [
+        *(ExchangeDeclared("/", ExchangeSpec(name, "direct")) for name in "xy"),
+        *(QueueDeclared("/", number, QueueSpec(f"q{number}")) for number in (1, 2)),
+        *(Bound("/", Binding(name, "q1")) for name in "xy"),
+    ]
+    async with running(journal, max_queues=1, max_exchanges=1, max_bindings=1) as broker:
+        channel = open_channel(broker)
+        assert channel.queue_exists("q2")
+        assert len(channel.bindings("q1")) == 2
+        assert "limits.max_queues = 1" in await refused(channel, channel.declare_queue(QueueSpec("q3")))
 
 
 async def test_without_a_limit_nothing_is_counted(autojump_clock):
