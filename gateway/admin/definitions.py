@@ -21,15 +21,12 @@ from gateway.admin.items import (
     read_policy,
     read_queue,
 )
-from gateway.engine.bounds import Boundless
-from gateway.engine.delivery import Entry
+from gateway.admin.trial import Trial
 from gateway.engine.engine import Engine
 from gateway.engine.policy import Policy
 from gateway.errors import AccessRefused, GatewayError, NotFound, NotSupported, PreconditionFailed
 from gateway.model.declare import Binding, ExchangeSpec, QueueSpec
-from gateway.model.message import Address
-from gateway.model.properties import NO_PROPERTIES
-from gateway.model.records import Bound, ExchangeDeclared, QueueDeclared
+from gateway.routing.table import PREDECLARED
 
 FORMAT = "3.10.0"
 """The version of RabbitMQ whose format is written; later ones read it too."""
@@ -46,6 +43,7 @@ _NOT_TAKEN = {
     "topic_permissions": ("topic permissions of user", "there are no users to have permissions"),
     "global_parameters": ("global parameter", "there are no global parameters"),
 }
+DEFAULT_VHOST = "/"
 _SECTIONS = ("vhosts", "policies", "parameters", "exchanges", "queues", "bindings", *_NOT_TAKEN)
 
 
@@ -178,7 +176,7 @@ def import_(engine: Engine, data: Any, *, vhost: str | None = None, dry_run: boo
     steps = list(_steps(data, vhost, report))
     if engine.refusal is not None and not dry_run:
         raise engine.refusal
-    steps = _checked(engine, steps, report)
+    steps = _without_empty(engine, _checked(engine, steps, report), report)
     for step in steps:
         if not dry_run:
             _define(engine, step)
@@ -266,13 +264,13 @@ def _checked(engine: Engine, steps: list[_Step], report: Report) -> list[_Step]:
     Raises:
         PreconditionFailed: contradictions, a line each.
     """
-    trial = _Trial(engine)
-    new = trial.engine.definitions.bounds = _New()
+    trial = Trial(engine)
+    new = trial.new
     possible: list[_Step] = []
     conflicts: list[str] = []
     for step in steps:
         try:
-            existed = trial.prepare(step)
+            existed = trial.prepare(step.vhost, step.value)
             _define(trial.engine, step)
         except (NotFound, AccessRefused, NotSupported) as error:
             report.skipped.append(Skipped(step.path, _named(step), error.text))
@@ -291,6 +289,18 @@ def _checked(engine: Engine, steps: list[_Step], report: Report) -> list[_Step]:
     return possible
 
 
+def _without_empty(engine: Engine, steps: list[_Step], report: Report) -> list[_Step]:
+    """Tell the report of virtual hosts in which nothing is and nothing comes; return the other steps."""
+    used = {DEFAULT_VHOST, *(step.vhost for step in steps if step.section != "vhosts")}
+    used |= {name for name, host in engine.vhosts.items() if host.queues or len(list(host.table)) > len(PREDECLARED)}
+    for step in steps:
+        if step.vhost not in used:
+            report.skipped.append(
+                Skipped(step.path, _named(step), "it holds nothing; a virtual host exists as soon as it is named")
+            )
+    return [step for step in steps if step.vhost in used]
+
+
 def _named(step: _Step) -> str:
     match step.value:
         case Binding(source=source, destination=destination, key=key):
@@ -299,106 +309,6 @@ def _named(step: _Step) -> str:
             return f"vhost {step.value!r}"
         case value:
             return f"{_SINGULAR[step.section]} {value.name!r} of vhost {step.vhost!r}"
-
-
-class _Trial:
-    """An engine to try definitions in; what they meet in the real one is there as well."""
-
-    def __init__(self, real: Engine) -> None:
-        self.engine = Engine(Nobody(), lambda _: NO_PROPERTIES)
-        self._real = real
-        self._next_id = 1
-        self._met: set[tuple[str, bool, str]] = set()
-
-    def prepare(self, step: _Step) -> bool:
-        """Copy what a step meets; return whether the thing itself exists."""
-        match step.value:
-            case ExchangeSpec(name=name):
-                return self._exchange(step.vhost, name)
-            case QueueSpec(name=name):
-                return self._queue(step.vhost, name)
-            case Binding() as binding:
-                self._exchange(step.vhost, binding.source)
-                (self._exchange if binding.to_exchange else self._queue)(step.vhost, binding.destination)
-                self._binding(step.vhost, binding)
-        return False
-
-    def _exchange(self, vhost: str, name: str) -> bool:
-        host = self._real.vhosts.get(vhost)
-        there = host.table.find(name) if host is not None else None
-        if there is None:
-            return name.startswith("amq.") and self.engine.vhost(vhost).table.find(name) is not None
-        if not self._is_met(vhost, True, name) and name and not name.startswith("amq."):
-            self.engine.definitions.replay(ExchangeDeclared(vhost, there.spec))
-        return True
-
-    def _queue(self, vhost: str, name: str) -> bool:
-        host = self._real.vhosts.get(vhost)
-        there = host.queues.get(name) if host is not None else None
-        if there is None:
-            return False
-        if there.owner is not None:
-            self._real.definitions.usable_queue(vhost, name, None)
-        if not self._is_met(vhost, False, name):
-            self.engine.definitions.replay(QueueDeclared(vhost, self._next_id, there.spec))
-            self._next_id += there.spec.max_priority + 1
-        return True
-
-    def _binding(self, vhost: str, binding: Binding) -> None:
-        host = self._real.vhosts.get(vhost)
-        source = host.table.find(binding.source) if host is not None else None
-        there = source.bindings.get(binding.identity()) if source is not None else None
-        if there is not None:
-            self.engine.definitions.replay(Bound(vhost, there))
-
-    def _is_met(self, vhost: str, is_exchange: bool, name: str) -> bool:
-        key = (vhost, is_exchange, name)
-        met = key in self._met
-        self._met.add(key)
-        return met
-
-
-class _New(Boundless):
-    """Counts what is new (`Bounds`)."""
-
-    def __init__(self) -> None:
-        self.exchanges = 0
-        self.queues = 0
-        self.bindings = 0
-
-    def new_exchange(self) -> None:
-        """Count an exchange."""
-        self.exchanges += 1
-
-    def new_queue(self) -> None:
-        """Count a queue."""
-        self.queues += 1
-
-    def new_binding(self) -> None:
-        """Count a binding."""
-        self.bindings += 1
-
-
-class Nobody:
-    """Is told what happens in an engine in which nothing happens (`EngineEvents`)."""
-
-    def page_wanted(self, queue_id: int, after_position: int, max_bytes: int) -> None:
-        """Read nothing."""
-
-    def scheduled_wanted(self, ids: list[int]) -> None:
-        """Read nothing."""
-
-    def got(self, channel: object, number: int, entry: Entry | None) -> None:
-        """Nobody gets anything."""
-
-    def dropped(self, queue: str, reason: str, amount: int) -> None:
-        """Nothing is dropped."""
-
-    def unroutable(self, address: Address) -> None:
-        """Nothing is published."""
-
-    def consumer_failed(self, queue: str, error: Exception) -> None:
-        """Nobody consumes."""
 
 
 def _define(engine: Engine, step: _Step) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gateway.admin.definitions import Nobody
+from gateway.admin.trial import Nobody
 from gateway.config import Limits
 from gateway.engine.engine import Engine
 from gateway.errors import JournalError

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.admin.definitions import Nobody, Report, export, import_
+from gateway.admin.definitions import Report, export, import_
 from gateway.admin.items import Malformed
+from gateway.admin.trial import Nobody
 from gateway.engine.engine import Engine
 from gateway.engine.policy import Policy
 from gateway.errors import GatewayError, NotFound, Overloaded, PreconditionFailed
@@ -70,6 +71,15 @@ def test_what_rabbitmq_exported_is_taken(engine):
     assert [b.key for b in engine.vhosts["/"].table.bindings_of("p.orders")] == ["2", "a.*.#"]
     assert engine.policies.terms("/", spec).message_ttl_ms == 60_000
     assert engine.policies.terms("/", QueueSpec("cheap")).max_length == 1000
+
+
+def test_a_virtual_host_that_holds_nothing_is_listed_as_such_and_not_made(engine):
+    data = {"vhosts": [{"name": "/"}, {"name": "empty"}, {"name": "used"}, {"name": "known"}], "queues": [queue("q", "used")]}
+    engine.definitions.declare_queue("known", QueueSpec("there"), None)
+    report = import_(engine, data)
+    assert reasons(report) == {"vhosts[1]": "it holds nothing; a virtual host exists as soon as it is named"}
+    assert report.taken["vhosts"] == 3
+    assert "empty" not in engine.vhosts
 
 
 def test_what_rabbitmq_exported_and_is_not_taken_is_listed_item_by_item(engine):

@@ -1,0 +1,113 @@
+"""What would become of definitions in this engine, without touching it?"""
+
+from __future__ import annotations
+
+from gateway.engine.bounds import Boundless
+from gateway.engine.delivery import Entry
+from gateway.engine.engine import Engine
+from gateway.model.declare import Binding, ExchangeSpec, QueueSpec
+from gateway.model.message import Address
+from gateway.model.properties import NO_PROPERTIES
+from gateway.model.records import Bound, ExchangeDeclared, QueueDeclared
+
+
+class Trial:
+    """An engine to try definitions in; what they meet in the real one is there as well. ``new`` counts what is new."""
+
+    def __init__(self, real: Engine) -> None:
+        self.engine = Engine(Nobody(), lambda _: NO_PROPERTIES)
+        self.new = New()
+        self.engine.definitions.bounds = self.new
+        self._real = real
+        self._next_id = 1
+        self._met: set[tuple[str, bool, str]] = set()
+
+    def prepare(self, vhost: str, value: object) -> bool:
+        """Copy what a declaration meets; return whether the thing itself exists."""
+        match value:
+            case ExchangeSpec(name=name):
+                return self._exchange(vhost, name)
+            case QueueSpec(name=name):
+                return self._queue(vhost, name)
+            case Binding() as binding:
+                self._exchange(vhost, binding.source)
+                (self._exchange if binding.to_exchange else self._queue)(vhost, binding.destination)
+                self._binding(vhost, binding)
+        return False
+
+    def _exchange(self, vhost: str, name: str) -> bool:
+        host = self._real.vhosts.get(vhost)
+        there = host.table.find(name) if host is not None else None
+        if there is None:
+            return name.startswith("amq.") and self.engine.vhost(vhost).table.find(name) is not None
+        if not self._is_met(vhost, True, name) and name and not name.startswith("amq."):
+            self.engine.definitions.replay(ExchangeDeclared(vhost, there.spec))
+        return True
+
+    def _queue(self, vhost: str, name: str) -> bool:
+        host = self._real.vhosts.get(vhost)
+        there = host.queues.get(name) if host is not None else None
+        if there is None:
+            return False
+        if there.owner is not None:
+            self._real.definitions.usable_queue(vhost, name, None)
+        if not self._is_met(vhost, False, name):
+            self.engine.definitions.replay(QueueDeclared(vhost, self._next_id, there.spec))
+            self._next_id += there.spec.max_priority + 1
+        return True
+
+    def _binding(self, vhost: str, binding: Binding) -> None:
+        host = self._real.vhosts.get(vhost)
+        source = host.table.find(binding.source) if host is not None else None
+        there = source.bindings.get(binding.identity()) if source is not None else None
+        if there is not None:
+            self.engine.definitions.replay(Bound(vhost, there))
+
+    def _is_met(self, vhost: str, is_exchange: bool, name: str) -> bool:
+        key = (vhost, is_exchange, name)
+        met = key in self._met
+        self._met.add(key)
+        return met
+
+
+class New(Boundless):
+    """Counts what is new (`Bounds`)."""
+
+    def __init__(self) -> None:
+        self.exchanges = 0
+        self.queues = 0
+        self.bindings = 0
+
+    def new_exchange(self) -> None:
+        """Count an exchange."""
+        self.exchanges += 1
+
+    def new_queue(self) -> None:
+        """Count a queue."""
+        self.queues += 1
+
+    def new_binding(self) -> None:
+        """Count a binding."""
+        self.bindings += 1
+
+
+class Nobody:
+    """Is told what happens in an engine in which nothing happens (`EngineEvents`)."""
+
+    def page_wanted(self, queue_id: int, after_position: int, max_bytes: int) -> None:
+        """Read nothing."""
+
+    def scheduled_wanted(self, ids: list[int]) -> None:
+        """Read nothing."""
+
+    def got(self, channel: object, number: int, entry: Entry | None) -> None:
+        """Nobody gets anything."""
+
+    def dropped(self, queue: str, reason: str, amount: int) -> None:
+        """Nothing is dropped."""
+
+    def unroutable(self, address: Address) -> None:
+        """Nothing is published."""
+
+    def consumer_failed(self, queue: str, error: Exception) -> None:
+        """Nobody consumes."""
