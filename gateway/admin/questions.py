@@ -14,6 +14,7 @@ from gateway.admin.policies import definitions_export, definitions_import, polic
 from gateway.api.channel import Channel
 from gateway.api.frontend import Gateway, Principal
 from gateway.errors import NotFound, PreconditionFailed
+from gateway.model.records import Scheduled
 from gateway.runtime.broker import Broker
 from gateway.version import version_line
 
@@ -157,11 +158,18 @@ def _state(queue: Queue) -> str:
 
 
 def scheduled(broker: Broker, params: dict[str, Any]) -> Iterator[Any]:
-    """Yield the scheduled messages, by time. Param: `vhost`; without it those of all."""
-    only = taken(params, "vhost", str, "")
-    for name in [only] if only else list(broker.engine.vhosts):
-        for item in broker.engine.schedule.listed(name):
-            yield asdict(item)
+    """Yield the scheduled messages, by time, then by id.
+
+    Params: `vhost`; without it those of all. `limit`: so many at most. `after_due_ms` and `after_id`: go on behind that one.
+    """
+    limit = taken(params, "limit", int, 0)
+    after = Scheduled(taken(params, "after_id", int, 0), taken(params, "after_due_ms", int, 0), "", "", "", 0)
+    told = 0
+    for item in broker.engine.schedule.listed(taken(params, "vhost", str, "") or None, after):
+        yield PAUSE if item is None else asdict(item)
+        told += item is not None
+        if told == limit > 0:
+            return
 
 
 async def cancel_scheduled(broker: Broker, params: dict[str, Any]) -> str:

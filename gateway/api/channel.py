@@ -199,8 +199,15 @@ class Channel(Protocol):
     def cancel_scheduled(self, scheduled_id: int) -> int:
         """Forget a scheduled message. Result None. Errors: NotFound (published already, or never scheduled here)."""
 
-    def scheduled(self) -> list[Scheduled]:
-        """Return what is scheduled in this virtual host, by time. Cost: how many there are."""
+    def scheduled(self, limit: int | None = None, after: Scheduled | None = None) -> list[Scheduled]:
+        """Return what is scheduled in this virtual host, by time, then by id.
+
+        Args:
+            limit: so many at most; None: all, which holds up everybody if there are many.
+            after: go on behind this one, the last of those that were returned before.
+
+        Cost: what comes before, and what is returned.
+        """
 
     def retain(self, route: Route, message: Message) -> None:
         """Make it the last value of its exchange and key (an empty body clears it), on disk with the next commit.

@@ -14,6 +14,11 @@ from gateway.cli.commands_shared import AsJson, ConfigFile, DataDir, Overrides, 
 _SORTS = ("name", "messages", "bytes", "oldest", "in", "out")
 _RIGHT = {1, 2, 3, 4, 5, 6, 7, 8}
 
+_STORED_SCHEDULE = """
+SELECT id, due_ms, vhost, exchange, key, length(body) FROM scheduled WHERE :vhost IS NULL OR vhost = :vhost
+ORDER BY due_ms, id LIMIT :limit
+"""
+
 Vhost = Annotated[str | None, typer.Option(help="Only this virtual host.")]
 
 
@@ -164,7 +169,12 @@ scheduled = typer.Typer(help="Messages that are to be published later.", no_args
 
 @scheduled.command("list")
 def list_scheduled(
-    vhost: Vhost = None, as_json: AsJson = False, config: ConfigFile = None, data_dir: DataDir = None, overrides: Overrides = None
+    vhost: Vhost = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="So many at most, those that come first.")] = None,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+    overrides: Overrides = None,
 ) -> None:
     """List scheduled messages by time: of the running broker, or those in its journal."""
     from gateway.admin.client import NoBroker, ask
@@ -172,10 +182,9 @@ def list_scheduled(
     with in_words():
         place = directory(config, data_dir, overrides)
         try:
-            rows = ask(place, "scheduled", **({"vhost": vhost} if vhost is not None else {}))
+            rows = ask(place, "scheduled", vhost=vhost or "", limit=limit or 0)
         except NoBroker:
-            rows = _stored_schedule(place, vhost)
-    rows.sort(key=lambda row: (row["due_ms"], row["scheduled_id"]))
+            rows = _stored_schedule(place, vhost, limit)
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return
@@ -213,14 +222,13 @@ def cancel(
     typer.echo(f"scheduled message {scheduled_id} of virtual host {where} is cancelled")
 
 
-def _stored_schedule(place: Path, vhost: str | None) -> list[dict[str, Any]]:
+def _stored_schedule(place: Path, vhost: str | None, limit: int | None) -> list[dict[str, Any]]:
     from gateway.journal.inspection import journal_in, reading
 
     names = ("scheduled_id", "due_ms", "vhost", "exchange", "routing_key", "body_bytes")
     with reading(journal_in(place)) as connection:
-        found = connection.execute("SELECT id, due_ms, vhost, exchange, key, length(body) FROM scheduled").fetchall()
-    rows = [dict(zip(names, row, strict=True)) for row in found]
-    return [row for row in rows if vhost in (None, row["vhost"])]
+        found = connection.execute(_STORED_SCHEDULE, {"vhost": vhost, "limit": -1 if limit is None else limit}).fetchall()
+    return [dict(zip(names, row, strict=True)) for row in found]
 
 
 def _utc(ms: int) -> str:

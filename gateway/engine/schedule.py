@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
+from gateway.engine.agenda import agenda, behind
 from gateway.engine.appointment import appointment, due_of, id_of, size_of
 from gateway.engine.route import RouteHandle
 from gateway.engine.stalls import Stall, Stalls
@@ -136,22 +137,24 @@ class Schedule:
             self._tidy()
         self._arm(self._engine.now_ms)
 
-    def listed(self, vhost: str) -> list[Scheduled]:
-        """Return what is scheduled in a virtual host, by time, then by id. Cost: how much there is in all."""
-        found: list[Scheduled] = []
-        for key in sorted(self._keys()):
-            scheduled_id = id_of(key)
-            address = self._addresses[scheduled_id]
-            if address.vhost == vhost:
-                found.append(
-                    Scheduled(scheduled_id, due_of(key), vhost, address.exchange, address.routing_key, body_bytes=size_of(key))
-                )
-        return found
+    def listed(self, vhost: str | None = None, after: Scheduled | None = None) -> Iterator[Scheduled | None]:
+        """Yield what is scheduled, by time, then by id, over as many turns as it takes; None now and then, as a pause.
+
+        What is scheduled, published or cancelled meanwhile may be seen or not.
+
+        Args:
+            vhost: only this virtual host's; None: those of all.
+            after: go on behind this one, there or not.
+
+        Cost: about 10 ns for each there is, once; then as of `agenda`.
+        """
+        heaps = [list(keys) for keys in self._heaps()]
+        return agenda(heaps, self._addresses, vhost, behind(after))
 
     def _check(self, route: RouteHandle, message: Message, due_ms: int) -> ExchangeSpec:
         spec = route.vhost.table.get(route.address.exchange).spec
         if spec.internal and not route.ours:
-            raise AccessRefused(f"exchange {route.address.exchange!r} is internal")
+            raise AccessRefused(f"cannot publish to internal exchange '{spec.name}' in vhost '{route.address.vhost}'")
         if message.persistent and self._engine.refusal is not None:
             raise self._engine.refusal
         if due_ms > MAX_DUE_MS:
@@ -354,14 +357,14 @@ class Schedule:
 
     # -- the order ----------------------------------------------------------
 
-    def _keys(self) -> Iterator[int]:
-        """Yield the keys of all that is scheduled, in no order."""
-        for keys in (self._order, *(stall.keys for stall in self._stalls)):
-            yield from (key for key in keys if id_of(key) in self._addresses)
+    def _heaps(self) -> Iterator[list[int]]:
+        yield self._order
+        for stall in self._stalls:
+            yield stall.keys
 
     def _tidy(self) -> None:
         """Forget the keys of what was cancelled. Cost: how much is scheduled, once for as many that were cancelled."""
-        for keys in (self._order, *(stall.keys for stall in self._stalls)):
+        for keys in self._heaps():
             keys[:] = [key for key in keys if id_of(key) in self._addresses]
             heapify(keys)
         self._cancelled = 0

@@ -83,8 +83,8 @@ def _collect(connection: sqlite3.Connection, segment: int, moved: _Moved) -> Non
     slots = live_slots(index.queues, bits, lanes)
     owner = -1
     for found in index.references(slots, body, handle, committed_ms):
-        if index._owners[found.slot] != owner:  # noqa: SLF001 - of the same package
-            owner = index._owners[found.slot]  # noqa: SLF001
+        if index.owner(found.slot) != owner:
+            owner = index.owner(found.slot)
             moved.messages.append(found.message)
             moved.stored_ms.append(found.stored_ms)
         message = moved.messages[-1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from gateway.api.channel import ConsumeOptions, ConsumerSink, Outcome, OutcomeSink
@@ -202,14 +203,19 @@ class BrokerChannel(Declaring):
 
     def _check_scheduled(self, scheduled_id: int) -> None:
         """Who may not write to an exchange learns nothing of what is scheduled for it."""
-        if self._authorize is not None and not any(item.scheduled_id == scheduled_id for item in self.scheduled()):
+        address = self._engine.schedule.address_of(self._vhost, scheduled_id)
+        if address is not None and not self._may_write(address.exchange, address.routing_key):
             raise NotFound(f"no scheduled message {scheduled_id} in vhost {self._vhost!r}")
 
-    def scheduled(self) -> list[Scheduled]:
+    def _may_write(self, exchange: str, key: str) -> bool:
+        return self._authorize is None or self._authorize("write", exchange, key)
+
+    def scheduled(self, limit: int | None = None, after: Scheduled | None = None) -> list[Scheduled]:
         """See `gateway.api.Channel.scheduled`."""
-        listed = self._engine.schedule.listed(self._vhost)
-        allowed = self._authorize
-        return [item for item in listed if allowed is None or allowed("write", item.exchange, item.routing_key)]
+        listed = self._engine.schedule.listed(self._vhost, after)
+        return list(
+            islice((item for item in listed if item is not None and self._may_write(item.exchange, item.routing_key)), limit)
+        )
 
     # -- consuming ----------------------------------------------------------
 

@@ -11,6 +11,7 @@ import pytest
 import trio
 from typer.testing import CliRunner
 
+from gateway.admin.client import ask
 from gateway.admin.questions import open_channel
 from gateway.cli.commands import app
 from gateway.journal.sqlite import SqliteJournal
@@ -99,6 +100,10 @@ async def test_scheduled_messages_are_listed_and_cancelled_for_good(tmp_path):
             (first, due_ms, 3),
             (second, due_ms, 5),
         ]
+        behind = await trio.to_thread.run_sync(lambda: ask(tmp_path, "scheduled", after_due_ms=due_ms, after_id=first))
+        limited = await trio.to_thread.run_sync(lambda: ask(tmp_path, "scheduled", limit=1))
+        assert [row["scheduled_id"] for row in (*limited, *behind)] == [first, second]
+        assert len(json.loads((await run_beside("scheduled", "list", "--json", "--limit", "1", "--data-dir", tmp_path))[1])) == 1
         assert (await run_beside("scheduled", "cancel", str(first), "--data-dir", tmp_path))[0] == 0
         code, _, errors = await run_beside("scheduled", "cancel", str(first), "--data-dir", tmp_path)
         assert (code, "there is no scheduled message" in errors) == (1, True)
@@ -106,6 +111,7 @@ async def test_scheduled_messages_are_listed_and_cancelled_for_good(tmp_path):
     code, output, _ = run("scheduled", "list", "--data-dir", tmp_path)
     lines = output.splitlines()
     assert (len(lines), lines[1].split()[0]) == (2, str(second))
+    assert run("scheduled", "list", "--vhost", "other", "--limit", "3", "--data-dir", tmp_path)[1].splitlines()[1:] == []
     assert "59m" in lines[1]
     code, _, errors = run("scheduled", "cancel", str(second), "--data-dir", tmp_path)
     assert (code, "start the broker" in errors) == (1, True)

@@ -26,6 +26,10 @@ from tests.engine.support import Bench, Events, Sink
 START_MS = 1_700_000_000_000
 
 
+def listing(of, vhost=None, after=None) -> list[Scheduled]:
+    return [item for item in of.schedule.listed(vhost, after) if item is not None]
+
+
 class Wanting(Events):
     def __init__(self) -> None:
         super().__init__()
@@ -190,7 +194,7 @@ def test_publish_and_removal_are_in_one_batch(desk: Desk):
 def test_what_is_not_persistent_is_in_memory_only(desk: Desk):
     scheduled_id = desk.add(b"x", 10, persistent=False)
     assert not [record for record in desk.write() if isinstance(record, MessageScheduled | ScheduledGone)]
-    assert [record.scheduled_id for record in desk.schedule.listed("/")] == [scheduled_id]
+    assert [record.scheduled_id for record in listing(desk, "/")] == [scheduled_id]
 
     desk.go_to(START_MS + 10)
     assert bodies(desk) == [b"x"]
@@ -239,7 +243,7 @@ def test_a_full_queue_puts_messages_off_keeps_their_order_and_stops_nobody_else(
 
     assert bodies(desk) == [b"0", b"1", b"2", b"3"]
     assert (desk.schedule.put_off, len(desk.schedule)) == (1, 3)
-    assert [record.due_ms for record in desk.schedule.listed("/")] == [START_MS + 11, START_MS + 12, START_MS + 13]
+    assert [record.due_ms for record in listing(desk, "/")] == [START_MS + 11, START_MS + 12, START_MS + 13]
 
     taken: list[bytes] = []
     while len(desk.schedule):
@@ -362,7 +366,7 @@ def test_cancelling_in_another_virtual_host_or_with_a_sick_journal_is_refused(de
         desk.schedule.cancel("/", scheduled_id)
     desk.schedule.cancel("/", transient)
 
-    assert [record.scheduled_id for record in desk.schedule.listed("/")] == [scheduled_id]
+    assert [record.scheduled_id for record in listing(desk, "/")] == [scheduled_id]
 
 
 def test_cancelling_the_next_one_moves_the_timer(desk: Desk):
@@ -378,7 +382,53 @@ def test_the_order_is_tidied_when_most_of_it_was_cancelled(desk: Desk):
         desk.schedule.cancel("/", scheduled_id)
 
     assert len(desk.schedule._order) < 2_100
-    assert [record.scheduled_id for record in desk.schedule.listed("/")] == ids[-10:]
+    assert [record.scheduled_id for record in listing(desk, "/")] == ids[-10:]
+
+
+def test_the_list_goes_on_behind_any_item_whether_it_is_there_or_not(desk: Desk):
+    for number in range(40):
+        desk.add(b"%d" % number, 1_000 + number * 7 % 10)
+    everything = listing(desk, "/")
+    assert [(item.due_ms, item.scheduled_id) for item in everything] == sorted((r.due_ms, r.scheduled_id) for r in everything)
+    for at in (0, 17, 39):
+        assert listing(desk, "/", everything[at]) == everything[at + 1 :]
+    gone = everything[17]
+    desk.schedule.cancel("/", gone.scheduled_id)
+    assert listing(desk, "/", gone) == everything[18:]
+
+
+class Counting(dict):
+    looks = 0
+
+    def get(self, key, default=None):
+        self.looks += 1
+        return super().get(key, default)
+
+
+def test_the_first_of_many_are_listed_without_looking_at_all_of_them(desk: Desk):
+    for number in range(5_000):
+        desk.add(b"", 10_000 - number)
+    seen = desk.schedule._addresses = Counting(desk.schedule._addresses)
+    first = [item.due_ms for item, _ in zip(desk.schedule.listed("/"), range(5), strict=False)]
+    assert first == [START_MS + 5_001 + number for number in range(5)]
+    assert seen.looks < 10
+
+
+def test_where_nothing_is_asked_for_the_list_pauses_now_and_then(desk: Desk):
+    for number in range(5_000):
+        desk.add(b"", 10_000 - number)
+    found = list(desk.schedule.listed("other"))
+    assert found == [None] * (5_000 // 256)
+
+
+def test_what_goes_while_it_is_listed_is_passed_over(desk: Desk):
+    ids = [desk.add(b"", 1_000 + number) for number in range(10)]
+    listed = desk.schedule.listed("/")
+    next(listed)
+    for scheduled_id in ids[1:9]:
+        desk.schedule.cancel("/", scheduled_id)
+    desk.add(b"", 1)
+    assert [item.scheduled_id for item in listed] == ids[9:]
 
 
 def test_the_list_is_by_time_and_of_one_virtual_host(desk: Desk):
@@ -386,11 +436,11 @@ def test_the_list_is_by_time_and_of_one_virtual_host(desk: Desk):
     route = desk.engine.vhost("other").route("amq.topic", "a.b")
     desk.schedule.add(route, Message(route.address, b"", True), START_MS + 5)
 
-    assert desk.schedule.listed("/") == [
+    assert listing(desk, "/") == [
         Scheduled(sooner, START_MS + 10, "/", "", "q", 3),
         Scheduled(later, START_MS + 20, "/", "", "q", 5),
     ]
-    assert [record.routing_key for record in desk.schedule.listed("other")] == ["a.b"]
+    assert [record.routing_key for record in listing(desk, "other")] == ["a.b"]
 
 
 def test_cancelling_while_the_address_is_being_tried_again_lets_the_next_one_try(desk: Desk):
@@ -504,7 +554,7 @@ def test_after_a_restart_what_was_persistent_is_published_in_its_order(desk: Des
     desk.write()
     again = desk.restarted(now_ms=START_MS + 5_000)
     again.queue()
-    listed = again.schedule.listed("/")
+    listed = listing(again, "/")
     again.settle_down()
 
     assert [record.due_ms for record in listed] == [START_MS + 1_000, START_MS + 2_000]
@@ -591,10 +641,10 @@ def test_what_is_scheduled_outlasts_a_restart_and_is_published_once(start):
     commit(engine, journal)
     engine.schedule.cancel("/", ids[1])
     commit(engine, journal)
-    listed = engine.schedule.listed("/")
+    listed = listing(engine, "/")
 
     engine, journal, events = start()
-    assert engine.schedule.listed("/") == listed
+    assert listing(engine, "/") == listed
     engine.advance(START_MS + 10**6)
     read_wanted(engine, journal, events)
     assert engine.vhost("/").queues["q"].count == 2
@@ -608,7 +658,7 @@ def test_what_is_scheduled_outlasts_a_restart_and_is_published_once(start):
     engine, journal, events = start()
     engine.advance(START_MS + 10**7)
     assert not events.wanted
-    assert engine.schedule.listed("/") == []
+    assert listing(engine, "/") == []
     assert engine.vhost("/").queues["q"].count == 2
     route = engine.vhost("/").route("", "q")
     assert engine.schedule.add(route, Message(route.address, b"", True), 1 << 50) > max(ids)
@@ -726,7 +776,7 @@ class Scheduling(RuleBasedStateMachine):
 
     @invariant()
     def lists_what_is_open(self) -> None:
-        listed = [(record.scheduled_id, record.due_ms, record.routing_key) for record in self.desk.schedule.listed("/")]
+        listed = [(record.scheduled_id, record.due_ms, record.routing_key) for record in listing(self.desk, "/")]
         assert listed == [
             (i, due_ms, key) for i, (due_ms, key, _) in sorted(self.open.items(), key=lambda item: (item[1][0], item[0]))
         ]

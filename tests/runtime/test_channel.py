@@ -87,6 +87,19 @@ async def test_who_may_not_write_neither_schedules_nor_sees_nor_cancels(autojump
         assert [item.scheduled_id for item in channel.scheduled()] == [number]
 
 
+async def test_the_list_comes_in_parts_of_what_one_may_see(autojump_clock):
+    reader = Principal("reader", authorize=lambda action, resource, key: key != "q")
+    async with running(HandJournal(automatic=True)) as broker:
+        channel, restricted = await ready(broker), open_channel(broker, principal=reader)
+        for number in range(9):
+            route = channel.route("amq.topic", "q" if number % 3 == 0 else "k")
+            channel.schedule(route, message_on(route), (1 << 50) + number)
+        first = restricted.scheduled(limit=4)
+        assert [item.due_ms - (1 << 50) for item in first] == [1, 2, 4, 5]
+        assert [item.due_ms - (1 << 50) for item in restricted.scheduled(limit=4, after=first[-1])] == [7, 8]
+        assert restricted.scheduled(limit=0) == []
+
+
 class ForgetfulJournal(HandJournal):
     """Fails to read scheduled messages at first."""
 
