@@ -309,7 +309,10 @@ class Channel(Protocol):
         """Yield key and value of a namespace; the order means nothing."""
 
     def barrier(self) -> int:
-        """Return a number whose outcome comes when everything submitted before is decided and on disk."""
+        """Return a number whose outcome comes when everything submitted before is decided and on disk.
+
+        Errors: Overloaded: all of it is decided, but the journal fails, and nobody knows what of it is on disk.
+        """
 
     async def outcome(self, number: int) -> Outcome:
         """Wait for a number's outcome; only on a channel that was opened without an OutcomeSink, and once for each number.

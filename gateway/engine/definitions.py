@@ -79,6 +79,7 @@ class Definitions:
         exchange = table.get(name)
         if if_unused and exchange.bindings:
             raise PreconditionFailed(f"exchange {name!r} in vhost {vhost!r} in use")
+        self._check_journal(durable=exchange.spec.durable)
         for source in self._drop_exchange(vhost, exchange.spec):
             self._auto_delete(vhost, source)
 

@@ -312,7 +312,9 @@ class BrokerChannel(Declaring):
     def barrier(self) -> int:
         """See `gateway.api.Channel.barrier`."""
         number = self._next()
-        self._exceptions.append(Outcome(number))
+        # While nothing can be written no commit comes that would have to fail first.
+        error = self._engine.refusal if self._alarms.is_journal_failing else None
+        self._exceptions.append(Outcome(number, error=error))
         return number
 
     def take_decided(self) -> tuple[int, Sequence[Outcome]]:

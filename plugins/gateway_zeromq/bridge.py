@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -50,7 +51,8 @@ class Desk:
 
     async def decided(self) -> None:
         """Wait until all that was published is decided, and its publishers are told. Cancellation: safe."""
-        await self._channel.outcome(self._channel.barrier())
+        with suppress(Overloaded):  # the journal fails: then they are told that
+            await self._channel.outcome(self._channel.barrier())
 
     def expire(self) -> None:
         """Forget the sessions whose clients stay away, and their marks."""

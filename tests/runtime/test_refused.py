@@ -288,6 +288,53 @@ async def test_what_is_asked_for_that_needs_no_disk_is_answered_while_the_journa
         assert (await channel.outcome(channel.declare_queue(QueueSpec("brief", durable=False)))).result.name == "brief"
 
 
+async def test_a_barrier_does_not_say_that_all_is_on_disk_while_the_journal_fails(autojump_clock):
+    journal = HandJournal()
+    async with running(journal, refuse_after_ms=0) as broker:
+        outcomes = Outcomes()
+        channel = open_channel(broker, outcomes)
+        await declared(channel, journal, "q")
+        channel.put_state("marks", "before", b"1")
+        before = channel.barrier()
+        await turns()
+        await fail(journal)
+        channel.put_state("marks", "after", b"1")
+        after = channel.barrier()
+        await turns()
+        assert [type(outcomes.exceptions[number].error) for number in (before, after)] == [Overloaded, Overloaded]
+        await recover(broker)
+        again = channel.barrier()
+        await turns()
+        assert outcomes.exceptions[again].error is None
+        assert {record.key for record in journal.records if isinstance(record, StatePut)} == {"before", "after"}
+
+
+async def test_nothing_that_lasts_is_called_deleted_while_the_journal_fails(autojump_clock):
+    journal = HandJournal()
+    async with running(journal, refuse_after_ms=0) as broker:
+        outcomes = Outcomes()
+        channel = open_channel(broker, outcomes)
+        channel.declare_exchange(ExchangeSpec("e", "fanout"))
+        channel.declare_exchange(ExchangeSpec("brief", "fanout", durable=False))
+        await declared(channel, journal, "q", "bound")
+        channel.bind(Binding("e", "bound"))
+        await declared(channel, journal)
+        publish(channel, b"1")
+        await turns()
+        await fail(journal)
+        numbers = [
+            channel.unbind(Binding("e", "bound")),
+            channel.delete_exchange("e"),
+            channel.purge_queue("q"),
+            channel.delete_queue("bound"),
+        ]
+        brief = channel.delete_exchange("brief")
+        await turns()
+        assert [type(outcomes.exceptions[number].error) for number in numbers] == [Overloaded] * 4
+        assert outcomes.exceptions[brief].error is None
+        assert channel.bindings("bound") == [Binding("e", "bound")]
+
+
 async def channel_ready(channel, journal):
     channel.declare_queue(QueueSpec("q"))
     await turns()

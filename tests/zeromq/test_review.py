@@ -7,14 +7,16 @@ import trio
 import trio.lowlevel
 import zmq
 
-from gateway.api import QueueSpec
+from gateway.api import Principal, QueueSpec
+from gateway.errors import JournalError
 from gateway_zeromq import push
 from gateway_zeromq import session as session_module
+from gateway_zeromq.bridge import Desk
 from gateway_zeromq.codec import Publish
 from gateway_zeromq.publisher import Publisher
 from gateway_zeromq.router import RouterSocket
 from gateway_zeromq.session import REFUSALS_KEPT, Session, Sessions
-from tests.runtime.support import HandJournal
+from tests.runtime.support import HandJournal, Log, running, turns
 from tests.zeromq.sinks import Consumer, Conversation, Delivery
 from tests.zeromq.support import ANY, Client, Plain, connected, serving, until
 
@@ -176,3 +178,17 @@ async def test_what_was_refused_is_said_again_while_earlier_messages_are_undecid
         for _ in range(2):
             publisher.publish(Publish(2, "", "jobs"), b"2", refusing=True)
             assert await client.hear() == [4, 2, False, 506]
+
+
+async def test_draining_does_not_stumble_over_a_journal_that_fails(autojump_clock):
+    journal = HandJournal()
+    async with running(journal, refuse_after_ms=0) as broker:
+        gateway = broker.gateway("zeromq", lambda _: None, Log())
+        desk = Desk(gateway, Principal("u"), 1_000, lambda: "token")
+        gateway.open_channel(Principal("u")).declare_queue(QueueSpec("q"))
+        await turns()
+        journal.finish(JournalError("disk full"))
+        await turns()
+        assert broker.committer.failing
+        with trio.fail_after(1):
+            await desk.decided()
