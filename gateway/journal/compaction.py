@@ -9,79 +9,31 @@ It comes to rest: a sparse segment is written anew at a quarter of its size or l
 
 from __future__ import annotations
 
-import json
-import sqlite3
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 
 from gateway.errors import JournalError
+from gateway.journal import leftovers
 from gateway.journal.counters import Counters
 from gateway.journal.ledger import Ledger, SegmentHandle, Ticket
-from gateway.journal.reader import Reader, StoredSegment, read_whole
+from gateway.journal.leftovers import Leftovers, Survey, is_tiny, read_leftovers, read_survey
+from gateway.journal.reader import Reader, StoredSegment
 from gateway.journal.segment import Segment, encode
 from gateway.model.message import Message
 from gateway.model.records import Reference
 
-SPARSE_PART = 4
-"""A segment with at most this part of its references (and of its bytes) left is sparse."""
-TINY = 16
-"""A segment with at most so many references is tiny."""
-TINY_BYTES = 16 * 1024
 TINY_TOGETHER = 64
 """So many tiny segments are worth a commit."""
-MOST_REFERENCES = 350
-MOST_BYTES = 256 * 1024
-"""What moves in one commit, unless a single message is more: about a millisecond on the main thread."""
-MOST_READ = 2 << 20
-"""What is read for one commit, unless a single segment is more."""
 LOOKED_AT = 512
 """How many candidates are looked at for one commit."""
 UNCHANGED_COMMITS = 4
 UNCHANGED_S = 1.0
 """A segment must have been left alone for so many commits, or for so long: one that is being worked off will soon be gone."""
-SURVEYED = 4096
 SURVEY_AGAIN_S = 60.0
 MOST_CANDIDATES = 1 << 16
 _LONG_AGO = (0, 0.0)
-
-# Not grouped nor sorted: a sorter would copy the bodies.
-_LIST = """
-SELECT json_group_array(json_array(seg.id, refs, length(idx) + length(body),
-    (SELECT sum(live) FROM segq WHERE segq.seg = seg.id), (SELECT sum(live_bytes) FROM segq WHERE segq.seg = seg.id)))
-FROM json_each(?) AS wanted CROSS JOIN seg ON seg.id = wanted.value
-WHERE seg.id NOT IN (SELECT seg FROM quarantine) AND EXISTS (SELECT 1 FROM segq WHERE segq.seg = seg.id)
-"""
-_SURVEY = f"""
-SELECT json_group_array(json_array(id, refs)) FILTER (WHERE refs <= {TINY} OR live * {SPARSE_PART} <= refs),
-  coalesce(max(id), 0), count(*)
-FROM (
-  SELECT id, refs, (SELECT sum(live) FROM segq WHERE segq.seg = seg.id) AS live FROM seg
-  WHERE id > ? AND id NOT IN (SELECT seg FROM quarantine) ORDER BY id LIMIT ?)
-"""  # noqa: S608 - constants
-
-
-@dataclass(slots=True)
-class Leftovers:
-    """What a few segments still hold, by slot.
-
-    ``kept``: segments that are not worth it, or can't be read. ``rest``: those that there was no room for, with their references.
-    """
-
-    segments: list[tuple[StoredSegment, list[int]]] = field(default_factory=list)
-    kept: list[int] = field(default_factory=list)
-    rest: list[tuple[int, int]] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Survey:
-    """A part of all segments: sparse or tiny ones with their references; ``last``: where to go on, 0 at the end."""
-
-    found: list[list[int]]
-    last: int
 
 
 class Compaction:
@@ -100,6 +52,7 @@ class Compaction:
         self._sparse: dict[int, tuple[int, float]] = {}
         self._tiny: dict[int, tuple[int, float]] = {}
         self._kept: dict[int, int] = {}
+        self._from_slot: dict[int, int] = {}
         self._survey_after: int | None = 0
         self._survey_again_at = 0.0
         self._survey_wanted = False
@@ -119,7 +72,7 @@ class Compaction:
         self._commits += 1
         now = (self._commits, time.monotonic())
         for segment in fresh:
-            if segment.references <= TINY and segment.body_bytes <= TINY_BYTES:
+            if segment.references <= leftovers.TINY and segment.body_bytes <= leftovers.TINY_BYTES:
                 self._tiny[segment.handle.id] = now
         for handle in changed:
             live = sum([numbers[0] for numbers in handle.queues.values()])
@@ -128,9 +81,10 @@ class Compaction:
                 self._sparse.pop(number, None)
                 self._tiny.pop(number, None)
                 self._kept.pop(number, None)
-            elif handle.references <= TINY:
+                self._from_slot.pop(number, None)
+            elif number in self._tiny:
                 continue
-            elif live * SPARSE_PART <= handle.references and live * 2 <= self._kept.get(number, 2 * handle.references):
+            elif live * leftovers.SPARSE_PART <= handle.references and live * 2 <= self._kept.get(number, 2 * handle.references):
                 self._sparse.pop(number, None)
                 self._sparse[number] = now
         self._survey_wanted = self._survey_wanted or purged
@@ -146,10 +100,10 @@ class Compaction:
             self.take()
         elif not self._sparse and len(self._tiny) < TINY_TOGETHER and self._survey_after is None and not self._survey_wanted:
             return
-        wanted = self._wanted()
-        if wanted:
+        sparse, tiny = self._wanted()
+        if sparse or tiny:
             self._ticket = self._ledger.ticket(0)
-            reader.put(partial(read_leftovers, wanted=wanted), self._put)
+            reader.put(partial(read_leftovers, sparse=sparse, tiny=tiny, from_slot=dict(self._from_slot)), self._put)
         elif self._survey_due():
             self._ticket = self._ledger.ticket(0)
             reader.put(partial(read_survey, after=self._survey_after or 0), self._put)
@@ -157,7 +111,7 @@ class Compaction:
     def _put(self, answer: Leftovers | Survey | JournalError) -> None:
         self._answer = answer
 
-    def _wanted(self) -> list[int]:
+    def _wanted(self) -> tuple[list[int], list[int]]:
         """Return candidates that were left alone for a while, and forget them."""
         sparse = list(islice(self._old(self._sparse), LOOKED_AT))
         tiny: list[int] = []
@@ -174,7 +128,7 @@ class Compaction:
             del self._sparse[number]
         for number in tiny:
             del self._tiny[number]
-        return sorted(sparse + tiny)
+        return sparse, tiny
 
     def _old(self, candidates: dict[int, tuple[int, float]]) -> Iterator[int]:
         commits, now = self._commits - UNCHANGED_COMMITS, time.monotonic() - UNCHANGED_S
@@ -191,7 +145,7 @@ class Compaction:
 
     # -- how ----------------------------------------------------------------
 
-    def take(self) -> list[tuple[StoredSegment, list[int]]]:
+    def take(self) -> list[tuple[StoredSegment, list[int], bool]]:
         """Return what was read, if anything was."""
         answer = self._answer
         if answer is None:
@@ -202,10 +156,10 @@ class Compaction:
             self._surveyed(answer)
         elif isinstance(answer, Leftovers):
             self._failed = False
-            for number in answer.kept:
-                self._keep(number)
-            for number, references in answer.rest:
-                self._put_back(number, references)
+            for number, live in answer.kept:
+                self._keep(number, live)
+            for number, tiny in answer.rest:
+                self._put_back(number, tiny=tiny)
             return answer.segments
         else:
             self._survey_wanted = True  # which candidates were lost with it is found again
@@ -215,19 +169,24 @@ class Compaction:
         return []
 
     def _surveyed(self, survey: Survey) -> None:
-        for number, references in survey.found:
+        for number, tiny in survey.found:
             if number not in self._kept:
-                self._put_back(number, references)
+                self._put_back(number, tiny=bool(tiny))
         self._survey_after = survey.last or None
         if not survey.last:
             self._survey_again_at = time.monotonic() + SURVEY_AGAIN_S
 
-    def _keep(self, number: int) -> None:
-        """Leave a segment alone until half of what it has now is gone, or for good if it isn't known."""
-        handle = self._ledger.get(number)
-        self._kept[number] = sum(numbers[0] for numbers in handle.queues.values()) if handle is not None else 0
+    def _keep(self, number: int, live: int) -> None:
+        """Leave a segment alone until half of what it has now is gone."""
+        self._kept.pop(number, None)
+        self._kept[number] = live
         if len(self._kept) > MOST_CANDIDATES:
             self._kept.pop(next(iter(self._kept)))
+
+    def give_up(self) -> None:
+        """Nothing may move now: let go of what was read."""
+        for stored, _, _ in self.take():
+            self._put_back(stored.id, tiny=is_tiny(stored))
 
     def join(self, next_segment: int) -> tuple[list[Segment], list[list[int]]]:
         """Return segments with what moves, and rows of `redelivered` for them.
@@ -242,24 +201,26 @@ class Compaction:
         moves: list[tuple[SegmentHandle, int, Reference]] = []
         messages: list[Message] = []
         stored_ms: list[int] = []
-        for stored, slots in segments:
+        for stored, slots, more in segments:
             handle = self._handle(stored, ticket)
             left = _left(stored, slots, handle)
-            if left is None:
-                self._keep(stored.id)
-                continue
             chosen = room.choose(stored, left)
-            if len(chosen) < len(left):
-                self._put_back(stored.id, handle.references)
+            if more or len(chosen) < len(left):
+                self._from_slot[stored.id] = left[len(chosen)] if len(chosen) < len(left) else slots[-1] + 1
+                self._put_back(stored.id, tiny=is_tiny(stored))
+            else:
+                self._from_slot.pop(stored.id, None)
             _make(stored, chosen, handle, moves, messages, stored_ms)
             self._counters.segments_compacted += 1
         made = list(encode(messages, next_segment, stored_ms))
+        for segment in made:
+            segment.handle.written = True  # what is in it is on disk, here or where it was
         redelivered = [row for handle, slot, reference in moves if (row := self._ledger.move(handle, slot, reference)) is not None]
         self._counters.references_moved += len(moves)
         return made, redelivered
 
-    def _put_back(self, number: int, references: int) -> None:
-        candidates = self._tiny if references <= TINY else self._sparse
+    def _put_back(self, number: int, *, tiny: bool) -> None:
+        candidates = self._tiny if tiny else self._sparse
         candidates.setdefault(number, _LONG_AGO)
 
     def _handle(self, stored: StoredSegment, ticket: Ticket) -> SegmentHandle:
@@ -279,14 +240,14 @@ class _Room:
     """What one commit has room for."""
 
     def __init__(self) -> None:
-        self._references = MOST_REFERENCES
-        self._bytes = MOST_BYTES
+        self._references = leftovers.MOST_REFERENCES
+        self._bytes = leftovers.MOST_BYTES
 
     def choose(self, stored: StoredSegment, slots: list[int]) -> list[int]:
         """Return the first of the references, those of a message together; at least one message's in the first segment."""
         index = stored.index
         assert index is not None
-        first = self._references == MOST_REFERENCES
+        first = self._references == leftovers.MOST_REFERENCES
         owner = -1
         for number, slot in enumerate(slots):
             if index.owner(slot) == owner:
@@ -301,12 +262,10 @@ class _Room:
         return slots
 
 
-def _left(stored: StoredSegment, slots: list[int], handle: SegmentHandle) -> list[int] | None:
-    """Return which references are unsettled by now; None: the numbers don't agree, so it's left alone."""
+def _left(stored: StoredSegment, slots: list[int], handle: SegmentHandle) -> list[int]:
+    """Return which references are unsettled by now."""
     queues, known, bits = stored.queues, handle.queues, handle.bits
-    left = [slot for slot in slots if not bits[slot >> 3] & 1 << (slot & 7) and queues[slot] in known and known[queues[slot]][0]]
-    found = Counter([queues[slot] for slot in left])
-    return left if all(numbers[0] == found[queue_id] for queue_id, numbers in known.items()) else None
+    return [slot for slot in slots if not bits[slot >> 3] & 1 << (slot & 7) and queues[slot] in known and known[queues[slot]][0]]
 
 
 def _make(
@@ -336,47 +295,3 @@ def _make(
         else:
             message.more.append(reference)
         moves.append((handle, slot, reference))
-
-
-# -- the reader's thread ------------------------------------------------
-
-
-def read_survey(connection: sqlite3.Connection, after: int) -> Survey:
-    """Look at some segments, from an id on."""
-    found, last, looked_at = connection.execute(_SURVEY, (after, SURVEYED)).fetchone()
-    return Survey(json.loads(found), last if looked_at == SURVEYED else 0)
-
-
-def read_leftovers(connection: sqlite3.Connection, wanted: list[int]) -> Leftovers:
-    """Read as many of some segments as one commit has room for; which of them are worth it shows only then."""
-    leftovers = Leftovers()
-    references = size = live_size = 0
-    (text,) = connection.execute(_LIST, (json.dumps(wanted),)).fetchone()
-    chosen: list[list[int]] = []
-    for number, all_references, segment_bytes, live, live_bytes in json.loads(text):
-        references, size, live_size = references + live, size + segment_bytes, live_size + live_bytes
-        if chosen and (references > MOST_REFERENCES or size > MOST_READ or live_size > MOST_BYTES):
-            leftovers.rest.append((number, all_references))
-        else:
-            chosen.append([number, segment_bytes])
-    for stored in read_whole(connection, chosen):
-        slots = _unsettled(stored)
-        if slots is None:
-            leftovers.kept.append(stored.id)
-        else:
-            leftovers.segments.append((stored, slots))
-    return leftovers
-
-
-def _unsettled(stored: StoredSegment) -> list[int] | None:
-    """Return the references that are unsettled on disk; None: the segment is damaged, or moving them would gain too little."""
-    index = stored.index
-    if index is None or stored.damaged:
-        return None
-    bits, queues, places = stored.bits.ljust((len(stored.queues) + 7) >> 3, b"\0"), stored.queues, stored.places
-    slots = [slot for slot, queue_id in enumerate(queues) if not bits[slot >> 3] & 1 << (slot & 7) and queue_id in places]
-    if len(queues) > TINY:
-        size = sum(index.size_of(number) for number in {index.owner(slot) for slot in slots})
-        if size * (SPARSE_PART - 1) > len(stored.body):
-            return None
-    return slots

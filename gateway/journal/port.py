@@ -37,7 +37,7 @@ class Journal(Protocol):
 
     @property
     def upkeep(self) -> bool:
-        """There is work (compaction, damage to note down) for a commit even if no batch comes: `prepare` of an empty batch will give one."""
+        """There is work (compaction, damage found) for a commit even if no batch comes: `prepare` of an empty one may give it."""
 
     def open(self) -> None:
         """Take the data directory.

@@ -50,6 +50,7 @@ class Space:
 
     Attributes:
         alarm: why no message should be taken now; None: there is room.
+        low: the disk has too little free space (or had, and has not enough yet).
         used_bytes: of the database without its free pages, as counted last; 0 without a cap.
         free_bytes: of the disk, as looked at last.
     """
@@ -76,7 +77,7 @@ class Space:
         self._written = 0
         self._slack = 0
         self._cut_at = -_CUT_EVERY_S
-        self._low = False
+        self.low: bool = False
         self._capped = False
         self.alarm: str | None = None
         self.used_bytes: int = 0
@@ -190,7 +191,7 @@ class Space:
     def _judge(self) -> None:
         """Set the alarm. It ends only when there is an eighth more room than it takes to raise it."""
         free, limit = self.free_bytes, self._min_free
-        self._low = free < (self._clear_at() if self._low or self._ballast_given else limit)
+        self.low = free < (self._clear_at() if self.low or self._ballast_given else limit)
         used = self.used_bytes + self._size_of(self._log) if self._max_bytes else 0
         cap = self._max_bytes - self._headroom
         self._capped = bool(cap) and used >= (cap - cap // _HYSTERESIS_PART if self._capped else cap)
@@ -201,7 +202,7 @@ class Space:
     def _text(self, used: int) -> str | None:
         if self._capped:
             return f"the journal is full: {_mib(used)} in use, and journal.max_bytes allows {_mib(self._max_bytes)}"
-        if not self._low:
+        if not self.low:
             return None
         if self.free_bytes < self._min_free:
             return (

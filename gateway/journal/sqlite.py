@@ -30,7 +30,7 @@ from gateway.journal.recovery import (
 )
 from gateway.journal.scheduled import ScheduledReads
 from gateway.journal.scrub import Scrub
-from gateway.journal.segment import encode
+from gateway.journal.segment import Segment, encode
 from gateway.journal.space import Space
 from gateway.journal.writer import WRITABLE, Writer
 from gateway.model.message import Message
@@ -111,7 +111,12 @@ class SqliteJournal:
     @property
     def upkeep(self) -> bool:
         """See `Journal.upkeep`."""
-        return self._compaction.ready
+        return bool(self._pages.to_quarantine) or (self._compaction.ready and self._may_compact)
+
+    @property
+    def _may_compact(self) -> bool:
+        """Rewriting needs room first. On a disk that is low it gives none back; at the cap of the journal it does."""
+        return self.state == WRITABLE and (self._space is None or not self._space.low)
 
     @property
     def next_queue_id(self) -> int:
@@ -225,12 +230,8 @@ class SqliteJournal:
         ledger.settle(self._deferred)
         self._deferred = batch.deferred
         redelivered: list[list[int]] = []
-        if self._compaction.ready and self.state == WRITABLE:
-            moved, redelivered = self._compaction.join(self._next_segment)
-            for segment in moved:
-                ledger.add(segment.handle)
-            self._next_segment += len(moved)
-            segments += moved
+        if self._compaction.ready:
+            redelivered = self._move(segments)
         self._begin_compaction()
         settlement = ledger.flush()
         settlement.floors = floors
@@ -253,9 +254,21 @@ class SqliteJournal:
             self._ledger.purge(floors)
         return floors
 
+    def _move(self, segments: list[Segment]) -> list[list[int]]:
+        """Add to new segments what compaction has to move; return rows of `redelivered`."""
+        if not self._may_compact:
+            self._compaction.give_up()
+            return []
+        moved, redelivered = self._compaction.join(self._next_segment)
+        for segment in moved:
+            self._ledger.add(segment.handle)
+        self._next_segment += len(moved)
+        segments += moved
+        return redelivered
+
     def _begin_compaction(self) -> None:
         """Have the next portion read; what is noted must be on disk."""
-        if self._reader is not None and self._care.compacting:
+        if self._reader is not None and self._care.compacting and self._may_compact:
             self._compaction.begin(self._reader)
 
     def _changes(self, batch: Batch, settlement: Settlement, redelivered: list[list[int]]) -> tuple[Value, ...] | None:

@@ -9,7 +9,7 @@ from contextlib import closing
 
 import pytest
 
-from gateway.journal import compaction
+from gateway.journal import compaction, leftovers
 from gateway.journal.sqlite import Care, SqliteJournal
 from gateway.model.declare import BindingOptions, QueueSpec
 from gateway.model.message import Address
@@ -167,7 +167,7 @@ def test_they_may_move_again_and_again(rig, monkeypatch):
         left = left[::10]
         steps(rig)
         assert rig.bodies(1) == [r.message.body for r in left]
-        monkeypatch.setattr(compaction, "TINY", 0)
+        monkeypatch.setattr(leftovers, "TINY", 0)
     rig.settle(*left)
     rig.commit()
     assert segments(rig) == []
@@ -288,7 +288,7 @@ def test_pages_before_and_after_the_move_follow_one_another(rig):
 
 
 def test_a_page_read_when_a_segment_has_moved_in_part_has_nothing_twice(rig, monkeypatch):
-    monkeypatch.setattr(compaction, "MOST_REFERENCES", 5)
+    monkeypatch.setattr(leftovers, "MOST_REFERENCES", 5)
     references = fill(rig, 1, 120)
     rig.settle(*(r for r in references if r.position % 10))
     rig.commit()
@@ -331,7 +331,7 @@ def test_a_move_is_written_again_after_an_error(rig):
 
 
 def test_one_commit_moves_no_more_than_it_has_room_for(rig, monkeypatch):
-    monkeypatch.setattr(compaction, "MOST_REFERENCES", 7)
+    monkeypatch.setattr(leftovers, "MOST_REFERENCES", 7)
     left = settled_but_every_tenth(rig, fill(rig, 6, 100))
     assert steps(rig) > 60 // 7
     assert rig.bodies(1) == left
@@ -339,7 +339,7 @@ def test_one_commit_moves_no_more_than_it_has_room_for(rig, monkeypatch):
 
 
 def test_a_segment_with_more_than_that_moves_in_parts(rig, monkeypatch):
-    monkeypatch.setattr(compaction, "MOST_REFERENCES", 7)
+    monkeypatch.setattr(leftovers, "MOST_REFERENCES", 7)
     references = fill(rig, 1, 400, 1, 2)
     rig.settle(*(r for r in references if r.position % 10))
     rig.commit()

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
-from gateway.journal import compaction
+from gateway.journal import compaction, leftovers
 from gateway.journal.index import Index
 from gateway.model.declare import BindingOptions, QueueSpec
 from gateway.model.message import Address, Message
@@ -325,9 +325,9 @@ def test_sqlite_does_what_a_dictionary_does(new_rig):
 def eager(monkeypatch):
     """Compaction takes every segment that anything is settled in, in small parts, at once."""
     monkeypatch.setattr(compaction, "UNCHANGED_COMMITS", 0)
-    monkeypatch.setattr(compaction, "TINY", 0)
-    monkeypatch.setattr(compaction, "SPARSE_PART", 1)
-    monkeypatch.setattr(compaction, "MOST_REFERENCES", 5)
+    monkeypatch.setattr(leftovers, "TINY", 0)
+    monkeypatch.setattr(leftovers, "SPARSE_PART", 1)
+    monkeypatch.setattr(leftovers, "MOST_REFERENCES", 5)
 
 
 def test_so_it_does_when_segments_are_compacted_at_every_step(new_rig, eager):
