@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 from gateway.errors import JournalError
+from gateway.journal import compaction, leftovers
 from gateway.journal.space import Space
 from gateway.journal.sqlite import SqliteJournal
 from gateway.model.declare import QueueSpec
@@ -125,6 +126,13 @@ def write(journal: SqliteJournal, commit, attempts: int = 1) -> None:
     raise error
 
 
+def find_leftovers(journal: SqliteJournal) -> None:
+    """Have what is worth it read, so that the next commit moves it."""
+    for _ in range(3):
+        journal.look()
+        read_page(journal, 99, 0)
+
+
 def batch_of(history: History, references: dict[tuple[int, int], Reference]) -> Batch:
     messages, settled, purge = history.advance()
     batch = Batch()
@@ -169,12 +177,20 @@ def main(directory: str, synchronous: str, seed: str, steps: str, trace: str = "
             reference.segment, reference.slot = one.segment, one.slot
     out = os.open(trace, os.O_WRONLY | os.O_APPEND) if trace else 1
     attempts = int(os.environ.get("ATTEMPTS", "1"))
+    compacting = bool(os.environ.get("COMPACT"))
+    if compacting:
+        compaction.UNCHANGED_COMMITS, leftovers.SPARSE_PART, leftovers.TINY = 0, 2, 0
     for _ in range(int(steps)):
+        if compacting:
+            find_leftovers(journal)
         write(journal, journal.prepare(batch_of(history, references)), attempts)
         line = b"%d\n" % history.step
         os.write(out, struct.pack("<cBQI", b"C", 0, 0, len(line)) + line if trace else line)
     if os.environ.get("CLOSE"):
         journal.close()
+    if compacting:
+        sys.stderr.write(f"moved {journal.counters.references_moved}\n")
+        sys.stderr.flush()
     os._exit(0)  # no tidying up: that would be a checkpoint
 
 

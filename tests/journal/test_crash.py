@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from gateway.journal.sqlite import SqliteJournal
+from gateway.model.records import Retained
 from tests.programs import missing
 
 HERE = Path(__file__).parent
@@ -81,17 +83,20 @@ def record(shim: Path, directory: Path, synchronous: str, steps: int) -> list[tu
     trace.touch()
     environment = {**os.environ, "LD_PRELOAD": str(shim), "SHIM_TRACE": str(trace), "SHIM_MATCH": "journal.db"}
     command = [sys.executable, WRITER, directory / "data", synchronous, str(SEED), str(steps), trace]
-    subprocess.run(command, env=environment, check=True, timeout=100)
+    said = subprocess.run(command, env=environment, check=True, timeout=100, stderr=subprocess.PIPE, text=True).stderr
+    if "COMPACT" in environment:
+        assert int(said.rpartition("moved ")[2]) > steps
     found = operations(trace.read_bytes())
     if not any(kind == b"W" for kind, *_ in found):
-        pytest.skip("this Python's SQLite does not call the C library for its writes: power cuts can't be played")
+        missing("this Python's SQLite does not call the C library for its writes: power cuts can't be played")
     return found
 
 
 class Disk:
     """Files as a disk has them: what was synced, and what may or may not be there."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: dict[str, bytes] | None = None) -> None:
+        self.before = before or {}
         self.names: dict[int, str] = {}
         self.synced: dict[int, bytearray] = {}
         self.pending: dict[int, list[tuple[bytes, int, bytes]]] = {}
@@ -101,7 +106,7 @@ class Disk:
         match kind:
             case b"O":
                 self.names[number] = Path(data.decode()).name
-                self.synced.setdefault(number, bytearray())
+                self.synced.setdefault(number, bytearray(self.before.get(self.names[number], b"")))
             case b"W" | b"T":
                 self.pending.setdefault(number, []).append((kind, offset, data))
             case b"S":
@@ -176,6 +181,69 @@ def test_a_power_cut_loses_nothing_that_was_confirmed(shim, tmp_path, size):
     assert play(shim, tmp_path, "FULL", steps=steps, cuts=cuts) == {"right": cuts}
 
 
+@pytest.mark.parametrize("size", SIZES, ids=["few", "many"])
+def test_nor_does_it_while_segments_are_compacted(shim, tmp_path, monkeypatch, size):
+    monkeypatch.setenv("COMPACT", "1")
+    steps, cuts = size
+    assert play(shim, tmp_path, "FULL", steps=steps, cuts=cuts) == {"right": cuts}
+
+
+OLD = HERE / "formats" / "v1.db"
+MIGRATE = """
+import os, sys
+from pathlib import Path
+from gateway.journal.sqlite import SqliteJournal
+SqliteJournal(Path(sys.argv[1])).open()
+os._exit(0)
+"""
+
+
+def contents_of(directory: Path) -> list:
+    """Return all that a journal holds; bring it up to date, if it is an older one."""
+    journal = SqliteJournal(directory, synchronous="OFF")
+    journal.open()
+    try:
+        found: list = [record.message.body if isinstance(record, Retained) else repr(record) for record in journal.load()]
+        for queue in (2, 3, 5):
+            after = 0
+            while page := crash_writer.read_page(journal, queue, after):
+                found += [(queue, one.position, one.message.body, one.count) for one in page]
+                after = page[-1].position
+        return found
+    finally:
+        journal.close(clean=False)
+
+
+@pytest.mark.parametrize("cuts", [30, pytest.param(400, marks=pytest.mark.slow)])
+def test_a_power_cut_while_an_older_format_is_brought_up_to_date_loses_nothing(shim, tmp_path, cuts):
+    trace, data, whole = tmp_path / "trace", tmp_path / "data", tmp_path / "whole"
+    for directory in (data, whole):
+        directory.mkdir()
+        shutil.copy(OLD, directory / "journal.db")
+    expected = contents_of(whole)
+    assert len(expected) > 100
+    trace.touch()
+    environment = {**os.environ, "LD_PRELOAD": str(shim), "SHIM_TRACE": str(trace), "SHIM_MATCH": "journal.db"}
+    subprocess.run([sys.executable, "-c", MIGRATE, data], env=environment, check=True, timeout=100)
+    recorded = operations(trace.read_bytes())
+    writes = [moment for moment, (kind, *_) in enumerate(recorded) if kind == b"W"]
+    if not writes:
+        missing("this Python's SQLite does not call the C library for its writes: power cuts can't be played")
+    chance = random.Random(cuts)
+    moments = Counter(chance.choices(range(writes[0], len(recorded)), k=cuts))
+    disk = Disk({"journal.db": OLD.read_bytes()})
+    formats = set()
+    for moment, operation in enumerate(recorded):
+        disk.do(*operation)
+        for _ in range(moments[moment]):
+            image = Path(tempfile.mkdtemp(dir=tmp_path))
+            disk.cut(chance, image)
+            formats.add(int.from_bytes((image / "journal.db").read_bytes()[60:64], "big"))
+            assert contents_of(image) == expected
+            shutil.rmtree(image)
+    assert formats == {1, 2}
+
+
 @pytest.mark.parametrize("synchronous", ["OFF", "NORMAL"])
 @pytest.mark.parametrize("size", SIZES, ids=["few", "many"])
 def test_without_syncing_it_does_so_the_test_can_fail(shim, tmp_path, synchronous, size):
@@ -198,7 +266,7 @@ def test_a_sync_that_fails_confirms_nothing_and_a_later_attempt_does(shim, tmp_p
     run = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=100)
     assert run.returncode == 0, run.stderr
     if not run.stderr:
-        pytest.skip("this Python's SQLite does not call the C library to sync: it can't be made to fail")
+        missing("this Python's SQLite does not call the C library to sync: it can't be made to fail")
     assert b"disk I/O error" in run.stderr
     assert [int(line) for line in run.stdout.split()] == list(range(1, 41))
     (tmp_path / "journal.db-shm").unlink(missing_ok=True)  # the next reader learns from the files alone what is there
