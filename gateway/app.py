@@ -119,6 +119,8 @@ async def serve(
     journal = make_journal(config, log)
     authenticate = Authentication(anonymous=anonymous).authenticate
     broker = Broker(journal, limits=config.runtime_limits(), authenticate=authenticate, log=log)
+    for tag, decoder in host.wire_decoders().items():
+        broker.decoders.register(tag, decoder)
     failure: GatewayError | None = None
     async with trio.open_nursery() as nursery:
         await nursery.start(broker.run)

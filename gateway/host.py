@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from importlib.metadata import EntryPoint, entry_points
@@ -14,6 +14,7 @@ import trio
 
 from gateway.api import (
     API_VERSION,
+    COMMON,
     ENTRY_POINT_GROUP,
     PROJECT,
     ConfigError,
@@ -23,6 +24,8 @@ from gateway.api import (
     LetInFirst,
     ListenError,
     Log,
+    WireDecoder,
+    WritesWire,
     hooks,
     tcp_address,
 )
@@ -117,6 +120,11 @@ class Host:
                     self.services[front_end.name] = Service(front_end.name, distribution, front_end)
             except (Exception, SystemExit) as error:  # whatever a stranger's module does
                 self._break(Service(entry.name, distribution), error)
+
+    def wire_decoders(self) -> dict[str, WireDecoder]:
+        """Return who reads the bytes of which tag: of all front-ends that were loaded, enabled or not."""
+        front_ends = [service.front_end for service in self.services.values() if service.front_end is not None]
+        return {tag: decoder for front_end in front_ends for tag, decoder in _decoders_of(front_end).items()}
 
     def commands(self) -> list[typer.Typer]:
         """Return the command-line applications of all plugins; one that fails is named and left out."""
@@ -232,6 +240,7 @@ class Host:
         return [item for answer in answers for item in answer]
 
     def _check(self, front_ends: list[FrontEnd]) -> None:
+        tags = {"", COMMON, *self.wire_decoders()}
         taken = {service.name: service.distribution for service in self.services.values() if service.front_end is not None}
         for front_end in front_ends:
             missing = [name for name in _NEEDED if not hasattr(front_end, name)]
@@ -240,6 +249,12 @@ class Host:
             if front_end.name in taken:
                 raise PluginLoadError(f"its front-end is called {front_end.name!r}, as the one of {taken[front_end.name]}")
             taken[front_end.name] = "the same plugin"
+            twice = sorted(tags & _decoders_of(front_end).keys())
+            if twice:
+                raise PluginLoadError(
+                    f"its front-end {front_end.name!r} has a wire tag that is taken: {', '.join(map(repr, twice))}"
+                )
+            tags |= _decoders_of(front_end).keys()
 
     def _break(self, service: Service, error: BaseException) -> None:
         service.end(State.BROKEN, _text(error))
@@ -319,6 +334,10 @@ class Host:
             return
         service.end(State.FAILED, "it returned, though nobody asked it to")
         self._log.error("front-end ended on its own", front_end=service.name, distribution=service.distribution)
+
+
+def _decoders_of(front_end: FrontEnd) -> Mapping[str, WireDecoder]:
+    return front_end.wire_decoders if isinstance(front_end, WritesWire) else {}
 
 
 class _Status:

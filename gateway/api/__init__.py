@@ -16,7 +16,7 @@ from gateway.api.channel import (
     QueueInfo,
     Route,
 )
-from gateway.api.frontend import Authorize, Credentials, Flushable, FrontEnd, Gateway, LetInFirst, Log, Principal
+from gateway.api.frontend import Authorize, Credentials, Flushable, FrontEnd, Gateway, LetInFirst, Log, Principal, WritesWire
 from gateway.api.hooks import API_VERSION, ENTRY_POINT_GROUP, PROJECT, hookimpl, hookspec
 from gateway.api.stream import CloseReason, CongestionSink, Connection
 from gateway.errors import (
@@ -92,6 +92,7 @@ __all__ = [
     "Route",
     "Scheduled",
     "WireDecoder",
+    "WritesWire",
     "decode_properties",
     "encode_properties",
     "hookimpl",

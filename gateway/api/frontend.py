@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -154,7 +154,10 @@ class Gateway(Protocol):
         """Return a message's properties in the common form, whoever sent it."""
 
     def register_wire(self, tag: str, decoder: WireDecoder) -> None:
-        """Register the pure function that reads this front-end's `Message.wire`. Before the first message."""
+        """Register the pure function that reads this front-end's `Message.wire`. Before the first message.
+
+        Only for tags that are not known before it starts: what a front-end offers as `WritesWire` is registered already.
+        """
 
 
 class FrontEnd(Protocol):
@@ -196,6 +199,18 @@ class FrontEnd(Protocol):
             ListenError, ConfigError: before `started`: ends the start of the broker.
         Cancellation: closes everything at once.
         """
+
+
+@runtime_checkable
+class WritesWire(Protocol):
+    """What a front-end also has if it writes `Message.wire` in a form of its own.
+
+    The host registers these before the first message, whether the front-end is enabled or not; `tidegate peek` and
+    `tidegate journal export` read by them without a broker.
+    """
+
+    wire_decoders: Mapping[str, WireDecoder]
+    """The pure functions that read `Message.wire`, by tag. A tag is one front-end's alone."""
 
 
 @runtime_checkable

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -29,6 +29,7 @@ Overrides = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document instead of a table.")]
 
 _UNITS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"))
+_LONGEST_S = 3650 * 86_400.0
 _SPANS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
@@ -65,14 +66,14 @@ def in_words() -> Iterator[None]:
 def ended(text: str, code: int) -> typer.Exit:
     """Say why on standard error, and return what ends the program."""
     for line in text.splitlines():
-        typer.echo(f"tidegate: {line}", err=True)
+        typer.echo(f"tidegate: {printable(line)}", err=True)
     return typer.Exit(code)
 
 
 def decoders() -> Decoders:
     """Return who reads the properties of messages: the core's own, and those of the plugins that are installed.
 
-    A front-end offers them as ``wire_decoders``, a mapping of tag to function.
+    A front-end offers them as `gateway.api.WritesWire`.
     """
     from gateway.cli.verbs import Complaints
     from gateway.host import Host
@@ -81,10 +82,8 @@ def decoders() -> Decoders:
     found = Decoders()
     host = Host(Complaints())
     host.discover()
-    for service in host.services.values():
-        offered: Any = getattr(service.front_end, "wire_decoders", None) or {}
-        for tag, decoder in dict(offered).items():
-            found.register(tag, decoder)
+    for tag, decoder in host.wire_decoders().items():
+        found.register(tag, decoder)
     return found
 
 
@@ -122,8 +121,8 @@ def span_s(text: str) -> float:
         seconds = float(text.removesuffix(unit)) * _SPANS[unit]
     except (ValueError, KeyError) as error:
         raise typer.BadParameter(f"{text!r} is no duration: write 90s, 15m, 6h or 1d") from error
-    if not 0 < seconds < float("inf"):
-        raise typer.BadParameter(f"{text!r} is no duration above 0")
+    if not 0 < seconds <= _LONGEST_S:
+        raise typer.BadParameter(f"{text!r} is no duration above 0 and up to ten years")
     return seconds
 
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from subprocess import run
 
 import pytest
 from typer.testing import CliRunner
 
 from gateway.cli.commands import app
+from gateway.client import connect
+from gateway.host import Host, Service
 from gateway.model.declare import QueueSpec
 from gateway.model.message import Address
+from gateway.model.properties import Properties
 from gateway.model.records import QueueDeclared
 from tests.admin.journals import EMPTY, fill, properties, rig
+from tests.live_broker import TIDEGATE, LiveBroker
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +129,32 @@ def test_a_queue_of_several_virtual_hosts_must_be_named_with_one(peek):
 def test_a_queue_that_is_not_there_is_said_so(peek):
     code, _, errors = peek("nosuch")
     assert (code, errors) == (74, "tidegate: there is no durable queue 'nosuch' in the journal\n")
+
+
+class Strange:
+    """A front-end that writes properties in a form of its own."""
+
+    name = "strange"
+    wire_decoders = {"gone": lambda wire: Properties(message_id=wire.hex(), headers={"colour": "blue"})}  # noqa: RUF012
+
+
+def test_what_a_front_end_wrote_in_its_own_form_is_read_by_what_it_offers(peek, monkeypatch):
+    monkeypatch.setattr(Host, "discover", lambda self: self.services.update(strange=Service("strange", "s 1", Strange())))
+    (strange,) = [row for row in json.loads(peek("empty", "--json")[1]) if row.get("body") == "strange"]
+    assert strange["properties"] == {"message_id": "0102", "headers": {"colour": "blue"}}
+    assert [row["body"] for row in json.loads(peek("empty", "--header", "colour=blue", "--json")[1])] == ["strange"]
+
+
+def test_messages_of_mqtt_and_tgp_clients_are_shown_with_what_they_said(tmp_path):
+    said = {"content_type": "application/json", "headers": {"region": "north", "n": 5}, "message_id": "m"}
+    with LiveBroker(tmp_path) as broker:
+        with connect(broker.addresses["ROUTER"], timeout=10) as client:
+            client.declare_queue("both")
+            client.bind("both", "amq.topic", "plant.#")
+            client.publish("amq.topic", "plant.tgp", b"{}", said, wait=True)
+        host, port = broker.where("mqtt")
+        run([TIDEGATE, "pub", "-h", host, "-p", str(port), "-q", "1", "plant/mqtt", "21.5"], check=True, timeout=30)
+        result = CliRunner().invoke(app, ["peek", "both", "--json", "--data-dir", str(tmp_path / "data")])
+    tgp, mqtt = json.loads(result.stdout)
+    assert (tgp["routing_key"], tgp["properties"]) == ("plant.tgp", said)
+    assert (mqtt["routing_key"], mqtt["properties"], mqtt["body"]) == ("plant.mqtt", {}, "21.5")

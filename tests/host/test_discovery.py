@@ -87,6 +87,30 @@ def test_a_broken_plugin_does_not_hide_a_front_end_of_the_same_name(install, log
     assert len(log.errors()) == 1
 
 
+WIRE = """
+from gateway.api import Properties
+def read(wire):
+    return Properties(message_id=wire.decode())
+Toy.wire_decoders = {"TAG": read}
+"""
+
+
+def test_a_front_end_says_how_its_own_form_of_properties_is_read(install, log):
+    host = discovered(log, install("toy", WIRE.replace("TAG", "toy")))
+    decoders = host.wire_decoders()
+    assert {tag: decoder(b"x").message_id for tag, decoder in decoders.items()} == {"toy": "x"}
+
+
+@pytest.mark.parametrize("tag", ["toy", "common", ""])
+def test_a_wire_tag_that_is_taken_breaks_the_plugin_that_comes_second(install, log, tag):
+    install("first", WIRE.replace("TAG", "toy"))
+    points = install("second", 'Toy.name = "other"' + WIRE.replace("TAG", tag))
+    host = discovered(log, points)
+    (error,) = log.errors()
+    assert (error["plugin"], f"has a wire tag that is taken: {tag!r}" in error["error"]) == ("second", True)
+    assert list(host.wire_decoders()) == ["toy"]
+
+
 def test_a_plugin_gives_verbs_and_one_that_fails_is_named(install, log):
     install("bad", "@hookimpl\ndef tidegate_commands(): raise ValueError('oh')")
     verbs = "import typer\napplication = typer.Typer()\n@hookimpl\ndef tidegate_commands(): return [application]"
