@@ -94,7 +94,7 @@ class Observer(RuleBasedStateMachine):
         """Take a delivery: it is the queue's first, and its consumer may have it."""
         assert may_take or taker.can_take, "prefetch, credit or pause was not heeded"
         queue = self.naive.queues[taker.queue]
-        assert may_take or taker in queue.entitled, "it was another's turn"
+        assert may_take or self.has_its_turn(queue, taker), "it was another's turn"
         item = self.expected(queue, entry)
         assert entry.message.body == item.body, "not in the order of publishing"
         item.times += 1
@@ -108,6 +108,9 @@ class Observer(RuleBasedStateMachine):
         item.consumer = taker
         taker.held += 1
         self.deliveries.append((entry, item, taker))
+
+    def has_its_turn(self, queue, taker):
+        return taker in queue.entitled
 
     def expected(self, queue, entry):
         """Return what is to be handed out next."""

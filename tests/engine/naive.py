@@ -95,7 +95,9 @@ class NaiveQueue:
         """Who may be handed the next message."""
         if self.spec.single_active_consumer:
             return [taker for taker in self.takers if taker is self.active and taker.can_take]
-        able = [taker for taker in self.takers if taker.can_take]
+        return self.first([taker for taker in self.takers if taker.can_take])
+
+    def first(self, able: list[Taker]) -> list[Taker]:
         return [taker for taker in able if taker.options.priority == max(other.options.priority for other in able)]
 
     @property

@@ -239,7 +239,7 @@ class EngineMachine(Observer):
         self.waiting[channel, self.numbers] = taker
         entry = self.engine.get(real, getter, channel, self.numbers)
         if entry is LATER:
-            assert queue.ready or (channel, self.numbers) not in self.waiting
+            assert queue.ready_count or (channel, self.numbers) not in self.waiting
             return
         del self.waiting[channel, self.numbers]
         if entry is None:
