@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gateway.admin.definitions import import_
+from gateway.admin.definitions import Report, import_
 from gateway.admin.items import Malformed
+from gateway.admin.offline import new_engine, read_engine
+from gateway.config import Config
 from gateway.errors import ConfigError, PreconditionFailed
 from gateway.runtime.broker import Broker
 
@@ -42,6 +44,20 @@ def naming(file: Path) -> Iterator[None]:
         yield
     except (Malformed, PreconditionFailed) as error:
         raise ConfigError("\n".join(f"{file}: {line}" for line in error.text.splitlines())) from error
+
+
+def rehearse(config: Config, file: Path) -> Report:
+    """Say what a start would make of a definitions file, with what its journal holds; nothing is changed.
+
+    Raises:
+        ConfigError: as of `define`. JournalError: the journal can't be read.
+    """
+    with naming(file):
+        data = read_definitions(file)
+        limits = config.runtime_limits()
+        in_memory = config.journal.kind == "memory"
+        engine = new_engine(limits) if in_memory else read_engine(config.broker.data_dir, limits=limits, may_lack=True)
+        return import_(engine, data, dry_run=True)
 
 
 async def define(broker: Broker, file: Path) -> None:

@@ -32,7 +32,7 @@ def read_engine(directory: Path, *, limits: Limits | None = None, may_lack: bool
     Raises:
         JournalError: there is no journal, or it can't be read.
     """
-    engine = _engine(limits)
+    engine = new_engine(limits)
     if may_lack and not (directory / DATABASE).exists():
         return engine
     with reading(directory / DATABASE) as connection:
@@ -52,7 +52,7 @@ def changed_engine(directory: Path, limits: Limits | None = None) -> Iterator[En
     journal = SqliteJournal(directory.absolute())
     journal.open()
     try:
-        engine = _engine(limits)
+        engine = new_engine(limits)
         for record in journal.load():
             engine.replay(record)
         yield engine
@@ -61,7 +61,8 @@ def changed_engine(directory: Path, limits: Limits | None = None) -> Iterator[En
         journal.close(clean=True)
 
 
-def _engine(limits: Limits | None) -> Engine:
+def new_engine(limits: Limits | None) -> Engine:
+    """Return an engine in which nothing is defined, and as much may be as the limits say."""
     engine = Engine(Nobody(), lambda _: NO_PROPERTIES)
     if limits is not None:
         engine.definitions.bounds = Bounds(engine, limits)

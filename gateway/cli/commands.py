@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gateway.cli.backup import backup, restore
-from gateway.cli.commands_shared import Overrides
+from gateway.cli.commands_shared import Overrides, in_words
 from gateway.cli.definitions import definitions
 from gateway.cli.journal import journal
 from gateway.cli.peek import peek
@@ -18,6 +18,7 @@ from gateway.cli.verbs import Verbs
 from gateway.version import version_line
 
 if TYPE_CHECKING:
+    from gateway.config import Config
     from gateway.host import Service
 
 app = typer.Typer(
@@ -73,7 +74,10 @@ def check_config(
     file: Annotated[Path, typer.Argument(help="A TOML file.")],
     overrides: Overrides = None,
 ) -> None:
-    """Say whether `tidegate serve --config FILE` would take this configuration, and what would listen; bind nothing."""
+    """Say whether `tidegate serve --config FILE` would take this configuration, and what would listen.
+
+    Binds nothing, changes nothing; a definitions file that the configuration names is read, too.
+    """
     _check_machine()
     from gateway.app import prepare
     from gateway.config import load
@@ -83,11 +87,19 @@ def check_config(
 
     try:
         settings = load(file, overrides or ())
+    except ConfigError as error:
+        raise _refusal(error) from error
+    report, wrong = _rehearsed(settings)
+    try:
         host = Host(make_log(settings.log))
         anonymous = prepare(settings, host)
     except ConfigError as error:
         raise _refusal(error) from error
+    if wrong is not None:
+        raise wrong
     typer.echo(f"{file}: ok")
+    for line in report:
+        typer.echo(f"broker.definitions: {line}")
     typer.echo(f"anonymous peers are {'let in' if anonymous else 'refused'}")
     for service in host.services.values():
         typer.echo(f"frontend.{service.name}: {_prospect(service)}")
@@ -101,6 +113,19 @@ app.command()(restore)
 app.add_typer(journal, name="journal")
 app.add_typer(definitions, name="definitions")
 app.add_typer(policy, name="policy")
+
+
+def _rehearsed(settings: Config) -> tuple[list[str], typer.Exit | None]:
+    """Return what a start would make of the definitions file, in words, and what is to be raised if it can't be taken."""
+    if settings.broker.definitions is None:
+        return [], None
+    from gateway.admin.definitions_file import rehearse
+
+    try:
+        with in_words():
+            return list(rehearse(settings, settings.broker.definitions).lines(dry_run=True)), None
+    except typer.Exit as exit_:
+        return [], exit_
 
 
 def _prospect(service: Service) -> str:

@@ -184,3 +184,26 @@ def test_errors_are_words_and_nothing_is_made(said, tmp_path, arguments, code, w
     assert words in errors
     assert "Traceback" not in errors
     assert not (tmp_path / "tidegate-data").exists()
+
+
+def test_a_check_of_the_configuration_says_what_would_become_of_its_definitions(said, file, tmp_path):
+    (tmp_path / "c.toml").write_text(f'[broker]\ndefinitions = "{file}"\n')
+    code, output, errors = said("check-config", "c.toml")
+    assert (code, errors) == (0, "")
+    assert "broker.definitions: would be taken: 1 vhosts, 1 exchanges, 1 queues, 1 bindings, 1 policies" in output
+    assert "broker.definitions: not taken: queues[1]: queue 's'" in output
+    assert not (tmp_path / "tidegate-data").exists()
+
+
+def test_a_check_of_the_configuration_finds_all_that_is_wrong_with_its_definitions_and_changes_nothing(said, file, tmp_path):
+    assert said("definitions", "import", file)[0] == 0
+    data = json.loads(file.read_text(encoding="utf-8"))
+    data["queues"][0]["arguments"] = {}
+    data["exchanges"][0]["type"] = "direct"
+    file.write_text(json.dumps(data), encoding="utf-8")
+    (tmp_path / "c.toml").write_text(f'[broker]\ndefinitions = "{file}"\n\n[frontend.mqtt]\nlisten = "tcp://127.0.0.1:99999"\n')
+    before = exported(said)
+    code, output, errors = said("check-config", "c.toml")
+    assert (code, output) == (2, "")
+    assert all(words in errors for words in ("queues[0]: inequivalent", "exchanges[0]: inequivalent", "99999"))
+    assert exported(said) == before
