@@ -17,7 +17,7 @@ def backup(  # noqa: PLR0913 - options
     out: Annotated[Path, typer.Argument(metavar="OUT.db", help="The file; with --every the time is put before its suffix.")],
     every: Annotated[str | None, typer.Option(metavar="DURATION", help="Go on taking backups: 15m, 6h, 1d.")] = None,
     keep: Annotated[int, typer.Option(min=1, help="With --every: so many are kept, older ones go.")] = 7,
-    pause_ms: Annotated[int, typer.Option(min=0, help="Rest after every 4 MiB, to spare the disk.")] = 0,
+    pause_ms: Annotated[int, typer.Option(min=0, max=3_600_000, help="Rest after every 4 MiB, to spare the disk.")] = 0,
     config: ConfigFile = None,
     data_dir: DataDir = None,
     overrides: Overrides = None,
@@ -57,9 +57,13 @@ def stamped(out: Path, now_s: float) -> Path:
 
 
 def taken_before(out: Path) -> list[Path]:
-    """Return the backups of this name that are there, the oldest first."""
+    """Return the backups of this name that are there, the oldest first.
+
+    What is said to be from later than now is from before the clock was set back: older than any that was taken since.
+    """
+    now = stamped(out, time.time()).name
     name = re.compile(rf"{re.escape(out.stem)}-\d{{8}}T\d{{6}}Z{re.escape(out.suffix)}")
-    return sorted(path for path in out.parent.iterdir() if name.fullmatch(path.name))
+    return sorted((path for path in out.parent.iterdir() if name.fullmatch(path.name)), key=lambda path: (path.name <= now, path))
 
 
 def _take(place: Path, out: Path, pause_s: float) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gateway.cli.commands_shared import ConfigFile, DataDir, Overrides, directory, in_words, settings
+from gateway.cli.commands_shared import ConfigFile, DataDir, Overrides, directory, in_words, printable, settings
 
 if TYPE_CHECKING:
     from gateway.admin.definitions import Report
@@ -22,8 +21,6 @@ definitions = typer.Typer(
 )
 
 Vhost = Annotated[str, typer.Option(help="The virtual host.")]
-
-_PRIVATE = 0o600
 
 
 def broker_or(data_dir: Path, question: str, otherwise: Callable[[], Any], **params: Any) -> Any:
@@ -64,13 +61,24 @@ def exported(data_dir: Path, vhost: str | None) -> dict[str, Any]:
 
 
 def _write(file: Path, text: str) -> None:
+    """Write a file that is this user's alone. One that is there stays as it was if this fails; a journal stays in any case."""
     from gateway.errors import ConfigError
+    from gateway.journal.backup import draft_of, make_private, put_in_place, refuse_occupied
 
-    try:
-        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _PRIVATE), "wb") as opened:
+    if file.exists() and not file.is_file():  # /dev/stdout, a pipe
+        with file.open("wb") as opened:
             opened.write(text.encode("utf-8", "surrogatepass"))
+        return
+    refuse_occupied(file)
+    draft = draft_of(file)
+    try:
+        make_private(draft)
+        draft.write_bytes(text.encode("utf-8", "surrogatepass"))
+        put_in_place(draft, file)
     except OSError as error:
         raise ConfigError(f"{file}: can't be written: {error.strerror}") from error
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 @definitions.command("import")
@@ -89,7 +97,7 @@ def import_(
         data = read_definitions(file)
         report = _imported(settings(config, data_dir, overrides), file, data, vhost, dry_run=dry_run)
     for line in report.lines(dry_run=dry_run):
-        typer.echo(line)
+        typer.echo(printable(line))
 
 
 def _imported(config: Config, file: Path, data: dict[str, Any], vhost: str | None, *, dry_run: bool) -> Report:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -53,7 +54,7 @@ def peek(  # noqa: PLR0913 - options
             found = find_queue(connection, queue, vhost)
             damaged: list[int] = []
             matching = _matching(peeked(connection, found, damaged), read, tests)
-            shown = list(islice(matching, offset, offset + limit))
+            shown = list(islice(matching, min(offset, sys.maxsize), min(offset + limit, sys.maxsize)))
             connection.execute("COMMIT")
     if as_json:
         typer.echo(json.dumps([_as_json(*item) for item in shown], indent=1, ensure_ascii=False))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gateway.cli.commands_shared import AsJson, ConfigFile, DataDir, Overrides, directory, in_words
+from gateway.cli.commands_shared import AsJson, ConfigFile, DataDir, Overrides, directory, in_words, printable
 from gateway.cli.definitions import Vhost, broker_or
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def set_(  # noqa: PLR0913 - options
             values["apply-to"] = apply_to
         row = _set(directory(config, data_dir, overrides), vhost, name, values, operator=operator)
     kept = f"; without effect here: {', '.join(row['ignored'])}" if row["ignored"] else ""
-    typer.echo(f"{name}: set; it holds for {row['queues']} queue{'' if row['queues'] == 1 else 's'} now{kept}")
+    typer.echo(printable(f"{name}: set; it holds for {row['queues']} queue{'' if row['queues'] == 1 else 's'} now{kept}"))
 
 
 def _object(text: str) -> Any:
@@ -76,7 +76,7 @@ def clear(
     """Delete a policy."""
     with in_words():
         _clear(directory(config, data_dir, overrides), vhost, name, operator=operator)
-    typer.echo(f"{name}: cleared")
+    typer.echo(printable(f"{name}: cleared"))
 
 
 def _clear(data_dir: Path, vhost: str, name: str, *, operator: bool) -> None:
@@ -107,7 +107,7 @@ def list_(
         kind = "operator policy" if row["operator"] else "policy"
         head = f"{row['vhost']}  {kind} {row['name']}  priority {row['priority']}  {row['apply-to']} matching {row['pattern']!r}"
         ignored = f"  (without effect here: {', '.join(row['ignored'])})" if row["ignored"] else ""
-        typer.echo(f"{head}  {json.dumps(row['definition'], ensure_ascii=False)}  queues: {row['queues']}{ignored}")
+        typer.echo(printable(f"{head}  {json.dumps(row['definition'], ensure_ascii=False)}  queues: {row['queues']}{ignored}"))
 
 
 def _listed(data_dir: Path, vhost: str | None) -> list[dict[str, Any]]:

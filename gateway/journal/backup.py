@@ -7,6 +7,7 @@ is copied in the one read that fixes the moment. A checkpoint of the running bro
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import time
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from urllib.parse import quote
 
 from gateway.errors import JournalError, JournalUnwritable
 from gateway.journal.inspection import check_header, check_undisturbed, how_to_read, reading
+from gateway.journal.recovery import DATABASE, LOCK
+from gateway.journal.space import BALLAST
 from gateway.journal.tools_check import findings
 
 STEP_BYTES = 4 << 20
@@ -24,6 +27,8 @@ SMALL_BYTES = 8 << 20
 """So much may be missing when the moment is fixed."""
 _MOST_PASSES = 8
 _PRIVATE = 0o600
+_DRAFT = ".part"
+_OF_A_JOURNAL = frozenset((DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", LOCK, BALLAST))
 
 _MISSING = """
 SELECT id, length(idx) + length(body) FROM source.seg AS theirs WHERE NOT EXISTS
@@ -46,11 +51,12 @@ def copy_journal(source: Path, target: Path, *, pause_s: float = 0.0, progress: 
 
     Raises:
         JournalError: the source can't be read, or the copy is not whole; what was at `target` is still there.
-        JournalUnwritable: the target can't be written.
+        JournalUnwritable: the target can't be written, or is part of a journal that somebody may use.
     Cost: reads and writes as much as is in use, and reads the copy once more.
     """
     check_header(source)
-    draft = target.with_name(f".{target.name}.{os.getpid()}.part")
+    refuse_occupied(target)
+    draft = draft_of(target)
     try:
         make_private(draft)
         _fill(source, draft, pause_s, progress or _unheard)
@@ -70,9 +76,9 @@ def _fill(source: Path, draft: Path, pause_s: float, progress: Callable[[int], N
             for pragma in ("page_size = 4096", "journal_mode = OFF", "synchronous = OFF", "cache_size = -16000"):
                 connection.execute(f"PRAGMA {pragma}").fetchall()
             uri = f"file:{quote(str(source.absolute()))}?mode=ro{'&' if how else ''}{how}"
+            if "unix-none" in how:  # before it is opened, so that its log's index is kept in memory
+                connection.execute("PRAGMA locking_mode = EXCLUSIVE").fetchall()
             connection.execute("ATTACH ? AS source", (uri,))
-            if "unix-none" in how:
-                connection.execute("PRAGMA source.locking_mode = EXCLUSIVE").fetchall()
             _make_tables(connection)
             copied = 0
             for _ in range(_MOST_PASSES):
@@ -133,6 +139,42 @@ def _fix_the_moment(connection: sqlite3.Connection) -> None:
 
 
 # -- files ----------------------------------------------------------------------
+
+
+def refuse_occupied(target: Path) -> None:
+    """See that a file may take this name, and nothing gets lost by it but an older file of the same kind.
+
+    Raises:
+        JournalUnwritable: it belongs to a data directory's journal, has a log of its own, or is no file (a device, a directory).
+    """
+    if target.exists() and not target.is_file():
+        raise JournalUnwritable(f"{target} is no file: choose another name")
+    if target.name in _OF_A_JOURNAL and (target.parent / LOCK).exists():
+        raise JournalUnwritable(f"{target} belongs to the journal of {target.parent}: choose another name")
+    log = target.with_name(f"{target.name}-wal")
+    if log.exists() and log.stat().st_size:
+        raise JournalUnwritable(f"{target} is in use, or was not closed in order: {log.name} belongs to it; choose another name")
+
+
+def draft_of(target: Path) -> Path:
+    """Return the name of the file that will become `target`; drafts that killed processes left behind are removed."""
+    name = re.compile(rf"{re.escape(f'.{target.name}.')}(\d+){re.escape(_DRAFT)}")
+    with suppress(OSError):
+        for path in target.parent.iterdir():
+            match = name.fullmatch(path.name)
+            if match is not None and not _lives(int(match[1])):
+                path.unlink(missing_ok=True)
+    return target.with_name(f".{target.name}.{os.getpid()}{_DRAFT}")
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # another user's
+        return True
+    return True
 
 
 def make_private(path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from gateway.errors import JournalError, JournalUnwritable
-from gateway.journal.backup import make_private, prove, put_in_place, sync
+from gateway.journal.backup import copy_journal, prove, put_in_place, sync
 from gateway.journal.inspection import check_header
 from gateway.journal.recovery import DATABASE, LOCK, DirectoryLock, make_directory
 from gateway.journal.space import BALLAST
@@ -56,10 +55,7 @@ def restore(backup: Path, directory: Path, *, force: bool = False) -> Path | Non
             _refuse_full(directory)
         draft = directory / f".{DATABASE}.restoring"
         try:
-            make_private(draft)
-            with backup.open("rb") as source, draft.open("wb") as copy:
-                shutil.copyfileobj(source, copy, 1 << 20)
-            prove(draft)
+            copy_journal(backup, draft)  # with what is in its log only, if it wasn't closed in order
             aside = put_aside(target, "before-restore") if target.exists() else None
             put_in_place(draft, target)
         except OSError as error:
@@ -71,9 +67,13 @@ def restore(backup: Path, directory: Path, *, force: bool = False) -> Path | Non
 
 
 def _refuse_full(directory: Path) -> None:
-    others = sorted(path.name for path in directory.iterdir() if path.name not in _HOLDS_NOTHING)
+    others = sorted(path.name for path in directory.iterdir() if not _holds_nothing(path.name))
     if others:
         raise JournalError(f"{directory} is not empty ({', '.join(others[:4])}): --force puts a journal that is there aside")
+
+
+def _holds_nothing(name: str) -> bool:
+    return name in _HOLDS_NOTHING or name.startswith(f"..{DATABASE}.")  # a draft of a process that was killed
 
 
 def put_aside(path: Path, why: str, *, fold: bool = True) -> Path:
@@ -85,11 +85,13 @@ def put_aside(path: Path, why: str, *, fold: bool = True) -> Path:
     if fold:
         fold_log_in(path)
     aside = _free_name(path, why)
-    for suffix in _BESIDE:
-        log = path.with_name(path.name + suffix)
-        if log.exists():
-            log.rename(aside.with_name(aside.name + suffix))
-    os.link(path, aside)
+    beside = [path.with_name(path.name + suffix) for suffix in _BESIDE]
+    logs = [log for log in beside if log.exists()]
+    for file in (path, *logs):  # all of it is there twice before the first name goes
+        os.link(file, aside.with_name(aside.name + file.name.removeprefix(path.name)))
+    sync(path.parent)
+    for log in logs:
+        log.unlink()
     sync(path.parent)
     return aside
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.errors import JournalUnwritable
-from gateway.journal.backup import make_private, put_in_place
+from gateway.journal.backup import draft_of, make_private, put_in_place
 from gateway.journal.inspection import StoredQueue, queues_of, reading
 from gateway.journal.peek import Peeked, peek
 from gateway.model.message import Message
@@ -74,7 +73,7 @@ def export(source: Path, target: Path, decode: Decode, *, damaged: list[int] | N
     """
     if target.exists():
         raise JournalUnwritable(f"{target} is there already: choose another name")
-    draft = target.with_name(f".{target.name}.{os.getpid()}.part")
+    draft = draft_of(target)
     try:
         make_private(draft)
         with reading(source) as connection, closing(sqlite3.connect(draft, isolation_level=None)) as out:

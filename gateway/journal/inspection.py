@@ -45,12 +45,12 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def check_undisturbed(path: Path, how: str) -> None:
-    """See that nobody wrote to a journal that was opened as one to which nobody writes.
+    """See that nobody wrote to a journal that was opened as one to which nobody writes, or locks of which were not seen.
 
     Raises:
         JournalError: a broker was started.
     """
-    if how == _ALONE and how_to_read(path) != _ALONE:
+    if how and how_to_read(path) != how:
         raise JournalError(f"a broker was started on {path} meanwhile, so what was read may be wrong: ask again")
 
 
@@ -105,6 +105,8 @@ def check_header(path: Path) -> int:
         JournalError: it is missing, can't be read, another program's, or of a newer version.
     """
     try:
+        if path.exists() and not path.is_file():  # opening a FIFO would wait for who writes to it
+            raise JournalError(f"{path} can't be read: it is no file")
         with path.open("rb") as file:
             header = file.read(_HEADER_BYTES)
     except FileNotFoundError as error:
