@@ -6,7 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 MADE := $(VENV)/.made
 
-.PHONY: help demo run test test-slow test-all lint bench reference clean
+SEEDS := 1..5000
+DISK_SEEDS := 1..300
+
+.PHONY: help demo run test test-slow test-all nightly lint bench reference clean
 
 help:
 	@echo 'make demo       sensors, workers and a broker that is killed half way: nothing confirmed is lost'
@@ -14,6 +17,7 @@ help:
 	@echo 'make test       the tests, but for the slow ones'
 	@echo 'make test-slow  the slow tests'
 	@echo 'make test-all   both'
+	@echo 'make nightly    thousands of simulated worlds; SEEDS=from..to and DISK_SEEDS=from..to choose which'
 	@echo 'make lint       style, types, and who imports whom'
 	@echo 'make bench      the benchmarks'
 	@echo 'make reference  conf/tidegate.toml and docs/configuration.md, from the settings as they are in the code'
@@ -31,6 +35,10 @@ test-slow: $(MADE)
 	$(BIN)/python -m pytest -m slow
 
 test-all: test test-slow
+
+nightly: $(MADE)
+	$(BIN)/python -m tests.simulation $(SEEDS)
+	$(BIN)/python -m tests.simulation $(DISK_SEEDS) --sqlite
 
 lint: $(MADE)
 	$(BIN)/ruff check .

@@ -1,55 +1,98 @@
-"""Whatever the disk does and whenever the power goes: what was confirmed is there, once per queue, in order."""
+"""Whatever the disk, the clock and the clients do: what was confirmed is there, in order, and the books are straight."""
 
 from __future__ import annotations
 
+import gc
+import os
+import subprocess
+import sys
+import weakref
+from pathlib import Path
+
 import pytest
 
-from gateway.runtime.committer import Committer
-from tests.simulation.world import QUEUES, World
+from tests.simulation.ledger import Wrong
+from tests.simulation.seeds import play
+
+ROOT = Path(__file__).parents[2]
+FEW, MANY, ON_DISK = 200, 600, 40
+PORTION = 20
 
 
-async def check(world: World) -> None:
-    assert len(world.confirmed) > 50
-    for queue in QUEUES:
-        left = await world.left(queue)
-        assert world.confirmed - world.acked[queue] - set(left) == set(), "confirmed and lost"
-        assert len(left) == len(set(left)), "twice in one queue"
-        for publisher in ("a", "b"):
-            mine = [text for text in left if text.startswith(publisher)]
-            assert mine == sorted(mine), "out of order"
+def play_all(first: int, amount: int) -> None:
+    """Play worlds; say of every one that goes wrong how to see it again."""
+    wrong = []
+    for seed in range(first, first + amount):
+        try:
+            play(seed)
+        except Wrong as error:
+            wrong.append(str(error))
+    assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("seed", range(12))
-async def test_confirmed_messages_survive_power_cuts_and_a_failing_disk(seed, autojump_clock):
-    world = World(seed)
-    for _ in range(3):
-        await world.live(world.chance.randrange(20, 150))
-    await check(world)
+@pytest.mark.parametrize("first", range(0, FEW, PORTION))
+def test_every_promise_is_kept_in_every_world(first):
+    play_all(first, PORTION)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(100, 180))
-async def test_confirmed_messages_survive_in_many_worlds(seed, autojump_clock):
-    world = World(seed, failures=seed % 4 / 10)
-    for _ in range(4):
-        await world.live(world.chance.randrange(20, 400))
-    await check(world)
+@pytest.mark.parametrize("first", range(10_000, 10_000 + MANY, PORTION))
+def test_every_promise_is_kept_in_many_worlds(first):
+    play_all(first, PORTION)
 
 
-async def test_the_simulation_finds_the_loss_of_a_broker_that_confirms_too_early(autojump_clock, monkeypatch):
-    honest = Committer._write
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20_000, 20_000 + ON_DISK))
+def test_every_promise_is_kept_over_the_real_journal(seed, tmp_path):
+    play(seed, directory=tmp_path)
 
-    def early(committer, commit):
-        committer._release()
-        honest(committer, commit)
 
-    monkeypatch.setattr(Committer, "_write", early)
-    found = 0
-    for seed in range(6):
-        world = World(seed, failures=0.5)
-        await world.live(100)
-        try:
-            await check(world)
-        except AssertionError as error:
-            found += "confirmed and lost" in str(error)
-    assert found
+@pytest.mark.parametrize("seed", [3, 4, 7])
+def test_a_seed_gives_the_same_trace_twice(seed):
+    first, second = play(seed), play(seed)
+    assert first.ledger.steps > 100
+    assert first.ledger.trace == second.ledger.trace
+
+
+def test_another_seed_gives_another_trace():
+    assert len({play(seed).ledger.trace for seed in range(5)}) == 5
+
+
+def test_a_seed_gives_the_same_trace_in_another_process_whatever_its_hashes_are():
+    command = [sys.executable, "-m", "tests.simulation", "5", "--trace"]
+    traces = set()
+    for hash_seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+        traces.add(next(line for line in done.stdout.splitlines() if line.startswith("5: ")))
+    assert traces == {f"5: {play(5).ledger.trace}"}
+
+
+def test_what_a_world_leaves_behind_is_nothing():
+    brokers = []
+
+    def watch(world):
+        start = world._start
+
+        async def watched(nursery):
+            await start(nursery)
+            brokers.append(weakref.ref(world.broker.engine))
+
+        world._start = watched
+
+    world = play(11, prepare=watch)
+    assert len(brokers) > 1
+    del world
+    gc.collect()
+    assert [engine() for engine in brokers] == [None] * len(brokers)
+
+
+def test_a_world_has_clients_of_all_kinds_that_are_promised_and_sent_something():
+    confirmed, delivered = set(), set()
+    for seed in range(20):
+        world = play(seed)
+        confirmed |= {sent.publisher[0] for sent in world.ledger.sent.values() if sent.state.name == "CONFIRMED"}
+        for settled in (world.ledger.acked, world.ledger.handed):
+            delivered |= {queue.partition(".")[0] for queue, texts in settled.items() if texts}
+    assert confirmed >= {"p", "q", "m", "t"}
+    assert delivered >= {"jobs", "graves", "mqtt", "pushed"}

@@ -1,185 +1,325 @@
-"""A whole broker under a virtual clock: a journal that is slow, fails and forgets, peers that come and go, and a seed."""
+"""A whole broker and all its front-ends under a virtual clock: what happens to them, all of it decided by one seed."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import trio
 
-from gateway.api.channel import ConsumeOptions, Delivery
-from gateway.api.frontend import Principal
-from gateway.errors import JournalError
-from gateway.journal.memory import MemoryCommit, MemoryJournal, MemoryStore
-from gateway.model.declare import Binding, BindingOptions, QueueSpec
-from gateway.model.message import Message
-from tests.runtime.support import Log, running
+from gateway.api import Binding, ConsumeOptions, Delivery, ExchangeSpec, GatewayError, Principal, QueueSpec
+from gateway.config import Limits
+from gateway.journal.memory import MemoryStore
+from gateway.runtime.broker import Broker
+from gateway.runtime.clock import VirtualClock
+from gateway_mqtt.server import Server
+from gateway_mqtt.settings import MqttSettings
+from tests.runtime.support import Log, let_in
+from tests.simulation import contents
+from tests.simulation.disk import FaultyJournal, SteadySqlite, Weather
+from tests.simulation.ledger import Ledger, Shape, Wrong
+from tests.simulation.mqtt_client import MAX_INFLIGHT, MqttClient
+from tests.simulation.program import EXCHANGE, Administrator, Asker, Publisher, Worker, text_of
+from tests.simulation.queues import ALWAYS, DEAD, QUEUES
+from tests.simulation.sockets import Sockets
+from tests.simulation.tgp_client import Puller, Pusher, TgpClient
+from tests.simulation.wires import SimGateway
 
-QUEUES = ("jobs", "copies")
-EXCHANGE = "amq.topic"
-
-
-class FaultyJournal(MemoryJournal):
-    """Takes its time, fails now and then, and when it is cut off may or may not have stored what it was at."""
-
-    def __init__(self, store: MemoryStore, chance: random.Random, *, failures: float) -> None:
-        super().__init__(store)
-        self._chance = chance
-        self._failures = failures
-        self._under_way: MemoryCommit | None = None
-        self._off = False
-
-    def write(self, commit: MemoryCommit, done: Callable[[JournalError | None], None]) -> None:
-        if self._off:
-            return
-        self._under_way = commit
-        trio.lowlevel.spawn_system_task(self._write, commit, done)
-
-    async def _write(self, commit: MemoryCommit, done: Callable[[JournalError | None], None]) -> None:
-        await trio.sleep(self._chance.uniform(0.0001, 0.02))
-        if self._under_way is not commit:
-            return
-        if self._chance.random() < self._failures:
-            done(JournalError("no luck"))
-            return
-        self._store(commit)
-        self._under_way = None
-        done(None)
-
-    def cut(self) -> None:
-        """The power goes."""
-        self._off = True
-        commit, self._under_way = self._under_way, None
-        if commit is not None and self._chance.random() < 0.5:
-            self._store(commit)
-
-    def close(self, *, clean: bool = True) -> None:
-        if clean:
-            super().close()
-
-
-class Publisher:
-    """Publishes numbered messages on a channel; remembers which it was promised."""
-
-    def __init__(self, name: str, world: World) -> None:
-        self.name = name
-        self.world = world
-        self.numbers: dict[int, str] = {}
-        self.count = 0
-
-    def open(self, gateway: Any) -> None:
-        self.numbers.clear()
-        self.channel = gateway.open_channel(Principal("p"), self)
-
-    def on_outcomes(self, through: int, exceptions: Any) -> None:
-        refused = {outcome.number for outcome in exceptions if outcome.error is not None or outcome.unroutable}
-        for number in [number for number in self.numbers if number <= through]:
-            text = self.numbers.pop(number)
-            if number not in refused:
-                self.world.confirmed.add(text)
-
-    def publish(self) -> None:
-        self.count += 1
-        text = f"{self.name} {self.count:06d}"
-        route = self.channel.route(EXCHANGE, f"work.{self.name}")
-        self.numbers[self.channel.publish(route, Message(route.address, text.encode(), True))] = text
-
-
-class Worker:
-    """Consumes a queue, settles what it likes, comes back when it is gone."""
-
-    def __init__(self, queue: str, world: World) -> None:
-        self.queue = queue
-        self.world = world
-        self.open_deliveries: list[Delivery] = []
-
-    def open(self, gateway: Any) -> None:
-        self.gateway = gateway
-        self.open_deliveries.clear()
-        self.channel = gateway.open_channel(Principal("w"), self)
-        self.channel.consume(self.queue, self, ConsumeOptions(prefetch=self.world.chance.choice((1, 7, 100))))
-
-    def on_outcomes(self, through: int, exceptions: Any) -> None:
-        pass
-
-    def deliver(self, delivery: Delivery) -> None:
-        self.open_deliveries.append(delivery)
-
-    def deliver_transient(self, message: Message, options: BindingOptions | None) -> None:
-        raise AssertionError("these queues keep everything")
-
-    def cancelled(self, reason: Exception) -> None:
-        raise AssertionError(reason)
-
-    def act(self) -> None:
-        chance = self.world.chance
-        if chance.random() < 0.02:
-            self.channel.close()
-            self.open(self.gateway)
-            return
-        for delivery in chance.sample(self.open_deliveries, min(len(self.open_deliveries), chance.randrange(12))):
-            self.open_deliveries.remove(delivery)
-            if chance.random() < 0.9:
-                self.world.acked[self.queue].add(delivery.message.body.decode())
-                self.channel.ack(delivery)
-            else:
-                self.channel.nack(delivery, requeue=True)
+START_MS = 1_700_000_000_000
 
 
 class World:
-    """Several lives of one broker over one store.
+    """Several lives of one broker over one store, and the clients that go through them.
 
-    ``confirmed``: what publishers were promised. ``acked``: by queue, what a worker has settled.
+    Args:
+        seed: decides everything.
+        directory: where a real journal is; None: it is in memory.
     """
 
-    def __init__(self, seed: int, *, failures: float = 0.1, window_bytes: int = 65_536) -> None:
-        self.chance = random.Random(seed)
-        self.failures = failures
-        self.window_bytes = window_bytes
+    def __init__(self, seed: int, *, directory: Path | None = None) -> None:
+        self.seed = seed
+        self.chance = chance = random.Random(seed)
+        self.ledger = Ledger()
+        self.log = self.ledger.log
+        self.directory = directory
         self.store = MemoryStore()
-        self.confirmed: set[str] = set()
-        self.acked: dict[str, set[str]] = {queue: set() for queue in QUEUES}
-        self.publishers = [Publisher(name, self) for name in ("a", "b")]
-        self.workers = [Worker(queue, self) for queue in ("jobs", "jobs", "copies")]
+        self.max_credit = 10
+        self.window_bytes = chance.choice((65_536, 200_000))
+        self.failures = chance.choice((0.0, 0.05, 0.3))
+        self.resident = 0
+        self.dropped = 0
+        self.is_dead = True
+        self._set_ms = 0
+        self._tokens = 0
+        self._descriptors = 0
+        self._pad = chance.choice((0, 300, 3_000))
+        others = [name for name in QUEUES if name not in ALWAYS]
+        self.queues = [*ALWAYS, *chance.sample(others, chance.randrange(2, 6))]
+        self.mqtt_settings = MqttSettings(max_inflight=MAX_INFLIGHT, session_max_messages=chance.choice((0, 0, 200)))
+        self.actors = list(self._make_actors())
+        self.wired = [actor for actor in self.actors if isinstance(actor, MqttClient | TgpClient)]
 
-    async def live(self, steps: int) -> None:
-        """Run a broker for some steps, then cut the power."""
-        journal = FaultyJournal(self.store, self.chance, failures=self.failures)
-        async with running(journal, queue_memory_bytes=self.window_bytes) as broker:
-            gateway = broker.gateway("sim", lambda _: None, Log())
-            await self._declare(gateway)
-            for peer in [*self.publishers, *self.workers]:
-                peer.open(gateway)
-            for _ in range(steps):
-                self._step()
-                if self.chance.random() < 0.3:
-                    await trio.sleep(self.chance.uniform(0, 0.01))
-            journal.cut()
+    def _make_actors(self) -> Iterator[Any]:
+        chance = self.chance
+        for name in ("p", "q"):
+            yield Publisher(name, self)
+        for number, queue in enumerate(queue for queue in self.queues if queue != "pushed"):
+            for each in range(1 + (chance.random() < 0.5)):
+                yield Worker(f"w{number}.{each}", self, queue)
+        asked = chance.choice([queue for queue in self.queues if queue not in ALWAYS])
+        self.ledger.inexact.add(asked)
+        yield Asker("asker", self, asked)
+        yield Administrator("administrator", self)
+        for number in range(chance.randrange(1, 4)):
+            yield MqttClient(f"m{number}", self, clean=chance.random() < 0.3)
+        for number in range(chance.randrange(1, 3)):
+            yield TgpClient(f"t{number}", self, "jobs")
+        yield Pusher(self)
+        yield Puller(self)
 
-    async def _declare(self, gateway: Any) -> None:
-        channel = gateway.open_channel(Principal("d"))
-        for queue in QUEUES:
-            await channel.outcome(channel.declare_queue(QueueSpec(queue)))
-            await channel.outcome(channel.bind(Binding(EXCHANGE, queue, "work.#")))
+    # -- what the clients ask the world
 
-    def _step(self) -> None:
-        actor = self.chance.choice([*self.publishers, *self.publishers, *self.workers])
-        if isinstance(actor, Publisher):
-            for _ in range(self.chance.randrange(1, 30)):
-                actor.publish()
+    def padded(self, text: str) -> bytes:
+        return f"{text}\n{'x' * self.chance.randrange(self._pad + 1)}".encode()
+
+    def next_descriptor(self) -> int:
+        self._descriptors += 1
+        return self._descriptors
+
+    def _make_token(self) -> str:
+        self._tokens += 1
+        return f"token-{self._tokens}"
+
+    def spec(self, queue: str) -> QueueSpec:
+        return QueueSpec(queue, **QUEUES[queue][0])
+
+    @property
+    def engine(self) -> Any:
+        return self.broker.engine
+
+    # -- lives
+
+    async def run(self) -> None:
+        for _ in range(self.chance.randrange(1, 4)):
+            await self.live(self.chance.randrange(20, 120), clean=self.chance.random() < 0.25)
+        self.ledger.audit(await self.rest(), self.dropped)
+
+    def _journal(self, nursery: trio.Nursery) -> Any:
+        if self.directory is not None:
+            return SteadySqlite(self.directory, self.weather, nursery, self.ledger.landed)
+        return FaultyJournal(self.store, self.weather, nursery, self.clock.now_ms, self.ledger.landed)
+
+    async def _start(self, nursery: trio.Nursery) -> None:
+        self.ledger.begin_life()
+        self.log("a broker starts")
+        self.weather = Weather(self.chance, failures=0.0, slow_s=self.chance.choice((0.001, 0.02, 0.2)))
+        self.clock = VirtualClock(START_MS + round(trio.current_time() * 1_000) + self._set_ms)
+        self.resident = 0
+        limits = Limits(
+            queue_memory_bytes=self.window_bytes,
+            refuse_after_ms=500,
+            memory_high_bytes=1_000_000,
+            open_batch_bytes=self.chance.choice((65_536, 10_000_000)),
+            linger_us=self.chance.choice((0, 2_000)),
+        )
+        self.notes = Log()
+        self.broker = Broker(
+            self._journal(nursery),
+            limits=limits,
+            authenticate=let_in,
+            log=self.notes,
+            clock=self.clock,
+            resident=lambda: self.resident,
+        )
+        self.broker.node_id = "sim"
+        await nursery.start(self.broker.run)
+        self.gateway: Any = self.broker.gateway("sim", _silent, self.notes)
+        self.is_dead = False
+
+    async def _declare(self) -> None:
+        channel = self.gateway.open_channel(Principal("d"))
+        await channel.outcome(channel.declare_exchange(ExchangeSpec(DEAD, "fanout")))
+        for queue in self.queues:
+            patterns = {"work.a" if queue in ("single", "ageing") else "work.#": 2}
+            await channel.outcome(channel.declare_queue(self.spec(queue)))
+            if queue == "graves":
+                await channel.outcome(channel.bind(Binding(DEAD, queue)))
+                continue
+            for pattern in patterns:
+                await channel.outcome(channel.bind(Binding(EXCHANGE, queue, pattern)))
+            self.ledger.shapes.setdefault(queue, Shape(**QUEUES[queue][1])).patterns.update(patterns)
+        channel.close()
+
+    async def _start_front_ends(self, nursery: trio.Nursery) -> None:
+        self.mqtt = SimGateway(self.broker.gateway("mqtt", _silent, self.notes), self.broker, self.chance)
+        inner: Any = self.mqtt
+        await nursery.start(Server(inner, self.mqtt_settings).run)
+        self.sockets = Sockets(self.broker.gateway("zeromq", _silent, self.notes), self._make_token, credit=self.max_credit)
+        await self.sockets.start(nursery)
+
+    async def live(self, steps: int, *, clean: bool) -> None:
+        """Run a broker for some steps; then it is stopped, or the power is cut."""
+        async with trio.open_nursery() as nursery:
+            await self._start(nursery)
+            await self._declare()
+            async with trio.open_nursery() as front_ends:
+                await self._start_front_ends(front_ends)
+                for actor in self.actors:
+                    actor.begin_life()
+                self.weather.failures = self.failures
+                for step in range(steps):
+                    await self._step(step)
+                self.weather.calm()
+                if clean:
+                    await self._stop_front_ends()
+                else:
+                    self._cut()
+                front_ends.cancel_scope.cancel()
+            if clean:
+                self.log("the broker stops")
+                await self.broker.stop()
+            nursery.cancel_scope.cancel()
+        self._end_life()
+
+    def _cut(self) -> None:
+        self.log("the power goes")
+        self.is_dead = True
+        self.broker.journal.cut()
+
+    async def _stop_front_ends(self) -> None:
+        self.broker.start_draining()
+        with trio.fail_after(60):
+            await self.sockets.drain()
+            await self.broker.committer.wait_idle()
+        self.mqtt.end_all()
+        await trio.sleep(1)
+        self.sockets.close()
+        self.is_dead = True
+
+    def _end_life(self) -> None:
+        for actor in self.actors:
+            if isinstance(actor, Puller):
+                actor.end_life()
+        if self.ledger.wrong is not None:
+            raise self.ledger.wrong
+        self._note_losses()
+        self.ledger.check(not self.mqtt.violations, f"clients are said to break MQTT: {self.mqtt.violations}")
+
+    def _note_losses(self) -> None:
+        counters = self.broker.counters
+        self.dropped += sum(amount for name, amount in counters.items() if name.startswith("dropped."))
+        failed = [name for name in ("flushes_failed", "consumers_failed") if counters[name]]
+        errors = [line for line in self.notes.lines if line[0] == "error" and "front-end failed" in line[1]]
+        self.ledger.check(not failed and not errors, f"a front-end raised: {failed} {errors}")
+
+    # -- steps
+
+    async def _step(self, step: int) -> None:
+        chance = self.chance
+        if chance.random() < 0.06:
+            await self._chaos()
         else:
-            actor.act()
+            self._actor().act()
+        pause = chance.random()
+        if pause < 0.4:
+            await trio.sleep(chance.uniform(0, 0.01))
+        elif pause < 0.7:
+            await trio.lowlevel.checkpoint()
+        self.check(step)
 
-    async def left(self, queue: str) -> list[str]:
-        """Start once more, with a disk that works, and take everything that the queue still has, in order."""
-        journal = FaultyJournal(self.store, self.chance, failures=0)
-        found: list[str] = []
-        async with running(journal, queue_memory_bytes=self.window_bytes) as broker:
-            gateway = broker.gateway("sim", lambda _: None, Log())
-            channel = gateway.open_channel(Principal("d"))
-            while True:
-                outcome = await channel.outcome(channel.get(queue))
-                if outcome.result is None:
-                    return found
-                found.append(outcome.result.message.body.decode())
+    def _actor(self) -> Any:
+        """Return whose turn it is; those who have a connection to set up and to read have more turns."""
+        return self.chance.choice(self.wired if self.chance.random() < 0.4 else self.actors)
+
+    def check(self, step: int) -> None:
+        if self.ledger.wrong is not None:
+            raise self.ledger.wrong
+        contents.check_counters(self.broker)
+        if self.directory is None and contents.is_quiet(self.broker):
+            contents.check_journal(self.broker)
+
+    async def _chaos(self) -> None:
+        chance = self.chance
+        weather = self.weather
+        what = chance.choice(("storm", "full", "room", "set", "memory", "wait", "long"))
+        self.log(f"chaos: {what}")
+        if what == "storm":
+            weather.down_until = trio.current_time() + chance.choice((0.02, 0.4, 1.5))
+        elif what == "full":
+            weather.alarm = "the disk is full"
+        elif what == "room":
+            weather.alarm = None
+        elif what == "set":
+            step_ms = chance.choice((-3_600_000, -700, 600, 30_000))
+            self._set_ms += step_ms
+            self.clock.set_by(step_ms)
+        elif what == "memory":
+            self.resident = 0 if self.resident else chance.choice((1_100_000, 5_000_000))
+        elif what == "wait":
+            await trio.sleep(chance.uniform(0.02, 0.7))
+        else:
+            await trio.sleep(chance.choice((2, 6)))
+
+    # -- the last life
+
+    async def rest(self) -> dict[str, list[str]]:
+        """Start once more, with a disk that works, and take everything that the queues still have, in order."""
+        left: dict[str, list[str]] = {}
+        async with trio.open_nursery() as nursery:
+            await self._start(nursery)
+            self.is_dead = True
+            channel = self.gateway.open_channel(Principal("d"))
+            self._check_retained(channel)
+            for queue in list(self.engine.vhost("/").queues):
+                left[queue] = []
+                await channel.outcome(channel.consume(queue, _Collector(left[queue]), ConsumeOptions(no_ack=True)))
+            await self._until_empty()
+            channel.close()
+            contents.check_counters(self.broker)
+            await self.broker.stop()
+            nursery.cancel_scope.cancel()
+        self._note_losses()
+        if self.directory is None:
+            kept = {queue_id: len(references) for queue_id, references in self.store.references.items() if references}
+            self.ledger.check(not kept, f"every queue is empty, but the journal has {kept}")
+        return left
+
+    async def _until_empty(self) -> None:
+        for second in range(200):
+            if second == 30:
+                self.clock.set_by(4 * 3_600_000)  # it was set back, so that something is not due for a long time
+            await trio.sleep(1)
+            waiting = [(queue.name, queue.count) for queue in self.engine.vhost("/").queues.values() if queue.count]
+            if not waiting and not len(self.engine.schedule):
+                return
+        raise Wrong(f"these queues don't run empty: {waiting}, {len(self.engine.schedule)} are scheduled")
+
+    def _check_retained(self, channel: Any) -> None:
+        values = {message.routing_key: text_of(message.body) for message in channel.retained(EXCHANGE, "last.#")}
+        for topic, index in self.ledger.retained.items():
+            text = values.get(topic.replace("/", "."))
+            self.ledger.check(text is not None, f"{topic} has lost its last value, number {index}")
+            there = self.ledger.sent[text or ""].index
+            self.ledger.check(there >= index, f"{topic} has the value {there}, but {index} was confirmed")
+
+
+class _Collector:
+    """Takes all that a queue has."""
+
+    def __init__(self, texts: list[str]) -> None:
+        self._texts = texts
+
+    def deliver(self, delivery: Delivery) -> None:
+        self._texts.append(text_of(delivery.message.body))
+
+    def deliver_transient(self, message: Any, options: Any) -> None:
+        pass  # what was scheduled for a subscription of QoS 0
+
+    def cancelled(self, reason: GatewayError) -> None:
+        raise AssertionError(reason)
+
+
+def _silent(_: str) -> None:
+    """Announcements are for people."""

@@ -1,0 +1,118 @@
+"""Do a broker's counters equal what its structures, and its journal, contain?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from gateway.engine.consumer import UNLIMITED
+from gateway.engine.lane import ENTRY_COST_BYTES
+from tests.simulation.ledger import Wrong
+
+
+def check_counters(broker: Any) -> None:
+    """Compare numbers. Cost: what channels hold."""
+    engine = broker.engine
+    held: Counter[object] = Counter()
+    held_bytes: Counter[object] = Counter()
+    for entries in engine.holdings.values():
+        for entry in entries:
+            if entry.settled:  # its lease has ended, or its queue is gone, and the holder does not know
+                _demand(entry.queue.deleted or entry.queue.leases, f"{entry.queue.name}: a settled entry is still held")
+                continue
+            held[entry.queue] += 1
+            held_bytes[entry.queue] += len(entry.message.body)
+    for vhost in engine.vhosts.values():
+        for queue in vhost.queues.values():
+            away = len(_away(queue))
+            ready = sum(map(len, queue.lanes))
+            _demand(queue.ready_count == ready + away, f"{queue.name}: ready_count is {queue.ready_count}, not {ready} + {away}")
+            _demand(
+                queue.count == ready + held[queue] + away,
+                f"{queue.name}: count is {queue.count}, but {ready} are ready, {held[queue]} held, and {away} wait to come back",
+            )
+            _check_window(engine, queue)
+            _check_bytes(broker, queue, held_bytes[queue])
+    batch = engine.batch
+    live = sum(message.live > 0 for message in batch.messages)
+    _demand(batch.unsettled == live, f"the open batch says {batch.unsettled} unsettled, it has {live}")
+
+
+def _away(queue: Any) -> dict[Any, int]:
+    """Return what came back and is not ready again: entry -> bytes of its body, be it in memory or not."""
+    returns = queue.returns
+    if returns is None:
+        return {}
+    return {entry: returns._asleep.get(entry, len(entry.message.body)) for entry in returns._members}
+
+
+def _check_window(engine: Any, queue: Any) -> None:
+    cost = sum(len(entry.message.body) + ENTRY_COST_BYTES for lane in queue.lanes for entry in lane.ready or ())
+    _demand(queue.window_bytes == cost, f"{queue.name}: window_bytes is {queue.window_bytes}, its entries cost {cost}")
+    paged = sum(lane.backlog is not None for lane in queue.lanes)
+    paged += queue.returns is not None and bool(queue.returns._overdue)
+    _demand(queue.paged == paged, f"{queue.name}: paged is {queue.paged}, {paged} lanes are")
+    for lane in queue.lanes:
+        positions = [entry.position for entry in lane.ready or ()]
+        _demand(positions == sorted(set(positions)), f"{queue.name}: its entries are not in the order of positions")
+    for consumer in queue.able:
+        _demand(consumer.in_turn and consumer.able, f"{queue.name}: a consumer has turns that can't take any")
+    _demand(len(set(map(id, queue.able))) == len(queue.able), f"{queue.name}: a consumer has two turns")
+    for consumer in queue.consumers:
+        _demand(0 <= consumer.credit_left <= UNLIMITED, f"{queue.name}: a consumer has a credit of {consumer.credit_left}")
+
+
+def _check_bytes(broker: Any, queue: Any, held_bytes: int) -> None:
+    """Bodies in memory are counted here; where some are on disk only, the journal is asked when it is quiet."""
+    if queue.paged:
+        return
+    size = (
+        held_bytes + sum(_away(queue).values()) + sum(len(entry.message.body) for lane in queue.lanes for entry in lane.ready or ())
+    )
+    _demand(queue.body_bytes == size, f"{queue.name}: body_bytes is {queue.body_bytes}, its bodies have {size}")
+
+
+def is_quiet(broker: Any) -> bool:
+    """All that the engine said is on disk, and nothing is about to be said."""
+    engine = broker.engine
+    batch = engine.batch
+    busy = broker.committer.commit_since or broker.committer.failing or batch.messages or batch.settled or batch.records
+    return not (busy or batch.deferred or engine.dead or engine.burial.limbo or broker.journal.spindle.under_way)
+
+
+def check_journal(broker: Any) -> None:
+    """Compare every durable queue with what the journal has for it; to be called when all is quiet."""
+    engine = broker.engine
+    for lane in engine.queues_by_id.values():
+        queue = lane.queue
+        depth = broker.journal.depth(lane.id)
+        mine = {entry.position for entry in lane.ready or () if entry.segment is not None}
+        mine |= {entry.position for held in engine.holdings.values() for entry in held if _is_of(entry, lane)}
+        mine |= {entry.position for entry in _away(queue) if entry.queue_id == lane.id and entry.segment is not None}
+        on_disk = lane.backlog.on_disk if lane.backlog is not None else 0
+        _demand(mine <= set(depth), f"{queue.name}: positions {sorted(mine - set(depth))[:5]} are not in the journal")
+        _demand(
+            len(depth) == len(mine) + on_disk,
+            f"{queue.name}: the journal has {len(depth)}, memory {len(mine)}, and {on_disk} are said to be on disk only",
+        )
+        if queue.paged and queue.turns is None:
+            _check_paged_bytes(engine, queue, lane, depth)
+
+
+def _is_of(entry: Any, lane: Any) -> bool:
+    return entry.queue is lane.queue and entry.queue_id == lane.id and entry.segment is not None and not entry.settled
+
+
+def _check_paged_bytes(engine: Any, queue: Any, lane: Any, depth: dict[int, int]) -> None:
+    transient = [entry for entry in lane.ready or () if entry.segment is None]
+    held = [entry for entries in engine.holdings.values() for entry in entries if entry.queue is queue and not entry.settled]
+    transient += [entry for entry in held if entry.segment is None]
+    transient += [entry for entry in _away(queue) if entry.segment is None]
+    transient += lane.backlog.transient if lane.backlog is not None else ()
+    size = sum(depth.values()) + sum(len(entry.message.body) for entry in transient)
+    _demand(queue.body_bytes == size, f"{queue.name}: body_bytes is {queue.body_bytes}, journal and memory have {size}")
+
+
+def _demand(holds: object, what: str) -> None:
+    if not holds:
+        raise Wrong(what)

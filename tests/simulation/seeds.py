@@ -1,0 +1,61 @@
+"""How does one seed decide everything, and how is what went wrong seen again?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import trio
+import trio.testing
+
+from gateway.engine.delivery import Entry
+from tests.simulation.ledger import Wrong
+from tests.simulation.world import World
+
+
+@contextmanager
+def _determined(seed: int) -> Iterator[None]:
+    """Take out what would make two runs of a seed differ: trio's dice, and sets in the order of addresses."""
+    runner: Any = trio._core._run
+    allowed, runner._ALLOW_DETERMINISTIC_SCHEDULING = runner._ALLOW_DETERMINISTIC_SCHEDULING, True
+    state = runner._r.getstate()
+    runner._r.seed(seed)
+    Entry.__hash__ = _hash_of_entry  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        del Entry.__hash__
+        runner._r.setstate(state)
+        runner._ALLOW_DETERMINISTIC_SCHEDULING = allowed
+
+
+def _hash_of_entry(entry: Any) -> int:
+    return int(entry.position) * 1_009 + int(entry.queue_id)
+
+
+def play(seed: int, *, directory: Path | None = None, prepare: Callable[[World], None] | None = None) -> World:
+    """Let one world happen. Raises `Wrong`, whose text says how to see it again."""
+    world = World(seed, directory=directory)
+    if prepare is not None:
+        prepare(world)
+    try:
+        with _determined(seed):
+            trio.run(world.run, clock=trio.testing.MockClock(autojump_threshold=0))
+    except Exception as error:
+        raise Wrong(f"seed {seed}: {_innermost(error)}\n{_how(world)}") from error
+    return world
+
+
+def _innermost(error: BaseException) -> str:
+    """Return what went wrong first, in a group or chain of exceptions."""
+    while isinstance(error, BaseExceptionGroup) or error.__cause__ is not None:
+        error = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__ or error
+    return str(error) if isinstance(error, Wrong) else repr(error)
+
+
+def _how(world: World) -> str:
+    tail = "\n".join(f"    {line}" for line in world.ledger.tail[-12:])
+    again = f"python -m tests.simulation {world.seed}" + (" --sqlite" if world.directory is not None else "")
+    return f"  after {world.ledger.steps} events, the last of them:\n{tail}\n  again: {again}"
