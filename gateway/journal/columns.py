@@ -20,13 +20,21 @@ SUPPORTED = sys.byteorder == "little" and all(array(code.decode()).itemsize == s
 """Columns are this machine's arrays."""
 
 
+def encode_one(value: int) -> bytes:
+    """Write a column of one item, or of many that are all the same."""
+    return _CONSTANT + value.to_bytes(8, "little") if value else ALL_ZERO
+
+
+ONE = encode_one(1)
+
+
 def encode_column(values: list[int]) -> bytes:
     """Write integers from 0 to 2**64 - 1."""
     if not values:
         return ALL_ZERO
     first, count = values[0], len(values)
     if values.count(first) == count:
-        return _CONSTANT + first.to_bytes(8, "little") if first else ALL_ZERO
+        return encode_one(first)
     if values[-1] - first == count - 1 and values == list(range(first, first + count)):
         return _RUN + first.to_bytes(8, "little")
     highest = max(values)

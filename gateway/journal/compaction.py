@@ -78,10 +78,9 @@ class Compaction:
             live = sum([numbers[0] for numbers in handle.queues.values()])
             number = handle.id
             if not live and handle.complete:
-                self._sparse.pop(number, None)
                 self._tiny.pop(number, None)
-                self._kept.pop(number, None)
-                self._from_slot.pop(number, None)
+                if self._sparse or self._kept or self._from_slot:
+                    self._forget(number)
             elif number in self._tiny:
                 continue
             elif live * leftovers.SPARSE_PART <= handle.references and live * 2 <= self._kept.get(number, 2 * handle.references):
@@ -91,6 +90,10 @@ class Compaction:
         if len(self._tiny) > MOST_CANDIDATES:
             self._tiny = dict(islice(self._tiny.items(), MOST_CANDIDATES // 2))
             self._survey_wanted = True
+
+    def _forget(self, number: int) -> None:
+        for known in (self._sparse, self._kept, self._from_slot):
+            known.pop(number, None)
 
     def begin(self, reader: Reader) -> None:
         """Have the next portion read, if there is one and none is under way."""

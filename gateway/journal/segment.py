@@ -13,7 +13,7 @@ from functools import lru_cache
 from itertools import chain, islice
 from zlib import crc32
 
-from gateway.journal.columns import ALL_ZERO, encode_column, encode_texts
+from gateway.journal.columns import ALL_ZERO, ONE, encode_column, encode_one, encode_texts
 from gateway.journal.ledger import SegmentHandle
 from gateway.model.declare import BindingOptions
 from gateway.model.message import Address, Message
@@ -125,7 +125,8 @@ def _segment(rows: _Rows, handle: SegmentHandle) -> Segment:
     count, references = len(rows.bodies), len(rows.queues)
     handle.bits = bytearray((references + 7) >> 3)
     shared_wire = rows.wires.count(rows.wires[0]) == count
-    segment = Segment(handle, count, references, rows.idx(shared_wire=shared_wire), rows.bodies)
+    single = count == references == 1 and not rows.stored
+    segment = Segment(handle, count, references, rows.idx_of_one() if single else rows.idx(shared_wire=shared_wire), rows.bodies)
     segment.committed_ms = min(rows.stored, default=0)
     segment.body_bytes = sum(rows.lengths)
     handle.queues = rows.places()
@@ -255,6 +256,29 @@ class _Rows:
             encode_texts([encode_address(address) for address in self.addresses]),
             encode_texts([tag.encode() for tag in tags]),
             encode_texts(option_texts),
+        ]
+
+    def idx_of_one(self) -> list[bytes]:
+        """Return the same for one message with one reference: a commit each, where publishers wait for every confirm."""
+        option, tag, address = self.options[0], self.tags[0].encode(), encode_address(next(iter(self.addresses)))
+        text = _option_text(option) if option is not None else None
+        return [
+            HEADER.pack(FORMAT, SHARED_WIRE, 1, 1, 1, 1, 0 if text is None else 1),
+            encode_one(self.lengths[0]),
+            ONE,
+            encode_one(self.queues[0]),
+            encode_one(self.positions[0]),
+            ALL_ZERO if text is None else ONE,
+            ALL_ZERO,
+            ALL_ZERO,
+            encode_one(len(self.wires[0])),
+            encode_one(self.priorities[0]) if self.priorities else ALL_ZERO,
+            encode_one(self.expiries[0]) if self.expiries else ALL_ZERO,
+            encode_one(len(address)),
+            address,
+            encode_one(len(tag)),
+            tag,
+            ALL_ZERO if text is None else encode_one(len(text)) + text,
         ]
 
     def _counts(self) -> list[int]:

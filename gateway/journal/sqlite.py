@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from gateway.errors import JournalError
+from gateway.journal.checkpoints import Checkpoints
 from gateway.journal.commit import Commit, Value
 from gateway.journal.compaction import Compaction
 from gateway.journal.counters import Counters
@@ -31,7 +32,7 @@ from gateway.journal.recovery import (
 from gateway.journal.scheduled import ScheduledReads
 from gateway.journal.scrub import Scrub
 from gateway.journal.segment import Segment, encode
-from gateway.journal.space import Space
+from gateway.journal.space import LOG, Space
 from gateway.journal.writer import WRITABLE, Writer
 from gateway.model.message import Message
 from gateway.model.records import Batch, DeliveryCounted, Page, QueueDeleted, QueuePurged, Record, Reference, ScheduledGone
@@ -86,6 +87,7 @@ class SqliteJournal:
         self._scrub: Scrub | None = None
         self._lock = DirectoryLock(directory)
         self.counters = Counters()
+        self._checkpoints = Checkpoints(self._path.with_name(LOG), wal_autocheckpoint, self.counters)
         self._next_queue_id = 1
         self._ledger = Ledger()
         self._compaction = Compaction(self._ledger, self.counters, self._report)
@@ -106,6 +108,8 @@ class SqliteJournal:
     @property
     def alarm(self) -> str | None:
         """See `Journal.alarm`."""
+        if self._checkpoints.alarm is not None:
+            return self._checkpoints.alarm
         return self._space.alarm if self._space is not None else None
 
     @property
@@ -132,6 +136,8 @@ class SqliteJournal:
         """See `Journal.look`."""
         if self._space is not None:
             self._space.look()
+        if self._checkpoints.alarm is not None and self._writer is not None:
+            self._writer.look()
         self._ledger.forget_landed()
         if self._ledger.all_landed:
             self._begin_compaction()
@@ -161,8 +167,16 @@ class SqliteJournal:
         reopen = partial(connect, self._path, synchronous=self._synchronous, wal_autocheckpoint=self._wal_autocheckpoint)
         if self._space is not None:
             self._space.begin(database.connection)
+        before = self._checkpoints.restarts()
+        self.counters.log_restarts = lambda: self._checkpoints.restarts() - before
         self._writer = Writer(
-            str(self._path), reopen, database.connection, self.counters, space=self._space, refuse_after_s=self._care.refuse_after_s
+            str(self._path),
+            reopen,
+            database.connection,
+            self.counters,
+            space=self._space,
+            checkpoints=self._checkpoints,
+            refuse_after_s=self._care.refuse_after_s,
         )
         self._reader = Reader(str(self._path), partial(connect_to_read, self._path))
         if self._care.scrub_mib_per_s:

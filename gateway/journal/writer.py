@@ -10,6 +10,7 @@ from queue import SimpleQueue
 from typing import TypeAlias
 
 from gateway.errors import JournalError
+from gateway.journal.checkpoints import Checkpoints
 from gateway.journal.commit import Commit
 from gateway.journal.counters import Counters, thread_meter
 from gateway.journal.space import Space
@@ -29,6 +30,7 @@ class Writer:
         connect: opens the connection anew after an error.
         connection: the first one; the writer's from now on. It must not be the only one of the process: when the last one
             closes, SQLite reads the write-ahead log anew, and takes for good what a sync that failed has left there.
+        checkpoints: told of every commit.
         space: told of every commit; asked for its ballast when the disk is full.
         refuse_after_s: after so long without a success the state is no longer ``failing``, but ``read-only``.
 
@@ -36,7 +38,7 @@ class Writer:
         state: ``writable``, ``failing`` (the last attempt failed) or ``read-only`` (so did all others for `refuse_after_s`).
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it brings together
         self,
         path: str,
         connect: Callable[[], sqlite3.Connection],
@@ -44,6 +46,7 @@ class Writer:
         counters: Counters,
         *,
         space: Space | None = None,
+        checkpoints: Checkpoints | None = None,
         refuse_after_s: float = 5.0,
     ) -> None:
         self._path = path
@@ -51,16 +54,21 @@ class Writer:
         self._connection: sqlite3.Connection | None = connection
         self._counters = counters
         self._space = space
+        self._checkpoints = checkpoints
         self._refuse_after_s = refuse_after_s
         self._failing_since = 0.0
         self.state: str = WRITABLE
-        self._jobs: SimpleQueue[tuple[Commit, Done] | None] = SimpleQueue()
+        self._jobs: SimpleQueue[tuple[Commit | None, Done] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="journal-writer", daemon=True)
         self._thread.start()
 
     def put(self, commit: Commit, done: Done) -> None:
         """Write a commit; `done` is called on the writer's thread."""
         self._jobs.put((commit, done))
+
+    def look(self) -> None:
+        """See whether checkpoints work, also if there is nothing to write."""
+        self._jobs.put((None, _nothing))
 
     def stop(self) -> sqlite3.Connection | None:
         """Write what was put, end the thread, and return the connection, if there is one."""
@@ -73,6 +81,9 @@ class Writer:
         self._counters.meter = meter = thread_meter()
         while (job := self._jobs.get()) is not None:
             commit, done = job
+            if commit is None:
+                self._look()
+                continue
             done(self._write(commit))
             if commit.settlement.landed:
                 self._count_segments(commit)
@@ -92,7 +103,7 @@ class Writer:
                 if not self._makes_room(error):
                     return self._failed(error)
         self._landed(commit, time.perf_counter() - started)
-        self._tell_space(size)
+        self._tell(size)
         return None
 
     def _attempt(self, commit: Commit) -> int:
@@ -116,13 +127,21 @@ class Writer:
         self.state = READ_ONLY if now - self._failing_since >= self._refuse_after_s else FAILING
         return error if isinstance(error, JournalError) else JournalError(f"{self._path}: {error}")
 
-    def _tell_space(self, size: int) -> None:
-        if self._space is None or self._connection is None:
+    def _tell(self, size: int) -> None:
+        if self._connection is None:
+            return
+        if self._checkpoints is not None:
+            self._checkpoints.wrote(self._connection, size)
+        if self._space is None:
             return
         try:
             self._space.wrote(self._connection, size)
         except sqlite3.Error as error:
             self._drop_connection(error)
+
+    def _look(self) -> None:
+        if self._connection is not None and self._checkpoints is not None:
+            self._checkpoints.look(self._connection)
 
     def _landed(self, commit: Commit, seconds: float) -> None:
         counters = self._counters
@@ -186,3 +205,7 @@ class Writer:
                 self._counters.segments_live -= len(settlement.doubtful) - left
         except sqlite3.Error as error:
             self._drop_connection(error)
+
+
+def _nothing(_: JournalError | None) -> None:
+    """Nobody waits for a look."""

@@ -191,6 +191,9 @@ def main(directory: str, synchronous: str, seed: str, steps: str, trace: str = "
     if compacting:
         sys.stderr.write(f"moved {journal.counters.references_moved}\n")
         sys.stderr.flush()
+    if os.environ.get("SYNCS"):
+        sys.stderr.write(f"syncs {journal.counters.syncs_at_least}\n")
+        sys.stderr.flush()
     os._exit(0)  # no tidying up: that would be a checkpoint
 
 

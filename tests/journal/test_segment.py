@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from gateway.errors import JournalError
 from gateway.journal.columns import Cursor, encode_column, encode_texts
 from gateway.journal.index import Index
-from gateway.journal.segment import decode_address, encode, encode_address
+from gateway.journal.ledger import SegmentHandle
+from gateway.journal.segment import _Rows, decode_address, encode, encode_address
 from gateway.model.declare import BindingOptions
 from gateway.model.message import Address, Message
 from gateway.model.records import Reference
@@ -121,6 +122,17 @@ def test_a_segment_comes_back(described):
         mine = [(place, len(content)) for number, place, _, content, *_ in expected if number == queue]
         assert (live, live_bytes) == (len(mine), sum(length for _, length in mine))
         assert (first, last) == (mine[0][0], mine[-1][0])
+
+
+@given(messages.filter(len).map(lambda several: several[0]), st.integers(0, 1 << 40))
+def test_one_message_alone_is_written_as_many_are(described, position):
+    body, address, (tag, wire), priority, expires, queues = described
+    message = Message(Address("/", "amq.topic", f"key {address}"), body, True, tag, wire, priority, expires)
+    message.first = Reference(message, queues[0][0], position, queues[0][1])
+    message.live = 1
+    rows = _Rows()
+    rows.collect([message], SegmentHandle(1, bytearray(), complete=True))
+    assert b"".join(rows.idx_of_one()) == b"".join(rows.idx(shared_wire=True))
 
 
 @given(st.binary(max_size=200))
