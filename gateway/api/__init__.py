@@ -34,6 +34,7 @@ from gateway.errors import (
 )
 from gateway.model.arguments import queue_spec
 from gateway.model.declare import NEVER, Binding, BindingOptions, ExchangeSpec, Overflow, QueueSpec, Retry
+from gateway.model.exchange_arguments import exchange_spec
 from gateway.model.message import Address, Message, WireDecoder, with_properties
 from gateway.model.names import DEFAULT_EXCHANGE, DEFAULT_VHOST, TOPIC_EXCHANGE, is_mqtt_topic, swap_key, swap_key_bytes
 from gateway.model.properties import COMMON, NO_PROPERTIES, Properties, decode_properties, encode_properties
@@ -95,6 +96,7 @@ __all__ = [
     "WritesWire",
     "decode_properties",
     "encode_properties",
+    "exchange_spec",
     "hookimpl",
     "hookspec",
     "is_mqtt_topic",

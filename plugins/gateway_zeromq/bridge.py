@@ -21,7 +21,7 @@ from gateway.api import (
     Principal,
 )
 from gateway_zeromq import translate
-from gateway_zeromq.codec import Bind, Consume, Declare, Delete, Get, HelloOptions, Publish, Purge, Unbind
+from gateway_zeromq.codec import DEFAULT_CHOICES, Bind, Consume, Declare, Delete, Get, HelloOptions, Publish, Purge, Unbind
 from gateway_zeromq.publisher import MARKS, Marks, Publisher
 from gateway_zeromq.replies import LOCKED, Greeting, Question, Rules
 from gateway_zeromq.session import Session, Sessions
@@ -157,8 +157,8 @@ class Bridge:
 
     def consume(self, question: Question, subscription: Subscription, command: Consume, credit: int) -> None:
         """See `ConsumingSink`."""
-        exclusive = command.options is not None and command.options.exclusive
-        options = ConsumeOptions(prefetch=credit, no_ack=subscription.no_ack, exclusive=exclusive, manual_credit=True)
+        chosen = command.options or DEFAULT_CHOICES
+        options = ConsumeOptions(credit, subscription.no_ack, chosen.exclusive, manual_credit=True, priority=chosen.priority)
         number = self._channel.consume(command.queue, subscription, options)
         self._answers[number] = partial(self._consuming, question, subscription)
 

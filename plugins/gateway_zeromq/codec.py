@@ -57,6 +57,9 @@ class ConsumeChoices(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     priority: int = 0
 
 
+DEFAULT_CHOICES = ConsumeChoices()
+
+
 class Hello(Struct, array_like=True, tag=1, forbid_unknown_fields=True, gc=False):
     """The first command of every connection."""
 

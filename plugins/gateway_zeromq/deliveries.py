@@ -149,8 +149,6 @@ class Deliveries:
     def _why_not(self, command: Consume) -> tuple[int, str] | None:
         if self._peer.enveloped:
             return NOT_BUILT, "a REQ client can't be sent deliveries: use GET, or a DEALER without the empty frame"
-        if command.options is not None and command.options.priority:
-            return NOT_BUILT, "consumers have no priorities"
         if command.tag in self._subscriptions or command.tag == GOT_TAG:
             return COMMAND_INVALID, f"tag {command.tag!r} is in use"
         if len(self._subscriptions) >= self._rules.max_consumers:

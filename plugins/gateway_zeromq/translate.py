@@ -29,6 +29,7 @@ from gateway.api import (
     QueueSpec,
     ResourceLocked,
     encode_properties,
+    exchange_spec,
     queue_spec,
 )
 from gateway_zeromq.codec import Bind, Declare, Delete, Publish, Purge, Unbind
@@ -137,7 +138,9 @@ def exchange_of(command: Declare) -> tuple[ExchangeSpec, bool]:
     """Return the exchange that is declared, and whether only its existence is asked for. Raises as `_split`."""
     given, arguments = _split(command.args or {}, _EXCHANGE, "an exchange")
     passive = given.pop("passive", False)
-    return ExchangeSpec(command.name, arguments=arguments, **given), passive
+    if "alternate" in given:
+        arguments["alternate-exchange"] = given.pop("alternate")
+    return exchange_spec(command.name, arguments=arguments, **given), passive
 
 
 def queue_of(command: Declare) -> tuple[QueueSpec, bool]:

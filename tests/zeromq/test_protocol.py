@@ -187,9 +187,7 @@ def test_a_consumer_that_can_not_begin_is_refused_and_its_tag_is_free_again():
     talk.consumer("c1")
 
 
-@pytest.mark.parametrize(
-    ("tag", "options", "code"), [("c1", None, 503), ("", None, 503), ("c2", {"priority": 1}, 540), ("c3", None, 506)]
-)
+@pytest.mark.parametrize(("tag", "options", "code"), [("c1", None, 503), ("", None, 503), ("c3", None, 506)])
 def test_consumers_that_can_not_be_are_refused_at_once(tag, options, code):
     talk = Conversation(max_consumers=2)
     talk.consumer("c1")

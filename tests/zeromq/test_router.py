@@ -658,3 +658,15 @@ async def test_a_plain_peer_that_only_listens_is_nobody(context):
     async with serving(router()) as running:
         Plain(context, zmq.DEALER, running.address("ROUTER"))
         await running.stop()
+
+
+async def test_a_consumer_of_a_higher_priority_gets_messages_first(context):
+    async with serving(router()) as running:
+        client = await connected(context, running)
+        await queue(client)
+        await client.ask(6, 1, "jobs", "low", 10)
+        await client.ask(6, 2, "jobs", "high", 1, {"priority": 5})
+        publisher = await connected(context, running)
+        for seq in (1, 2):
+            await publisher.ask(3, seq, "", "jobs", body=b"%d" % seq)
+        assert {consumer.priority: consumer.credit_left for consumer in running.queue("jobs").consumers} == {0: 9, 5: 0}

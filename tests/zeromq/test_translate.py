@@ -85,9 +85,9 @@ def test_declarations_take_arguments_in_a_map_of_their_own_or_beside_the_others(
     )
     assert (queue.name, queue.durable, queue.max_length, queue.overflow, passive) == ("q", False, 5, Overflow.REJECT_PUBLISH, False)
     exchange, passive = exchange_of(
-        Declare(1, "exchange", "e", {"type": "topic", "passive": True, "alternate": "other", "x-own": 1})
+        Declare(1, "exchange", "e", {"type": "topic", "passive": True, "alternate": "other", "x-deduplication-window-ms": 9})
     )
-    assert (exchange, passive) == (ExchangeSpec("e", "topic", alternate="other", arguments={"x-own": 1}), True)
+    assert (exchange, passive) == (ExchangeSpec("e", "topic", alternate="other", arguments={"x-deduplication-window-ms": 9}), True)
     assert queue_of(Declare(1, "queue", ""))[0].durable is True
 
 
