@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from gateway.api.channel import QueueInfo
 from gateway.engine.bounds import Boundless, Bounds
-from gateway.engine.delivery import UNWRITTEN, Entry
+from gateway.engine.delivery import UNWRITTEN, Entry, in_order
 from gateway.engine.queue import Queue
 from gateway.engine.vhost import VirtualHost
 from gateway.errors import AccessRefused, GatewayError, NotFound, PreconditionFailed, ResourceLocked
@@ -87,6 +87,7 @@ class Definitions:
         """Delete an exchange and its bindings; return which exchanges lost one."""
         removed = self.engine.vhost(vhost).table.delete(spec.name)
         self.engine.special.deleted(vhost, spec.name)
+        self.engine.kept.values.leave(vhost, spec.name)
         self.engine.generation += 1
         for binding in removed:
             self._unbound(vhost, binding, durable=spec.durable)
@@ -212,7 +213,7 @@ class Definitions:
         removed, entries, lanes = queue.purge()
         for entry in entries:
             self._forget(entry)
-        survivors = sorted(self.held(queue, queue.count - removed), key=lambda entry: entry.position)
+        survivors = sorted(self.held(queue, queue.count - removed), key=in_order)
         queue.count = len(survivors)
         queue.body_bytes = sum(len(entry.message.body) for entry in survivors)
         self.engine.burial.forget(queue)

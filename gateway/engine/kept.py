@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from gateway.engine.leaving import LEAVING, SINCE
 from gateway.engine.retained import LastValues
 from gateway.engine.route import RouteHandle
 from gateway.errors import GatewayError
@@ -54,3 +55,5 @@ class Kept:
             case StatePut(namespace=namespace, key=key, value=value):
                 if value is not None:
                     self._state.setdefault(namespace, {})[key] = value
+                    if namespace in (LEAVING, SINCE):
+                        self.values.replay(record)

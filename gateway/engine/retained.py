@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from gateway.engine.leaving import Leaving
 from gateway.errors import GatewayError, MessageRefused
 from gateway.model.message import Address, Message
-from gateway.model.records import Retained
+from gateway.model.records import Retained, StatePut
 from gateway.routing.keytree import VISITS, KeyTree, LookUp
 from gateway.routing.ordered import Ordered
 
@@ -87,6 +88,10 @@ class Shelf:
         tree.remove(key)
         if not len(tree):
             del self.trees[exchange]
+        self.count_out(old)
+
+    def count_out(self, old: LastValue) -> None:
+        """A value is in no tree any more."""
         self.messages -= 1
         self.bytes -= old.cost
 
@@ -120,13 +125,14 @@ class LastValues:
     ``puts``: how many values were put so far; each has its number. ``limits``: set before anything is put.
     """
 
-    __slots__ = ("_due", "_engine", "_shelves", "_timer", "limits", "puts")
+    __slots__ = ("_due", "_engine", "_leaving", "_shelves", "_timer", "limits", "puts")
 
     def __init__(self, engine: Engine) -> None:
         self._engine: Engine = engine
         self._shelves: dict[str, Shelf] = {}
         self._due: Ordered[tuple[int, int, str, str, str]] = Ordered()
         self._timer: Timer | None = None
+        self._leaving: Leaving = Leaving(engine, self._released)
         self.limits: RetainedLimits = RetainedLimits()
         self.puts: int = 0
 
@@ -167,9 +173,11 @@ class LastValues:
             return refusal
         if message.body:
             self._store(address.vhost, address.exchange, address.routing_key, message)
+            if self._leaving:
+                self._leaving.put(address.vhost, address.exchange, address.routing_key)
         elif not self._remove(address.vhost, address.exchange, address.routing_key):
             return None
-        self._record(Retained(address.vhost, address.exchange, address.routing_key, message if message.body else None))
+        self.record(Retained(address.vhost, address.exchange, address.routing_key, message if message.body else None))
         return None
 
     def look_up(self, vhost: str, exchange: str, pattern: str, *, mqtt: bool = False) -> RetainedLookUp:
@@ -189,10 +197,43 @@ class LastValues:
         shelf = self._shelf(vhost)
         return shelf.messages, shelf.bytes
 
-    def replay(self, record: Retained) -> None:
+    def replay(self, record: Retained | StatePut) -> None:
         """Take a fact that the journal kept; limits that were lowered since refuse only what is new."""
-        if record.message is not None:
+        if isinstance(record, StatePut):
+            self._leaving.replay(record)
+        elif record.message is not None:
             self._store(record.vhost, record.exchange, record.key, record.message)
+            if self._engine.vhost(record.vhost).table.find(record.exchange) is None:
+                tree = self.detach(record.vhost, record.exchange)
+                for key, value in tree.take(1) if tree is not None else ():
+                    self._leaving.orphan(record.vhost, record.exchange, key, value)
+
+    # -- deleted exchanges --------------------------------------------------
+
+    def leave(self, vhost: str, exchange: str) -> None:
+        """Forget the last values of an exchange that is deleted: nobody is given them from now on. Cost: a few hundred of them."""
+        tree = self.detach(vhost, exchange)
+        if tree is not None:
+            self._leaving.leave(vhost, exchange, tree)
+
+    def detach(self, vhost: str, exchange: str) -> KeyTree[LastValue] | None:
+        """Take the values of an exchange out of sight; they count until they are released. None: there are none."""
+        tree = self._shelf(vhost).trees.pop(exchange, None)
+        return None if tree is None else tree.moved()
+
+    def attach(self, vhost: str, exchange: str, key: str, value: LastValue) -> None:
+        """Undo `detach` for one value."""
+        shelf = self._shelf(vhost)
+        shelf.count_out(value)
+        shelf.put(exchange, key, value, None)
+
+    def _released(self, vhost: str, exchange: str, key: str, value: LastValue) -> bool:
+        """Let go of a value that was detached; say whether no other has taken its place on disk."""
+        shelf = self._shelf(vhost)
+        shelf.count_out(value)
+        self._due.discard_if_there((value.message.expires_at_ms, value.mark, vhost, exchange, key))
+        tree = shelf.trees.get(exchange)
+        return tree is None or tree.get(key) is None
 
     def _shelf(self, vhost: str) -> Shelf:
         shelf = self._shelves.get(vhost)
@@ -200,7 +241,8 @@ class LastValues:
             shelf = self._shelves[vhost] = Shelf()
         return shelf
 
-    def _record(self, record: Retained) -> None:
+    def record(self, record: Retained) -> None:
+        """Have a fact last."""
         batch = self._engine.batch
         batch.records.append(record)
         batch.body_bytes += RECORD_BYTES + (0 if record.message is None else len(record.message.body))
@@ -252,9 +294,14 @@ class LastValues:
             first = self._due.first()
             if first is None or first[0] > now_ms:
                 break
-            _, _, vhost, exchange, key = first
-            self._remove(vhost, exchange, key)
-            self._record(Retained(vhost, exchange, key, None))
+            _, mark, vhost, exchange, key = first
+            tree = self._shelf(vhost).trees.get(exchange)
+            value = None if tree is None else tree.get(key)
+            if value is not None and value.mark == mark:
+                self._remove(vhost, exchange, key)
+                self.record(Retained(vhost, exchange, key, None))
+            else:  # detached: it goes with the others
+                self._due.discard(first)
         self._appoint()
 
 

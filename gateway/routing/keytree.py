@@ -52,6 +52,21 @@ class KeyTree(Generic[V]):
         self._keys.discard(key)
         return True
 
+    def moved(self) -> KeyTree[V]:
+        """Return another tree with all that is here; this one is empty then, for look-ups under way, too."""
+        other: KeyTree[V] = KeyTree()
+        other._keys = self._keys.moved()
+        self._values, other._values = other._values, self._values
+        return other
+
+    def take(self, most: int) -> list[tuple[str, V]]:
+        """Take so many out at most; none is left if none is returned."""
+        keys = self._keys.run_from("")[0][:most]
+        found = [(key, self._values[key]) for key in keys]
+        for key in keys:
+            self.remove(key)
+        return found
+
     def look_up(self, pattern: str, mqtt: bool = False) -> LookUp[V]:
         """Begin to look for the keys that match.
 

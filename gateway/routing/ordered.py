@@ -51,6 +51,12 @@ class Ordered(Generic[T]):
         else:
             self._lasts[at] = run[-1]
 
+    def discard_if_there(self, thing: T) -> None:
+        """Take a thing out, if it is there."""
+        run, index = self.run_from(thing)
+        if index < len(run) and run[index] == thing:
+            self.discard(thing)
+
     def run_from(self, least: T) -> tuple[list[T], int]:
         """Return a run, only to be read, and where the first thing in it is that is no less than `least`.
 
@@ -61,6 +67,13 @@ class Ordered(Generic[T]):
             return [], 0
         run = self._runs[at]
         return run, bisect_left(run, least)
+
+    def moved(self) -> Ordered[T]:
+        """Return another one with all things; this one has none any more."""
+        other: Ordered[T] = Ordered()
+        self._runs, other._runs = other._runs, self._runs
+        self._lasts, other._lasts = other._lasts, self._lasts
+        return other
 
     def first(self) -> T | None:
         """Return the first of all; None: there is none."""
