@@ -76,6 +76,10 @@ class Space:
         self._judging = threading.Lock()
         self._written = 0
         self._slack = 0
+        self._room = 0
+        self._expected = 0
+        self._uncounted = 0
+        self._tight = False
         self._cut_at = -_CUT_EVERY_S
         self.low: bool = False
         self._capped = False
@@ -122,11 +126,23 @@ class Space:
             finally:
                 self._judging.release()
 
+    def expect(self, size: int) -> None:
+        """A commit with so many bytes is handed over. If the cap may not hold it, the alarm is there before more is taken in.
+
+        They are written twice: to the log, and to the database. Cost: a comparison; near the cap a lock.
+        """
+        if self._max_bytes and 2 * size + self._uncounted >= self._room:
+            with self._judging:
+                self._expected = 2 * size
+                self._judge()
+
     # -- the writer's thread -----------------------------------------------------
 
     def wrote(self, connection: sqlite3.Connection, size: int) -> None:
         """A commit with so many bytes is on disk. Looks and counts only if it may matter. Raises sqlite3.Error."""
         self._written += size
+        self._uncounted += size
+        self._expected = 0
         if self.alarm is None and not self._ballast_given and self._written < self._slack:
             return
         self._count(connection)
@@ -176,6 +192,7 @@ class Space:
             return
         pages, free_pages = connection.execute(_COUNT).fetchone()
         self.used_bytes = (pages - free_pages) * _PAGE_BYTES
+        self._uncounted = 0
         now = time.monotonic()
         if self._size_of(self._log) > self._max_bytes // 3 and now - self._cut_at > _CUT_EVERY_S:
             self._cut_at = now  # one large commit has made the log large, and it would stay so
@@ -196,11 +213,13 @@ class Space:
         cap = self._max_bytes - self._headroom
         self._capped = bool(cap) and used >= (cap - cap // _HYSTERESIS_PART if self._capped else cap)
         self._written = 0
+        self._room = cap - used
+        self._tight = bool(cap) and self._expected > 0 and self._expected + self._uncounted >= self._room
         self._slack = min(free - limit, cap - used if cap else free) // 4
         self.alarm = self._text(used)
 
     def _text(self, used: int) -> str | None:
-        if self._capped:
+        if self._capped or self._tight:
             return f"the journal is full: {_mib(used)} in use, and journal.max_bytes allows {_mib(self._max_bytes)}"
         if not self.low:
             return None

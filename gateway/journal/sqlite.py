@@ -255,6 +255,8 @@ class SqliteJournal:
         if not segments and changes is None and not settlement.places and not settlement.gone:
             return None
         ledger.track(settlement)
+        if self._space is not None:
+            self._space.expect(sum([segment.body_bytes for segment in segments]) + _data_bytes(changes))
         return Commit(segments, settlement, changes)
 
     def _purge(self, batch: Batch) -> dict[int, int]:
@@ -386,6 +388,11 @@ def _finish(connection: sqlite3.Connection, *, clean: bool) -> None:
         if clean:
             connection.execute("UPDATE meta SET value = 1 WHERE key = 'clean'")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def _data_bytes(changes: tuple[Value, ...] | None) -> int:
+    data = changes[0] if changes is not None else None
+    return len(data) if isinstance(data, bytes) else 0
 
 
 def _silent(_: str) -> None:

@@ -249,6 +249,38 @@ def test_at_the_cap_there_is_an_alarm_and_the_files_keep_within_it(capped, tmp_p
     assert size(tmp_path) <= 16 * MIB
 
 
+@pytest.mark.parametrize("batch", [40_000, 400_000, 3 * MIB])
+def test_the_files_outgrow_the_cap_by_no_more_than_twice_what_one_commit_holds(capped, tmp_path, batch):
+    """The alarm is there when it is handed over, for what comes while it is written. Twice: to the log, and to the database."""
+    stored = 0
+    while capped.journal.alarm is None:
+        for _ in range(4):
+            capped.publish(bytes(batch // 4), 1)
+        commit = capped.prepare()
+        told = capped.journal.alarm is not None
+        before = size(tmp_path)
+        assert capped.write(commit) is None
+        stored += batch
+        assert told or size(tmp_path) <= 16 * MIB
+        assert size(tmp_path) <= max(before, 16 * MIB) + 2 * batch + 64 * 1024
+    assert size(tmp_path) <= 16 * MIB + 2 * batch + 64 * 1024
+    assert stored > 5 * MIB
+
+
+def test_a_commit_that_would_go_beyond_the_cap_and_frees_more_than_it_brings_leaves_no_alarm(capped):
+    references = [capped.publish(bytes(500_000), 1)[0] for _ in range(4)]
+    capped.commit()
+    capped.settle(*references)
+    capped.publish(bytes(10 * MIB), 1)
+    commit = capped.prepare()
+    assert capped.journal.alarm is not None
+    capped.write(commit)
+    reference = capped.publish(b"", 1)[0]
+    capped.settle(*[capped.entry(1, paged) for paged in capped.drain(1)], reference)
+    capped.commit()
+    assert capped.journal.alarm is None
+
+
 def test_at_the_cap_acknowledgements_are_written_and_what_they_free_is_room_again(capped, tmp_path):
     references = fill(capped)
     for reference in references[: len(references) // 2]:
