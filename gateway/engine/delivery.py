@@ -42,3 +42,8 @@ class Entry(Reference):
         self.count: int = 0
         self.expires_at_ms: int = 0
         self.redelivered: bool = False
+
+
+def in_order(entry: Entry) -> tuple[int, int, str]:
+    """Return what entries are sorted by that may come from different queues: nothing may depend on the order of a set."""
+    return entry.position, entry.queue_id, entry.queue.name

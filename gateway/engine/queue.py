@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gateway.engine.aging import strip
 from gateway.engine.consumer import Consumer
 from gateway.engine.dead_letter import Reason
-from gateway.engine.delivery import TRANSIENT, UNWRITTEN, Entry
+from gateway.engine.delivery import TRANSIENT, UNWRITTEN, Entry, in_order
 from gateway.engine.holding import Holding
 from gateway.engine.lane import ENTRY_COST_BYTES, Lane
 from gateway.engine.line import Tiers
@@ -32,7 +32,7 @@ class Queue(Holding):
         leases = self.leases
         self.take_terms(terms)
         if self.leases is not None and leases is None:
-            self.leases.adopt(self.engine.definitions.held(self))
+            self.leases.adopt(sorted(self.engine.definitions.held(self), key=in_order))
         if rejects or self.rejects:
             self.engine.generation += 1
         if self.bounded:

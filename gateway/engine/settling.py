@@ -7,7 +7,7 @@ from collections.abc import Callable
 from gateway.engine.burial import Dead
 from gateway.engine.consumer import Consumer
 from gateway.engine.dead_letter import Reason
-from gateway.engine.delivery import UNWRITTEN, Entry
+from gateway.engine.delivery import UNWRITTEN, Entry, in_order
 from gateway.engine.queue import Queue
 from gateway.engine.state import State
 from gateway.errors import NotFound
@@ -166,7 +166,7 @@ class Settling(State):
         held = self.holdings.pop(channel, None)
         if not held:
             return
-        entries = sorted(held, key=lambda entry: entry.position, reverse=True)
+        entries = sorted(held, key=in_order, reverse=True)
         held.clear()
         queues: dict[Queue, None] = {}
         for entry in entries:
