@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cache
 from hashlib import sha256
 
 
@@ -50,6 +51,7 @@ class Shape:
     exact: bool = True
 
 
+@cache
 def matches(pattern: str, key: str) -> bool:
     """Say whether a topic pattern matches, by the definition and with no regard to speed."""
     return _match(pattern.split("."), key.split(".") if key else [])

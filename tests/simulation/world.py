@@ -135,6 +135,7 @@ class World:
         )
         self.broker.node_id = "sim"
         await nursery.start(self.broker.run)
+        self.broker.turns._naps = False  # there is no thread to wait for
         self.gateway: Any = self.broker.gateway("sim", _silent, self.notes)
         self.is_dead = False
 
