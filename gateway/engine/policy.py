@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from gateway.engine.pattern_cost import tries
 from gateway.engine.terms import Terms
 from gateway.errors import JournalError, NotFound, PreconditionFailed
 from gateway.model.arguments import POLICY_KEYS, RETRY_ARGUMENTS, read_retry
@@ -47,6 +48,8 @@ OPERATOR_KEYS = ("expires", "message-ttl", "max-length", "max-length-bytes", "de
 """What an operator policy may say: a bound that lowers what queue and policy say."""
 
 MAX_PATTERN_BYTES = 1024
+MOST_TRIES = 1 << 24
+"""In so many ways a search may go through a name: three times anything anywhere, half a second for the worst name."""
 MAX_NAME_BYTES = 255
 
 
@@ -127,9 +130,15 @@ def _compiled(name: str, pattern: str) -> re.Pattern[str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # what Python reads otherwise than others do: [[:alpha:]]
-            return re.compile(pattern)
+            compiled = re.compile(pattern)
     except (re.error, FutureWarning, DeprecationWarning, OverflowError, RecursionError) as error:
         raise PreconditionFailed(f"policy {name!r}: pattern {pattern!r} is no regular expression: {error}") from error
+    if tries(pattern) > MOST_TRIES:
+        raise PreconditionFailed(
+            f"policy {name!r}: pattern {pattern!r} could be searched for in too many ways, and hold up everybody:"
+            " repeat nothing that has repetitions or equal alternatives in it, begin with ^, and use few * and +"
+        )
+    return compiled
 
 
 def _terms(policy: Policy) -> Mapping[str, Any]:
