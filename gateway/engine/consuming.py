@@ -86,7 +86,9 @@ class Consuming(Settling):
         queue.used()
         if queue.paged and not (queue.turns is None and queue.lane.ready):
             queue.want_page()  # what is in memory comes at once
-        entry = queue.take(consumer)
+        if queue.waiting:
+            queue.filled()  # who has waited longer goes first
+        entry = queue.take(consumer) if not queue.waiting else None
         later = entry is None and queue.paged > 0
         if later:
             if queue.waiting is None:
