@@ -377,28 +377,6 @@ class Queue(Holding):
             self.engine.events.got(channel, number, entry)
         self.pump()
 
-    def purge(self) -> tuple[int, list[Entry], list[Lane]]:
-        """Forget all that is ready; return how many, the entries that were in memory, and the lanes that had any."""
-        removed = 0
-        entries: list[Entry] = []
-        lanes: list[Lane] = []
-        for lane in self.lanes:
-            amount, found = lane.clear()
-            if amount:
-                removed += amount
-                entries += found
-                lanes.append(lane)
-        if self.returns is not None:
-            found = self.returns.end()
-            self.returns = None
-            removed += len(found)
-            entries += found
-            lanes += {self.lanes[entry.queue_id - self.id]: None for entry in found}
-        while self.waiting:
-            channel, number, _ = self.waiting.popleft()
-            self.engine.events.got(channel, number, None)
-        return removed, entries, lanes
-
     def end(self, error: GatewayError | None = None) -> None:
         """Cancel every consumer and every timer because the queue goes."""
         for consumer in list(self.consumers):

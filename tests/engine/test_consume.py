@@ -190,3 +190,43 @@ def test_a_requeue_of_what_is_on_disk_records_the_delivery_count(bench):
     consumer.pause()
     bench.engine.nack(sink.deliveries[0], requeue=True)
     assert bench.engine.batch.records == [DeliveryCounted(sink.deliveries[0], 1)]
+
+
+# -- many at once -----------------------------------------------------------
+
+
+def test_many_are_settled_at_once_as_they_would_be_one_by_one(bench):
+    bench.queue("other")
+    _, one = bench.consume(prefetch=3)
+    _, two = bench.consume("other", prefetch=2)
+    for number in range(6):
+        bench.publish(b"%d" % number, persistent=number % 2 == 0)
+        bench.publish(b"%d" % number, "other")
+    bench.commit()
+    both = [*one.deliveries, *two.deliveries]
+    bench.engine.ack_many([both[0], both[3], both[1], both[4], both[2]])
+    assert one.bodies == [b"0", b"1", b"2", b"3", b"4", b"5"]
+    assert two.bodies == [b"0", b"1", b"2", b"3"]
+    assert (bench["q"].count, bench["q"].body_bytes, bench["other"].count, bench["other"].body_bytes) == (3, 3, 4, 4)
+    assert {entry.position for entry in bench.engine.batch.settled} == {1, 2, 3}
+    assert len(bench.engine.batch.settled) == 4
+
+
+def test_many_that_are_settled_before_they_are_written_are_never_written(bench):
+    _, sink = bench.consume()
+    for number in range(3):
+        bench.publish(b"%d" % number)
+    bench.engine.ack_many(iter(sink.deliveries))
+    assert bench.engine.batch.unsettled == 0
+    assert [message.live for message in bench.engine.batch.messages] == [0, 0, 0]
+
+
+def test_one_unknown_among_many_is_told_and_the_others_are_settled(bench):
+    consumer, sink = bench.consume(prefetch=2)
+    bench.publish(b"1")
+    bench.publish(b"2")
+    first, second = sink.deliveries
+    with pytest.raises(NotFound):
+        bench.engine.ack_many([first, first, second])
+    assert bench["q"].count == 0
+    assert consumer.credit_left == 2
