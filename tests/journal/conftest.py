@@ -14,6 +14,9 @@ from gateway.journal.port import Journal
 from gateway.journal.sqlite import SqliteJournal
 from gateway.model.message import Address, Message
 from gateway.model.records import Batch, Page, PagedReference, Record, Reference
+from tests.journal.whole_broker import broker, injector, new_broker
+
+__all__ = ["broker", "injector", "new_broker"]
 
 TOPIC = Address("/", "amq.topic", "plant.3.temperature")
 
