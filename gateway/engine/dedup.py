@@ -93,6 +93,7 @@ class Window:
             return step(route, message)
         if self._seen.get(key, 0) > now_ms:
             self._engine.events.dropped(self._exchange, "duplicate", 1)
+            self._engine.kept.values.take_offered(message)
             return None
         answer = step(route, message)
         if answer is None:

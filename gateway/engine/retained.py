@@ -125,13 +125,14 @@ class LastValues:
     ``puts``: how many values were put so far; each has its number. ``limits``: set before anything is put.
     """
 
-    __slots__ = ("_due", "_engine", "_leaving", "_shelves", "_timer", "limits", "puts")
+    __slots__ = ("_due", "_engine", "_leaving", "_offered", "_shelves", "_timer", "limits", "puts")
 
     def __init__(self, engine: Engine) -> None:
         self._engine: Engine = engine
         self._shelves: dict[str, Shelf] = {}
         self._due: Ordered[tuple[int, int, str, str, str]] = Ordered()
         self._timer: Timer | None = None
+        self._offered: tuple[Message, Address, Message] | None = None
         self._leaving: Leaving = Leaving(engine, self._released)
         self.limits: RetainedLimits = RetainedLimits()
         self.puts: int = 0
@@ -141,14 +142,28 @@ class LastValues:
     ) -> GatewayError | Unroutable | None:
         """Publish a message, and make a value (the same, as a rule) the last one of its route: both, or neither.
 
+        With a message that is delayed the value waits; with one that is a repetition it is dropped.
+
         Args:
             publish: `Engine.publish`, or what stands before it.
         """
         refusal = self.refusal(kept_route.address, value)
         if refusal is not None:
             return refusal
+        self._offered = (message, kept_route.address, value)
         answer = publish(route, message)
-        return answer if isinstance(answer, GatewayError) else self.put(kept_route.address, value) or answer
+        offered, self._offered = self._offered, None
+        if isinstance(answer, GatewayError) or offered is None:
+            return answer
+        return self.put(kept_route.address, value) or answer
+
+    def take_offered(self, message: Message) -> tuple[Address, Message] | None:
+        """Take what was to be retained with a message that is not published now, or never: it is not retained by `publish`."""
+        offered = self._offered
+        if offered is None or offered[0] is not message:
+            return None
+        self._offered = None
+        return offered[1], offered[2]
 
     def refusal(self, address: Address, message: Message) -> GatewayError | None:
         """Say why a message can't become the last value of an address; None: it can, or (no body) clears what is there."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from gateway.engine.agenda import agenda, behind
 from gateway.engine.appointment import appointment, due_of, id_of, size_of
+from gateway.engine.pledge import Pledges
 from gateway.engine.route import RouteHandle
 from gateway.engine.stalls import Stall, Stalls
 from gateway.engine.timers import Timer
@@ -47,6 +48,7 @@ class Schedule:
         self.put_off: int = 0
         self.published: int = 0
         self.held_bytes: int = 0
+        self.pledges: Pledges = Pledges(engine)
         self._engine: Engine = engine
         self._held_budget: int = held_budget
         self._addresses: dict[int, Address] = {}
@@ -199,6 +201,7 @@ class Schedule:
             self._engine.batch.records.append(ScheduledGone(scheduled_id))
         self._let_go(scheduled_id)
         self._loaded.pop(scheduled_id, None)
+        self.pledges.forget(scheduled_id)
         del self._addresses[scheduled_id]
 
     def batch_prepared(self) -> None:
@@ -276,6 +279,8 @@ class Schedule:
             self._loaded.pop(id_of(key), None)
             self._stalls.refuse(address, key, engine.now_ms)
             return
+        if not isinstance(answer, GatewayError):
+            self.pledges.keep(id_of(key), message)
         if answer is None:
             self.published += 1
         else:

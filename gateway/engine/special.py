@@ -92,7 +92,11 @@ class Special:
             delay_ms = read_delay(properties)
             if delay_ms <= 0:
                 return self._engine.publish_now(route, message)
-            self._engine.schedule.place(route, delayed(message, properties, delay_ms), self._engine.now_ms + delay_ms)
+            later = delayed(message, properties, delay_ms)
+            scheduled_id = self._engine.schedule.place(route, later, self._engine.now_ms + delay_ms)
+            offered = self._engine.kept.values.take_offered(message)
+            if offered is not None:
+                self._engine.schedule.pledges.note(scheduled_id, offered[0], lasting=message.persistent)
         except GatewayError as error:
             return error
         return None

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from gateway.engine.retained import RetainedLimits
 from gateway.engine.special import read_delay
 from gateway.errors import NotSupported, Overloaded, PreconditionFailed
 from gateway.model.arguments import MAX_MS
@@ -19,7 +20,7 @@ from gateway.model.exchange_arguments import (
 )
 from gateway.model.message import Message, with_properties
 from gateway.model.properties import Properties
-from gateway.model.records import MessageScheduled
+from gateway.model.records import MessageScheduled, Scheduled, StatePut
 from tests.engine.support import Bench, Sink
 
 START_MS = 1_700_000_000_000
@@ -243,3 +244,78 @@ def test_an_argument_that_is_not_known_is_refused_not_ignored():
 def test_an_exchange_that_was_declared_with_nonsense_says_so_when_it_is_used(waiting: Waiting):
     with pytest.raises(PreconditionFailed):
         waiting.special.through("/", ExchangeSpec("e", arguments={"x-deduplication-window-ms": "x"}))
+
+
+# -- last values --------------------------------------------------------------
+
+
+def retain(waiting: Waiting, body: bytes, delay: object = None, message_id: str | None = None, **more: Any) -> object:
+    """Publish a message that is to be the last value of its key."""
+    engine = waiting.engine
+    route = engine.vhost("/").route("late", "k")
+    headers = None if delay is None else {"x-delay": delay}
+    message = with_properties(route.address, body, Properties(message_id=message_id, headers=headers), **more)
+    return engine.kept.values.publish(engine.publish, route, message, route, message)
+
+
+def last(waiting: Waiting) -> list[bytes]:
+    return [message.body for message in waiting.engine.kept.retained("/", "late", "#")]
+
+
+@pytest.mark.parametrize("persistent", [True, False])
+def test_a_delayed_message_becomes_the_last_value_when_it_is_published(waiting: Waiting, persistent: bool):
+    assert retain(waiting, b"before") is None
+    assert retain(waiting, b"late", 500, persistent=persistent) is None
+    assert last(waiting) == [b"before"]
+    waiting.engine.advance(START_MS + 500)
+    assert last(waiting) == [b"late"]
+    assert waiting.engine.kept.state("engine.schedule.retained") == {}
+
+
+def test_a_delayed_message_without_a_body_clears_the_last_value_when_it_is_published(waiting: Waiting):
+    retain(waiting, b"before")
+    retain(waiting, b"", 500)
+    assert last(waiting) == [b"before"]
+    waiting.engine.advance(START_MS + 500)
+    assert last(waiting) == []
+
+
+def test_a_delayed_message_that_is_cancelled_is_never_retained(waiting: Waiting):
+    retain(waiting, b"late", 500)
+    (item,) = waiting.engine.schedule.listed("/")
+    waiting.engine.schedule.cancel("/", item.scheduled_id)
+    waiting.engine.advance(START_MS + 500)
+    assert last(waiting) == []
+    assert waiting.engine.kept.state("engine.schedule.retained") == {}
+
+
+def test_what_is_to_be_retained_outlasts_a_restart(waiting: Waiting):
+    retain(waiting, b"late", 500)
+    again = Waiting()
+    (planned,) = [r for r in waiting.engine.batch.records if isinstance(r, MessageScheduled)]
+    for record in waiting.engine.batch.records:
+        if isinstance(record, StatePut):
+            again.engine.replay(record)
+    again.engine.replay(Scheduled(planned.scheduled_id, planned.due_ms, "/", "late", "k", 4))
+    again.engine.events.scheduled_wanted = lambda ids: None
+    again.engine.advance(START_MS + 500)
+    again.engine.scheduled_loaded([(planned.scheduled_id, planned.message)])
+    assert last(again) == [b"late"]
+
+
+def test_a_repetition_does_not_change_the_last_value():
+    waiting = Waiting(**{"x-deduplication-window-ms": 10_000})
+    assert retain(waiting, b"first", message_id="m") is None
+    assert retain(waiting, b"again", message_id="m") is None
+    assert last(waiting) == [b"first"]
+    assert retain(waiting, b"second", message_id="n") is None
+    assert last(waiting) == [b"second"]
+
+
+def test_a_last_value_for_which_there_is_no_room_when_it_is_due_is_counted(waiting: Waiting):
+    retain(waiting, b"late", 500)
+    waiting.engine.kept.values.limits = RetainedLimits(max_body_bytes=2)
+    waiting.engine.advance(START_MS + 500)
+    assert last(waiting) == []
+    assert waiting.engine.vhost("/").queues["q"].count == 1
+    assert waiting.engine.events.drops == [("late", "scheduled, not retained", 1)]
