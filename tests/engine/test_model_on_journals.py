@@ -13,6 +13,7 @@ from gateway.journal.memory import MemoryJournal, MemoryStore
 from gateway.journal.sqlite import SqliteJournal
 from tests.engine.journals import JournalDisk
 from tests.engine.test_model import EngineMachine, SmallWindowMachine
+from tests.engine.test_model_returns import ReturnsMachine, SmallWindowReturnsMachine
 
 EVERY_CHECK = list(HealthCheck)
 
@@ -42,7 +43,7 @@ class OnSqlite(InMemory):
             self.directory.cleanup()
 
 
-@pytest.mark.parametrize("machine", [EngineMachine, SmallWindowMachine])
+@pytest.mark.parametrize("machine", [EngineMachine, SmallWindowMachine, ReturnsMachine, SmallWindowReturnsMachine])
 def test_engine_on_the_memory_journal_does_what_the_naive_broker_does(machine):
     mixed = type(machine.__name__, (InMemory, machine), {})
     run_state_machine_as_test(
@@ -52,7 +53,7 @@ def test_engine_on_the_memory_journal_does_what_the_naive_broker_does(machine):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("machine", [EngineMachine, SmallWindowMachine])
+@pytest.mark.parametrize("machine", [EngineMachine, SmallWindowMachine, ReturnsMachine, SmallWindowReturnsMachine])
 def test_engine_on_sqlite_does_what_the_naive_broker_does(machine):
     mixed = type(machine.__name__, (OnSqlite, machine), {})
     run_state_machine_as_test(
