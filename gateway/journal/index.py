@@ -81,8 +81,15 @@ class Index:
 
     def slots_of(self, queue_id: int, after_position: int, up_to: int = LAST_POSITION) -> list[int]:
         """Return the references of a queue that come after a position, up to another."""
-        columns = enumerate(zip(self.queues, self.positions, strict=True))
+        positions = self.positions
+        if isinstance(positions, range) and self._is_of_one(queue_id):  # as most that were published in one go
+            first = positions.start
+            return list(range(max(after_position + 1 - first, 0), min(up_to + 1 - first, len(positions))))
+        columns = enumerate(zip(self.queues, positions, strict=True))
         return [slot for slot, (queue, position) in columns if queue == queue_id and after_position < position <= up_to]
+
+    def _is_of_one(self, queue_id: int) -> bool:
+        return self.queues.count(queue_id) == len(self.queues)
 
     def body_bytes(self, slot: int) -> int:
         """Return the size of a reference's body."""
@@ -106,11 +113,13 @@ class Index:
         priorities, expiries, tags, tag_of = self._priorities, self._expiries, self._tags, self._tag_of
         options, option_of, counts, stored = self._options, self._option_of, handle.counts, self._stored
         shared_wire = body[wire_starts[0] : wire_starts[1]] if self._shared_wire else None
+        addresses, address_of = self._addresses, self._address_of
+        usual = not counts and stored is None
         found: list[PagedReference] = []
         for slot in slots:
             number = owners[slot]
             message = Message(
-                self._addresses[self._address_of[number]] or self._address(self._address_of[number]),
+                addresses[address_of[number]] or self._address(address_of[number]),
                 body[starts[number] : starts[number + 1]],
                 True,
                 tags[tag_of[number]],
@@ -118,9 +127,12 @@ class Index:
                 priorities[number],
                 expiries[number],
             )
+            option = options[option_of[slot]]
+            if usual:
+                found.append(PagedReference(message, positions[slot], option, handle, slot, 0, committed_ms))
+                continue
             count, due_ms = counts.get(slot, _NEVER_BACK) if counts else _NEVER_BACK
             stored_ms = committed_ms + stored[number] if stored is not None else committed_ms
-            option = options[option_of[slot]]
             found.append(PagedReference(message, positions[slot], option, handle, slot, count, stored_ms, due_ms))
         return found
 

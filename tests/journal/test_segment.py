@@ -209,3 +209,20 @@ def test_an_index_of_format_1_is_read_and_one_of_a_later_format_is_refused():
         else:
             with pytest.raises(JournalError, match="format 3"):
                 Index(other)
+
+
+@pytest.mark.parametrize("other", [None, 2])
+def test_slots_are_found_by_queue_and_range_of_positions(other):
+    made = []
+    for position in range(100, 140):
+        message = Message(Address("/", "", "k"), b"", True)
+        message.first = Reference(message, other if other and position == 120 else 1, position, None)
+        message.live = 1
+        made.append(message)
+    (segment,) = encode(made, 1)
+    index = Index(segment.joined()[0])
+    here = [position for position in range(100, 140) if not (other and position == 120)]
+    for after, up_to in ((0, 1 << 40), (99, 139), (100, 100), (100, 101), (110, 125), (139, 200), (150, 200), (5, 50)):
+        found = [index.positions[slot] for slot in index.slots_of(1, after, up_to)]
+        assert found == [position for position in here if after < position <= up_to]
+    assert index.slots_of(7, 0) == []
