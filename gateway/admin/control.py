@@ -19,7 +19,7 @@ import trio
 
 from gateway.admin.questions import PAUSE, QUESTIONS
 from gateway.admin.where import MAX_QUESTION_BYTES, POINTER, SOCKET, fits
-from gateway.errors import GatewayError, NotFound, PreconditionFailed
+from gateway.errors import GatewayError, NotFound, Overloaded, PreconditionFailed
 from gateway.runtime.broker import Broker
 
 MAX_CLIENTS = 64
@@ -30,6 +30,7 @@ SLICE_S = 0.002
 
 _RECEIVED_AT_ONCE = 1 << 16
 _PRIVATE = 0o600
+_FAREWELL_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,7 @@ async def _client(broker: Broker, limit: trio.CapacityLimiter, stream: trio.Sock
     try:
         limit.acquire_nowait()
     except trio.WouldBlock:
-        await trio.aclose_forcefully(stream)
+        await _turn_away(stream)
         return
     try:
         async with stream:
@@ -153,6 +154,13 @@ async def _client(broker: Broker, limit: trio.CapacityLimiter, stream: trio.Sock
         broker.log.error("a question to the broker failed", error=repr(error), exc_info=error)  # noqa: TRY400
     finally:
         limit.release()
+
+
+async def _turn_away(stream: trio.SocketStream) -> None:
+    with suppress(trio.BrokenResourceError, trio.ClosedResourceError), trio.move_on_after(_FAREWELL_S):
+        await _refuse(stream, Overloaded(f"{MAX_CLIENTS} others are being answered: ask again"))
+        await stream.receive_some(_RECEIVED_AT_ONCE)  # his question: who is hung up on while he talks doesn't hear it
+    await trio.aclose_forcefully(stream)
 
 
 async def _answer_lines(broker: Broker, stream: trio.SocketStream) -> None:

@@ -31,6 +31,7 @@ T = TypeVar("T", str, int, bool, dict[str, Any])
 PAUSE = object()
 """An iterator yields this if it has looked at much and found nothing."""
 _LOOKED_AT = 256
+_MAX_PATTERN_BYTES = 4096
 
 _NAMES = {str: "text", int: "an integer", bool: "true or false", dict: "an object"}
 _ADMINISTRATOR = "tidegate-admin"
@@ -110,7 +111,10 @@ def counters(broker: Broker, params: dict[str, Any]) -> dict[str, int]:
 def queues(broker: Broker, params: dict[str, Any]) -> Iterator[Any]:
     """Yield a row per queue. Params: `vhost`, `pattern` (shell's, on names); both may be left out."""
     only = taken(params, "vhost", str, "")
-    matches = re.compile(translate(taken(params, "pattern", str, "*"))).match
+    pattern = taken(params, "pattern", str, "*")
+    if len(pattern.encode("utf-8", "surrogatepass")) > _MAX_PATTERN_BYTES:
+        raise PreconditionFailed(f"'pattern' has at most {_MAX_PATTERN_BYTES} bytes")
+    matches = re.compile(translate(pattern)).match
     vhosts = [vhost for name, vhost in broker.engine.vhosts.items() if not only or name == only]
     return _rows(broker, [list(vhost.queues.values()) for vhost in vhosts], matches)
 

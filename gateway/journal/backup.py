@@ -6,6 +6,7 @@ is copied in the one read that fixes the moment. A checkpoint of the running bro
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sqlite3
@@ -89,6 +90,8 @@ def _fill(source: Path, draft: Path, pause_s: float, progress: Callable[[int], N
             _fix_the_moment(connection)
         check_undisturbed(source, how)
     except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
         raise JournalError(f"{source} can't be copied: {error}") from error
 
 

@@ -17,10 +17,11 @@ from gateway.cli import backup as backup_module
 from gateway.cli.backup import stamped, taken_before
 from gateway.cli.commands import app
 from gateway.errors import JournalError
+from gateway.journal import backup as copying
 from gateway.journal import backup_restore
 from gateway.journal.inspection import check_undisturbed, how_to_read, reading
 from gateway.journal.sqlite import SqliteJournal
-from tests.admin.journals import fill, fingerprint, rig
+from tests.admin.journals import ORDERS, fill, fingerprint, rig
 from tests.journal.conftest import Rig
 
 
@@ -270,3 +271,25 @@ def test_no_command_lets_a_name_talk_to_the_terminal(tmp_path):
     assert [code for code, *_ in said] == [0, 0, 0, 0, 0, 0, 74, 0, 1]
     for _, output, errors in said:
         assert all(c.isprintable() or c == "\n" for c in output + errors), output + errors
+
+
+def test_a_copy_for_which_there_is_no_room_is_said_so(tmp_path, monkeypatch):
+    """SQLite is told that its disk is full; exit code 73 is that of what can't be written."""
+    data = tmp_path / "data"
+    with rig(data) as found:
+        fill(found)
+        found.publish(bytes(500_000), ORDERS)
+        found.commit()
+    make = copying._make_tables
+
+    def small(connection):
+        make(connection)
+        connection.execute("PRAGMA main.max_page_count = 1").fetchall()
+
+    monkeypatch.setattr(copying, "_make_tables", small)
+    before = fingerprint(data)
+    for command in (("backup", tmp_path / "copy.db"), ("journal", "compact")):
+        code, _, errors = run(*command, "--data-dir", data)
+        assert (code, "No space left on device" in errors) == (73, True), errors
+    assert fingerprint(data) == before
+    assert not list(tmp_path.glob("*.db"))
