@@ -96,15 +96,21 @@ def chosen(spec, bindings, key, properties):
     return owner[:1]
 
 
+FEW = 4
+"""With more bindings what takes many away is tried, too."""
+
+
 class TableMachine(RuleBasedStateMachine):
     """The model: a dictionary of specifications, a list of bindings, and a search through all of them."""
 
-    @initialize()
-    def begin(self):
+    @initialize(kinds=st.lists(st.sampled_from(KINDS), min_size=3, max_size=3), alternate=st.sampled_from([None, *SOURCES]))
+    def begin(self, kinds, alternate):
         self.live = {"p": object(), "q": object()}
         self.table = Table(self.live.get)
         self.specs = {"amq.topic": ExchangeSpec("amq.topic", "topic"), "amq.fanout": ExchangeSpec("amq.fanout", "fanout")}
         self.bindings = {}
+        for name, kind in zip(NAMES, kinds, strict=True):
+            self.declare(name, kind, alternate, auto_delete=False, internal=False)
 
     @rule(
         name=names,
@@ -152,6 +158,7 @@ class TableMachine(RuleBasedStateMachine):
         identity = data.draw(st.sampled_from(list(self.bindings)))
         assert self.table.unbind(self.bindings.pop(identity))
 
+    @precondition(lambda self: len(self.bindings) > FEW)
     @rule(queue=queues)
     def unbind_all(self, queue):
         gone = {i: b for i, b in self.bindings.items() if b.destination == queue and not b.to_exchange}
@@ -159,6 +166,7 @@ class TableMachine(RuleBasedStateMachine):
         for identity in gone:
             del self.bindings[identity]
 
+    @precondition(lambda self: len(self.bindings) > FEW)
     @rule(name=names)
     def delete(self, name):
         if name not in self.specs:
@@ -171,16 +179,16 @@ class TableMachine(RuleBasedStateMachine):
             del self.bindings[identity]
         del self.specs[name]
 
-    @rule(source=sources, key=st.sampled_from(KEYS), headers=headers_of_messages, message_id=st.sampled_from([None, "1", "2"]))
-    def resolve(self, source, key, headers, message_id):
+    @rule(headers=headers_of_messages, message_id=st.sampled_from([None, "1", "2"]))
+    def resolve(self, headers, message_id):
         properties = Properties(headers=headers, message_id=message_id)
-        if source not in self.specs:
-            return
-        expected, visited = {}, set()
-        self._search(source, key, properties, expected, visited)
-        found, cacheable = self.table.resolve(source, key, lambda: properties)
-        assert {queue: options.qos for queue, options in found.items()} == expected
-        assert cacheable is all(self._is_cacheable(self.specs[name]) for name in visited)
+        for source in self.specs:
+            for key in KEYS:
+                expected, visited = {}, set()
+                self._search(source, key, properties, expected, visited)
+                found, cacheable = self.table.resolve(source, key, lambda: properties)
+                assert {queue: options.qos for queue, options in found.items()} == expected
+                assert cacheable is all(self._is_cacheable(self.specs[name]) for name in visited)
 
     @rule(queue=st.sampled_from(["p", "q", "nobody"]))
     def resolve_by_name(self, queue):
