@@ -159,6 +159,7 @@ def test_disk_full_the_ballast_is_given_up_and_what_was_taken_in_is_stored_at_on
     assert everything_in(broker, 2) == ["stored", "another"]
 
 
+@pytest.mark.slow
 def test_checkpoints_that_fail_while_the_log_can_be_written_are_told_and_stop_messages_until_they_work(new_broker, injector):
     broker = new_broker(injector, "journal.profile='flash'")
     broker.start()

@@ -108,6 +108,7 @@ def test_truncated_file_is_found_at_the_start(new_broker, end):
     assert (status, str(path) in said) == (74, True)
 
 
+@pytest.mark.slow
 def test_truncated_to_nothing_beside_its_log_it_is_not_taken_for_a_new_journal(new_broker):
     broker = new_broker()
     path = stored(broker, signal.SIGKILL)
@@ -116,6 +117,7 @@ def test_truncated_to_nothing_beside_its_log_it_is_not_taken_for_a_new_journal(n
     assert (status, "cut off" in said) == (74, True)
 
 
+@pytest.mark.slow
 def test_deleted_log_costs_what_came_since_the_checkpoint_and_the_file_is_checked(new_broker):
     broker = new_broker()
     path = stored(broker, signal.SIGKILL)

@@ -318,7 +318,7 @@ def test_memory_does_what_a_dictionary_does(new_rig):
 
 
 def test_sqlite_does_what_a_dictionary_does(new_rig):
-    _run(new_rig, on_disk=True, examples=15)
+    _run(new_rig, on_disk=True, examples=12)
 
 
 @pytest.fixture
@@ -331,20 +331,20 @@ def eager(monkeypatch):
 
 
 def test_so_it_does_when_segments_are_compacted_at_every_step(new_rig, eager):
-    _run(new_rig, on_disk=True, examples=20)
+    _run(new_rig, on_disk=True, examples=15)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("on_disk", [False, True], ids=["memory", "sqlite"])
 def test_many_more_histories(new_rig, on_disk):
-    _run(new_rig, on_disk=on_disk, examples=250, steps=60)
+    _run(new_rig, on_disk=on_disk, examples=150, steps=60)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_many_more_histories_with_compaction(new_rig, eager):
-    _run(new_rig, on_disk=True, examples=250, steps=60)
+    _run(new_rig, on_disk=True, examples=150, steps=60)
 
 
 def test_the_row_check_sees_what_is_wrong(sqlite_rig, tmp_path):

@@ -15,6 +15,7 @@ from gateway.errors import JournalError
 from gateway.journal.space import Space
 from gateway.model.declare import QueueSpec
 from gateway.model.records import QueueDeclared, QueueDepth, QueuePurged, StatePut
+from tests.programs import missing
 
 
 class FaultyConnection:
@@ -356,7 +357,7 @@ def written(new_rig, directory, pages: int) -> float:
 
 def test_bytes_written_are_those_of_the_log_and_of_checkpoints(new_rig, tmp_path):
     if not Path("/proc/self/io").exists():
-        pytest.skip("this system does not count what a thread writes")
+        missing("this system does not count what a thread writes")
     rig = new_rig(tmp_path, wal_autocheckpoint=1_000_000)  # no checkpoint
     rig.record(QueueDeclared("/", 1, QueueSpec("q1")))
     rig.commit()
