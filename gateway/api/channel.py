@@ -275,6 +275,13 @@ class Channel(Protocol):
             NotFound: it is not held by this channel (settled already, requeued, another's).
         """
 
+    def ack_many(self, deliveries: Sequence[Delivery]) -> None:
+        """Settle deliveries, as `ack` does each; for less than one by one.
+
+        Raises:
+            NotFound: this channel does not hold some of them; the others are settled.
+        """
+
     def nack(self, delivery: Delivery, *, requeue: bool, delay_ms: int = 0) -> None:
         """Give a delivery back: to its old place, or (requeue False) reject it, so that it is dead-lettered.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from gateway.api.channel import ConsumeOptions, ConsumerSink, Outcome, OutcomeSink
@@ -265,13 +266,21 @@ class BrokerChannel(Declaring):
         """Put late answers into their places."""
         mine = [outcome for outcome in self._late_done if outcome.number <= through]
         self._late_done = [outcome for outcome in self._late_done if outcome.number > through]
-        return sorted([*exceptions, *mine], key=_number)
+        return sorted([*exceptions, *mine], key=attrgetter("number"))
 
     def ack(self, delivery: Entry) -> None:
         """See `gateway.api.Channel.ack`."""
         if delivery not in self._held:
             raise NotFound("unknown delivery tag")
         self._engine.ack(delivery)
+
+    def ack_many(self, deliveries: Sequence[Entry]) -> None:
+        """See `gateway.api.Channel.ack_many`."""
+        held = self._held
+        mine = [delivery for delivery in deliveries if delivery in held]
+        self._engine.ack_many(mine)
+        if len(mine) < len(deliveries):
+            raise NotFound("unknown delivery tag")
 
     def nack(self, delivery: Entry, *, requeue: bool, delay_ms: int = 0) -> None:
         """See `gateway.api.Channel.nack`."""
@@ -384,10 +393,6 @@ class BrokerChannel(Declaring):
         self._alarms.closed(self)
         if self._answers is not None:
             self._answers.close()
-
-
-def _number(outcome: Outcome) -> int:
-    return outcome.number
 
 
 def _stays(outcome: Outcome) -> bool:

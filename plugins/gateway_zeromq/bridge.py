@@ -185,10 +185,13 @@ class Bridge:
         else:
             self.peer.deliveries.got(question, outcome.result, no_ack=no_ack)
 
-    def ack(self, delivery: Delivery) -> None:
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
         """See `ConsumingSink`."""
         try:
-            self._channel.ack(delivery)
+            if len(deliveries) == 1:
+                self._channel.ack(deliveries[0])
+            else:
+                self._channel.ack_many(deliveries)
         except NotFound:  # its queue was deleted meanwhile
             self._gateway.count("acks_without_delivery")
 

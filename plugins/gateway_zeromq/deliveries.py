@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway_zeromq import codec
@@ -25,8 +26,8 @@ class ConsumingSink(Protocol):
     def cancel(self, consumer: Consumer) -> None:
         """End a consumer."""
 
-    def ack(self, delivery: Delivery) -> None:
-        """Settle a delivery."""
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Settle deliveries, one at least."""
 
     def nack(self, delivery: Delivery, *, requeue: bool) -> None:
         """Give a delivery back."""
@@ -218,9 +219,8 @@ class Deliveries:
     def ack(self, command: Ack) -> None:
         """Settle: done."""
         subscription, settled = self._take_out(command)
-        ack = self._sink.ack
-        for delivery in settled:
-            ack(delivery)
+        if settled:
+            self._sink.ack(settled)
         self._settled(subscription, settled)
 
     def nack(self, command: Nack) -> None:

@@ -147,3 +147,22 @@ async def test_what_a_channel_does_not_hold_is_neither_given_back_nor_extended(a
         channel.ack(delivery)
         with pytest.raises(NotFound):
             channel.extend(delivery, 1_000)
+
+
+async def test_many_deliveries_are_settled_in_one_call_and_those_of_another_channel_are_not(autojump_clock):
+    journal = HandJournal(automatic=True)
+    async with running(journal) as broker:
+        mine, other = open_channel(broker), open_channel(broker)
+        await mine.outcome(mine.declare_queue(QueueSpec("q")))
+        sinks = Sink(), Sink()
+        for channel, sink in zip((mine, other), sinks, strict=True):
+            channel.consume("q", sink, ConsumeOptions())
+        route = mine.route("", "q")
+        for number in range(6):
+            mine.publish(route, Message(route.address, b"%d" % number, True))
+        with pytest.raises(NotFound):
+            mine.ack_many([*sinks[0].deliveries, sinks[1].deliveries[0]])
+        queue = broker.engine.vhost("/").queues["q"]
+        assert queue.count == len(sinks[1].deliveries) == 3
+        other.ack_many(sinks[1].deliveries)
+        assert queue.count == 0

@@ -71,8 +71,8 @@ class Sink:
     def define(self, question, command):
         self.asked.append(("define", question, command))
 
-    def ack(self, delivery):
-        self.asked.append(("ack", delivery))
+    def ack(self, deliveries):
+        self.asked += [("ack", delivery) for delivery in deliveries]
 
     def nack(self, delivery, *, requeue):
         self.asked.append(("nack", delivery, requeue))
