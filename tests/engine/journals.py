@@ -59,8 +59,10 @@ class JournalDisk:
         self._journal.close()
 
     def bodies(self, name):
-        (queue_id,) = [queue_id for queue_id, spec in self._declared.items() if spec.name == name][-1:]
-        return [reference.message.body for reference in self.page(queue_id, 0, ALL).references]
+        """Return what a queue holds, in order, the lowest priority first: each priority is a queue of its own here."""
+        (first,) = [queue_id for queue_id, spec in self._declared.items() if spec.name == name][-1:]
+        lanes = [self.page(first + priority, 0, ALL) for priority in range(self._declared[first].max_priority + 1)]
+        return [reference.message.body for page in lanes for reference in page.references]
 
     def _records(self, kind):
         return [record for record in self._journal.load() if isinstance(record, kind)]
