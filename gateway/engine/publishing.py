@@ -110,7 +110,7 @@ class Publishing(Consuming):
         if not full:
             return None
         refusing = [queue for queue in full if queue.terms.overflow is not Overflow.END_QUEUE]
-        for queue in refusing:
+        for queue in refusing if message is not self.tried else ():
             if queue.terms.overflow is Overflow.REJECT_PUBLISH_DLX and queue.terms.dead_letter_exchange is not None:
                 self.dead.append(Dead(queue, message, Reason.MAXLEN, None))
         if refusing:

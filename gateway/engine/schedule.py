@@ -271,9 +271,11 @@ class Schedule:
     def _publish(self, key: int, address: Address, message: Message, stall: Stall | None) -> None:
         engine = self._engine
         vhost = engine.vhost(address.vhost)
+        engine.tried = message
         answer = engine.publish_now(vhost.route(address.exchange, address.routing_key), message)
         if isinstance(answer, AccessRefused):  # who may publish there was asked when it was scheduled
             answer = engine.publish_now(RouteHandle(vhost, address, ours=True), message)
+        engine.tried = None
         if isinstance(answer, MessageRefused | Overloaded):
             self.put_off += 1
             self._loaded.pop(id_of(key), None)

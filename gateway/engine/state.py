@@ -54,6 +54,7 @@ class State:
         self.dead: deque[Dead] = deque()
         self.ours: set[Message] = set()
         self.acts_alone: bool = False
+        self.tried: Message | None = None  # what is kept, and tried again, if it is refused
         self.refusal: GatewayError | None = None
         self.now_ms: int = 0
         self.timers: Timers = Timers()

@@ -275,6 +275,26 @@ def test_attempts_back_off_up_to_a_minute(desk: Desk):
     assert desk.schedule.put_off == 9
 
 
+def test_a_message_that_is_put_off_is_not_dead_lettered_at_every_attempt(desk: Desk):
+    """It is not given up: it comes when there is room."""
+    desk.queue("graves")
+    desk.queue(
+        "full", max_length=1, overflow=Overflow.REJECT_PUBLISH_DLX, dead_letter_exchange="", dead_letter_routing_key="graves"
+    )
+    desk.publish(b"x", "full")
+    desk.add(b"y", 10, "full")
+    desk.go_to(START_MS + 10)
+    desk.go_to(START_MS + 60_000)
+    assert desk.schedule.put_off == 2
+    assert bodies(desk, "graves") == []
+
+    desk.publish(b"z", "full")  # this one is given up
+    assert drained(desk, "full") == [b"x"]
+    desk.go_to(START_MS + 120_000)
+    assert drained(desk, "full") == [b"y"]
+    assert bodies(desk, "graves") == [b"z"]
+
+
 def test_while_the_journal_refuses_nothing_is_read_and_nothing_is_lost():
     desk = Desk(held_budget=0)
     desk.queue()

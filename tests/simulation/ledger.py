@@ -92,6 +92,7 @@ class Ledger:
         self.wrong: Wrong | None = None
         self._hash = sha256()
         self._lives = 0
+        self._seen: set[tuple[str, str]] = set()
         self._unflagged: dict[tuple[str, str, int], int] = defaultdict(int)
         self._last: dict[tuple[str, str, str, int], int] = {}
         self.begin_life()
@@ -100,7 +101,6 @@ class Ledger:
         """A broker starts: what it knew beyond the disk is forgotten."""
         self._lives += 1
         self._acked_now: dict[str, set[str]] = defaultdict(set)
-        self._seen_now: set[tuple[str, str]] = set()
         self._withdrawn: dict[str, set[str]] = defaultdict(set)
 
     # -- the trace ----------------------------------------------------------
@@ -174,7 +174,7 @@ class Ledger:
         if at_once:
             self.never.add(text)
         for queue, shape in self.shapes.items():
-            if shape.exact and queue not in self.inexact and (queue, text) not in self._seen_now:
+            if shape.exact and queue not in self.inexact and (queue, text) not in self._seen:
                 self._withdrawn[queue].add(text)
 
     # -- consumers ----------------------------------------------------------
@@ -192,7 +192,7 @@ class Ledger:
         self.check(not known, f"{place} delivered {text}, which was refused and had not been delivered")
         if sent.submissions == 1 and not consumer:
             self.check(text not in self._acked_now[place], f"{place} delivered {text} again after it was acknowledged")
-        self._seen_now.add((place, text))
+        self._seen.add((place, text))
         if redelivered:
             return
         # What the broker itself publishes, it publishes again if the power went before that was on disk.
