@@ -48,6 +48,10 @@ class BrokerSettings(Section):
     )
 
 
+FLASH_INTERVAL_MS = 100
+"""The least time between two commits in the profile ``flash``."""
+
+
 class Pace(Section):
     """How long a commit may take. Keys of section ``journal``; the runtime gets them with its limits."""
 
@@ -56,6 +60,13 @@ class Pace(Section):
         ge=0,
         le=100_000,
         description="While all live messages of a batch are with online consumers, wait this long for their acks before writing.",
+    )
+    commit_interval_ms: int | None = Field(
+        default=None,
+        ge=0,
+        le=10_000,
+        description="The least time between two commits: fewer bytes are written, and confirms come as much later. "
+        "Without a value: 0 (as fast as the disk), or 100 in the profile flash.",
     )
     refuse_after_ms: int = Field(
         default=5_000,
@@ -79,9 +90,15 @@ class JournalSettings(Pace):
     )
     profile: Literal["default", "flash"] = Field(
         default="default",
-        description="flash keeps the write-ahead log near 4 MiB instead of 16, for a small disk; up to a sixth more is written.",
+        description="flash spares memory cards: at most ten commits a second, as each writes some pages however little it holds.",
     )
-
+    log_mib: int = Field(
+        default=16,
+        ge=1,
+        le=1024,
+        description="How large the write-ahead log grows before it goes to the database. A smaller one writes somewhat more.",
+        json_schema_extra={"unit": "MiB"},
+    )
     min_free_bytes: int | None = Field(
         default=None,
         ge=0,
@@ -110,8 +127,15 @@ class JournalSettings(Pace):
 
     @property
     def wal_autocheckpoint(self) -> int:
-        """Pages of the write-ahead log between two checkpoints."""
-        return 4_000 if self.profile == "default" else 1_000
+        """Pages of the write-ahead log between two checkpoints; with their headers they make `log_mib`."""
+        return self.log_mib * 250
+
+    def pace(self) -> dict[str, Any]:
+        """Return what the runtime is to know, with what the profile says."""
+        pace = self.model_dump(include=set(Pace.model_fields))
+        if pace["commit_interval_ms"] is None:
+            pace["commit_interval_ms"] = FLASH_INTERVAL_MS if self.profile == "flash" else 0
+        return pace
 
 
 def _check_hard_limit(value: int, info: ValidationInfo) -> int:
@@ -268,8 +292,7 @@ class Config(Section):
 
     def runtime_limits(self) -> Limits:
         """Return the limits, and the pace of the journal with them."""
-        pace = self.journal.model_dump(include=set(Pace.model_fields))
-        return Limits(**self.limits.model_dump(), **pace, retained=self.retained)
+        return Limits(**self.limits.model_dump(), **self.journal.pace(), retained=self.retained)
 
     def enabled(self, front_end: str) -> bool:
         """Say whether a front-end is to run. `enabled` is the host's own key in every front-end's table."""

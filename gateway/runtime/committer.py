@@ -67,6 +67,8 @@ class Committer:
         self._alarms = alarms
         self._linger_s = limits.linger_us / 1e6
         self._refuse_after_s = limits.refuse_after_ms / 1e3
+        self._interval_s = (limits.commit_interval_ms or 0) / 1e3
+        self._settled_every_s = max(SETTLED_EVERY_S, self._interval_s)
         self._batch_taken = batch_taken
         self._nursery = nursery
         self._token = trio.lowlevel.current_trio_token()
@@ -101,10 +103,10 @@ class Committer:
             return self._rest()
         now = self._now()
         if self.waiting or batch.messages or batch.records:
-            if self._lingers(now):
+            if self._lingers(now) or self._is_too_soon(now):
                 return False
-        elif now - self._last_write < SETTLED_EVERY_S and not self.draining:
-            self._pace(SETTLED_EVERY_S)
+        elif now - self._last_write < self._settled_every_s and not self.draining:
+            self._pace(self._settled_every_s)
             return False
         self._opened = math.inf
         return self._hand_over(now)
@@ -136,6 +138,17 @@ class Committer:
             self._pace(left_s)
         return left_s > 0
 
+    def _is_too_soon(self, now: float) -> bool:
+        """Space commits out, unless there is so much in the batch that nothing would be spared, or nothing of it needs the disk."""
+        batch = self._engine.batch
+        needs_disk = batch.unsettled or batch.records or batch.deferred
+        if not self._interval_s or not needs_disk or batch.body_bytes > LINGER_BODY_BYTES or self.draining:
+            return False
+        left_s = self._last_write + self._interval_s - now
+        if left_s > 0:
+            self._pace(left_s)
+        return left_s > 0
+
     def _hand_over(self, now: float) -> bool:
         engine = self._engine
         waiting, self.waiting = self.waiting, []
@@ -145,8 +158,8 @@ class Committer:
             batch.messages.clear()
             batch.body_bytes = batch.undelivered = 0
             self._batch_taken()
-            if (batch.settled or self._owing) and (now - self._last_write < SETTLED_EVERY_S and not self.draining):
-                self._pace(SETTLED_EVERY_S)
+            if (batch.settled or self._owing) and (now - self._last_write < self._settled_every_s and not self.draining):
+                self._pace(self._settled_every_s)
                 return self._release()
         # What was settled automatically is written now, and settled on disk by the commit after this one.
         self._owing = bool(batch.deferred)

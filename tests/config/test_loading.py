@@ -43,7 +43,7 @@ def test_nothing_given_means_the_defaults():
 
 def test_the_runtime_gets_the_limits_and_the_pace_of_the_journal(write):
     limits = load(write("[limits]\nmax_connections = 1000\n[journal]\nlinger_us = 0\n")).runtime_limits()
-    assert limits == Limits(max_connections=1000, linger_us=0)
+    assert limits == Limits(max_connections=1000, linger_us=0, commit_interval_ms=0)
     assert limits.outgoing_bytes == 8 * 1024 * 1024
 
 
@@ -52,9 +52,16 @@ def test_limits_can_not_be_changed():
         Limits().max_connections = 1
 
 
-@pytest.mark.parametrize(("profile", "pages"), [("default", 4000), ("flash", 1000)])
-def test_the_journal_profile_sets_the_checkpoint_interval(profile, pages):
-    assert load(overrides=[f"journal.profile={profile}"]).journal.wal_autocheckpoint == pages
+@pytest.mark.parametrize(
+    ("given", "interval_ms"),
+    [([], 0), (["journal.profile=flash"], 100), (["journal.profile=flash", "journal.commit_interval_ms=7"], 7)],
+)
+def test_the_profile_flash_spaces_commits_out_unless_the_interval_is_given(given, interval_ms):
+    assert load(overrides=given).runtime_limits().commit_interval_ms == interval_ms
+
+
+def test_the_size_of_the_log_sets_the_pages_between_two_checkpoints():
+    assert load(overrides=["journal.log_mib=4"]).journal.wal_autocheckpoint == 1000
 
 
 def test_a_value_on_the_command_line_is_toml():

@@ -161,7 +161,7 @@ def test_disk_full_the_ballast_is_given_up_and_what_was_taken_in_is_stored_at_on
 
 @pytest.mark.slow
 def test_checkpoints_that_fail_while_the_log_can_be_written_are_told_and_stop_messages_until_they_work(new_broker, injector):
-    broker = new_broker(injector, "journal.profile='flash'")
+    broker = new_broker(injector, "journal.log_mib=4")
     broker.start()
     with_a_queue(broker)
     with clients(broker, "writer", "reader") as (writer, reader):

@@ -98,7 +98,7 @@ def test_broken_header_is_found_at_the_start(new_broker):
     "end", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)], ids=["after-a-clean-end", "after-a-kill"]
 )
 def test_truncated_file_is_found_at_the_start(new_broker, end):
-    broker = new_broker(None, "journal.profile='flash'")
+    broker = new_broker(None, "journal.log_mib=4")
     path = stored(broker, end)
     if end == signal.SIGKILL:  # as if all had been checkpointed
         with closing(sqlite3.connect(path)) as connection:

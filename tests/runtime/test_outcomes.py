@@ -313,3 +313,23 @@ async def test_the_journal_looks_around_about_once_a_second(autojump_clock):
     async with running(journal):
         await trio.sleep(10.5)
     assert 9 <= journal.looks <= 11
+
+
+async def test_commits_are_spaced_out_by_the_interval_and_what_needs_no_disk_is_not(autojump_clock):
+    journal = HandJournal(automatic=True)
+    async with running(journal, commit_interval_ms=100) as broker:
+        channel = open_channel(broker)
+        await channel.outcome(channel.declare_queue(QueueSpec("q")))
+        route = channel.route("", "q")
+        commits = journal.prepared
+        began = trio.current_time()
+        for _ in range(10):
+            await channel.outcome(channel.publish(route, Message(route.address, b"x", True)))
+        assert journal.prepared - commits == 10
+        assert 0.9 <= trio.current_time() - began <= 1.1
+        began = trio.current_time()
+        await channel.outcome(channel.publish(route, Message(route.address, b"x", False)))
+        assert trio.current_time() == began
+        numbers = [channel.publish(route, Message(route.address, bytes(10_000), True)) for _ in range(10)]
+        await channel.outcome(numbers[-1])
+        assert trio.current_time() == began, "a large batch has nothing to wait for"
