@@ -103,9 +103,9 @@ def alarms(broker: Broker) -> list[str]:
     return lines
 
 
-def counters(broker: Broker, params: dict[str, Any]) -> dict[str, int]:
-    """Return what was counted since the start, by name."""
-    return dict(broker.counters)
+def counters(broker: Broker, params: dict[str, Any]) -> dict[str, float]:
+    """Return what was counted since the start, by name; what the journal counts begins with ``journal.``."""
+    return {**broker.counters, **{f"journal.{name}": value for name, value in broker.journal.counters.told().items()}}
 
 
 def queues(broker: Broker, params: dict[str, Any]) -> Iterator[Any]:

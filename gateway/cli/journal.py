@@ -75,12 +75,30 @@ def stats(as_json: AsJson = False, config: ConfigFile = None, data_dir: DataDir 
         "last values": f"{found.retained:,}",
         "values of front-ends": f"{found.states:,}",
     }
+    lines |= _since_start(path)
     for name, value in lines.items():
         typer.echo(f"{name:25} {value}")
     for number, queue in enumerate(found.largest):
         label = "" if number else "largest queues"
         name = printable(f"{queue.name} ({queue.vhost})")
         typer.echo(f"{label:25} {in_units(queue.body_bytes):>10}  {queue.messages:>12,}  {name}")
+
+
+def _since_start(path: Path) -> dict[str, str]:
+    """Return what the running broker has written, if there is one."""
+    from gateway.admin.client import NoBroker, ask
+
+    try:
+        counted = ask(path.parent, "counters")
+    except NoBroker:
+        return {}
+    written, messages = counted["journal.bytes_written"], counted["journal.messages_written"]
+    return {
+        "since the broker's start": "",
+        "  bytes written": f"{in_units(written)}" + (f", {written / messages:,.0f} for each message" if messages else ""),
+        "  messages written": f"{messages:,}; {counted['journal.messages_elided']:,} were done with before their commit",
+        "  commits, syncs": f"{counted['journal.commits']:,}, and at least {counted['journal.syncs_at_least']:,}",
+    }
 
 
 @journal.command()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeAlias
 
 from gateway.errors import JournalError
+from gateway.journal.counters import Counters
 from gateway.model.message import Message
 from gateway.model.records import Batch, Page, Record, Reference
 
@@ -23,6 +24,10 @@ class Journal(Protocol):
     @property
     def durability(self) -> str:
         """One line for the start: what a confirmed message survives."""
+
+    @property
+    def counters(self) -> Counters:
+        """What it has done so far."""
 
     @property
     def alarm(self) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 import sys
 import time
 
@@ -159,3 +160,6 @@ def test_the_program_itself_shows_the_running_broker(tidegate, said):
     assert line[:6] == ["mqtt.session.away", "1", "0", "1", "5", "0"]
     code, output, _ = said("peek", "mqtt.session.away", "--data-dir", "d", "--raw")
     assert (code, output) == (0, "hello\n")
+    code, output, _ = said("journal", "stats", "--data-dir", "d")
+    assert re.search(r"^  messages written +1; 0 were done with", output, re.MULTILINE)
+    assert re.search(r"^  bytes written +[\d.,]+ KiB, [\d,]+ for each message$", output, re.MULTILINE)

@@ -13,6 +13,7 @@ from gateway.api.frontend import Principal
 from gateway.config import Limits
 from gateway.engine.delivery import UNWRITTEN
 from gateway.errors import JournalError
+from gateway.journal.counters import Counters
 from gateway.model.message import Message
 from gateway.model.records import Batch, Page, Record
 from gateway.runtime.broker import Broker
@@ -45,6 +46,7 @@ class HandJournal:
     alarm: str | None = None
     upkeep = False
     next_queue_id = 1
+    counters = Counters()
 
     def __init__(self, *, automatic: bool = False) -> None:
         self.automatic = automatic
