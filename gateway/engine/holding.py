@@ -33,7 +33,8 @@ class Holding:
     message, in turns; ``waiting`` who waits for the answer to a `get`. ``mortal``: something in memory may expire.
     From `terms`: ``bounded`` (the head goes when it is full), ``rejects`` (it refuses, or ends, when full), ``ttl_ms``,
     ``restless`` (what is on disk has to come, even if nobody consumes: it may expire). ``plain``: its lane, if it has but one and
-    nothing expires for being here too long: the short way in. ``line``: who is next, where not all consumers are alike.
+    nothing expires for being here too long: the short way in. ``short``: the same, if nobody looks how long deliveries are held:
+    the short way through. ``line``: who is next, where not all consumers are alike.
     ``leases``: how long deliveries are held, if there is a limit to that. ``returns``: what came back and waits.
     """
 
@@ -60,6 +61,7 @@ class Holding:
         "rejects",
         "restless",
         "returns",
+        "short",
         "spec",
         "terms",
         "ttl_ms",
@@ -123,6 +125,7 @@ class Holding:
             self.leases = Leases(cast("Queue", self), timeout_ms)
         else:
             self.leases.change(timeout_ms)
+        self.short: Lane | None = self.plain if self.leases is None else None
 
     # -- limits -------------------------------------------------------------
 

@@ -161,10 +161,7 @@ class Queue(Holding):
         else:
             left = consumer.credit_left = consumer.credit_left - 1
             if left == 0:
-                del able[0]
-                consumer.in_turn = False
-                if self.line is not None and not able:
-                    self.line.spent()
+                self.spent(consumer)
             elif len(able) > 1:
                 able.append(able.pop(0))
         entry.count += 1
@@ -181,6 +178,13 @@ class Queue(Holding):
             sink.deliver(entry)
         except Exception as error:  # a front-end's fault must not reach the publisher
             self.engine.consumer_failed(consumer, error)
+
+    def spent(self, consumer: Consumer) -> None:
+        """The consumer whose turn it is has no credit left."""
+        del self.able[0]
+        consumer.in_turn = False
+        if self.line is not None and not self.able:
+            self.line.spent()
 
     def pump(self) -> None:
         """Hand out what is ready while a consumer can take it."""
