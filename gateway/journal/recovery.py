@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sqlite3
 import sys
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -191,23 +194,42 @@ class OpenDatabase:
     clean: bool
 
 
-def open_database(path: Path, *, synchronous: str, wal_autocheckpoint: int) -> OpenDatabase:
+def open_database(
+    path: Path, *, synchronous: str, wal_autocheckpoint: int, make_room: Callable[[], bool] = lambda: False
+) -> OpenDatabase:
     """Open a journal, check it if the last broker didn't close it in order, and mark it as in use.
 
     Cost: after an unclean end, reading the whole file.
 
+    Args:
+        make_room: called when the disk is full; True: there is more room now.
+
     Raises:
         JournalUnwritable, JournalError: as `port.Journal.open`.
     """
+    while True:
+        try:
+            return _open_database(path, synchronous, wal_autocheckpoint, make_room)
+        except JournalUnwritable as error:
+            if not is_full(error.__cause__) or not make_room():
+                raise
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Say whether an error is that of a full disk (SQLite's own, or that of the index of its log)."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_SHMSIZE or getattr(error, "errno", 0) == errno.ENOSPC
+
+
+def _open_database(path: Path, synchronous: str, wal_autocheckpoint: int, make_room: Callable[[], bool]) -> OpenDatabase:
     make_database(path)
     _refuse_another_programs(path)
     connection = None
     try:
         connection = connect(path, synchronous=synchronous, wal_autocheckpoint=wal_autocheckpoint)
         bring_up_to_date(connection, str(path))
-        clean = _check(connection, path)
-        connection.execute("UPDATE meta SET value = 0 WHERE key = 'clean'")
-        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()  # so that the file says it too, should its log get lost
+        clean = _check(connection, path, make_room)
+        _mark_in_use(connection, make_room, clean=clean)
         (last_segment,) = connection.execute("SELECT coalesce(max(id), 0) FROM seg").fetchone()
         (segments,) = connection.execute("SELECT count(DISTINCT seg) FROM segq").fetchone()
         return OpenDatabase(connection, connect_to_read(path), last_segment, segments, clean)
@@ -219,22 +241,67 @@ def open_database(path: Path, *, synchronous: str, wal_autocheckpoint: int) -> O
         raise
 
 
-def _check(connection: sqlite3.Connection, path: Path) -> bool:
+def _check(connection: sqlite3.Connection, path: Path, make_room: Callable[[], bool]) -> bool:
     """Say whether the last broker closed the journal in order. If not, see whether it is whole: JournalError if it isn't."""
     row = connection.execute("SELECT value FROM meta WHERE key = 'clean'").fetchone()
     if row == (1,):
         return True
     # What a sync that failed has left in the log may not be on disk, though it can be read: into the file with all of it.
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    _checkpoint(connection, "TRUNCATE", make_room)
     verdicts = [verdict for (verdict,) in connection.execute("PRAGMA quick_check(5)")]
     if verdicts != ["ok"]:
         raise JournalError(f"{path} is damaged; keep a copy of it. SQLite says: {'; '.join(verdicts)}")
     return False
 
 
+def _checkpoint(connection: sqlite3.Connection, mode: str, make_room: Callable[[], bool]) -> None:
+    """Bring the log into the database. If the disk has no room for that, the log stays, and can be read as well."""
+    while True:
+        try:
+            connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
+        except sqlite3.Error as error:
+            if not is_full(error):
+                raise
+            if make_room():
+                continue
+        return
+
+
+def close_database(connection: sqlite3.Connection, path: Path, *, clean: bool, make_room: Callable[[], bool]) -> int:
+    """Close the last connection that writes; at a clean end with the log in the database. `make_room`: see `open_database`.
+
+    Returns how many bytes the log had that is empty now.
+
+    Raises:
+        sqlite3.Error: it is closed, but not in order.
+    """
+    log = path.with_name(f"{path.name}-wal")
+    with closing(connection):
+        while clean:
+            try:
+                connection.execute("UPDATE meta SET value = 1 WHERE key = 'clean'")
+                log_bytes = log.stat().st_size
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            except sqlite3.Error as error:
+                if is_full(error) and make_room():
+                    continue
+                raise
+            return log_bytes
+    return 0
+
+
+def _mark_in_use(connection: sqlite3.Connection, make_room: Callable[[], bool], *, clean: bool) -> None:
+    """Write that the journal is in use, unless it says so: on a disk without room for that a journal can still be emptied."""
+    if clean:
+        connection.execute("UPDATE meta SET value = 0 WHERE key = 'clean'")
+    _checkpoint(connection, "PASSIVE", make_room)  # so that the file says it too, should its log get lost
+
+
 def _opening_failed(path: Path, error: Exception) -> JournalError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_FULL}:
+    if is_full(error):
+        return JournalUnwritable(f"{path}: the disk is full, and not even opening it can be written down: make 1 MiB of room there")
+    if code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}:
         return JournalUnwritable(f"{path} can't be written: {error}")
     if code == sqlite3.SQLITE_BUSY:
         return JournalError(f"{path} is held by another program: {error}")

@@ -24,6 +24,7 @@ from gateway.journal.recovery import (
     SYNCHRONOUS,
     DirectoryLock,
     check_platform,
+    close_database,
     connect,
     connect_to_read,
     make_directory,
@@ -157,7 +158,9 @@ class SqliteJournal:
         try:
             if self._space is not None:
                 self._space.take()
-            database = open_database(self._path, synchronous=self._synchronous, wal_autocheckpoint=self._wal_autocheckpoint)
+                self._wal_autocheckpoint = self._space.log_pages(self._wal_autocheckpoint)
+            pages, make_room = self._wal_autocheckpoint, self._make_room
+            database = open_database(self._path, synchronous=self._synchronous, wal_autocheckpoint=pages, make_room=make_room)
         except BaseException:
             self._lock.release()
             raise
@@ -187,6 +190,9 @@ class SqliteJournal:
                 at_once=not database.clean,
             )
 
+    def _make_room(self) -> bool:
+        return self._space is not None and self._space.give_ballast()
+
     def load(self) -> Iterator[Record]:
         """See `Journal.load`."""
         try:
@@ -212,7 +218,9 @@ class SqliteJournal:
             self._anchor.close()
         try:
             if connection is not None:
-                _finish(connection, clean=clean)
+                log_bytes = close_database(connection, self._path, clean=clean, make_room=self._make_room)
+                if self._space is not None:
+                    self._space.end(log_bytes)
         except sqlite3.Error as error:
             self._report(f"{self._path} could not be closed in order, the next start will check it: {error}")
         finally:
@@ -381,13 +389,6 @@ def _drop(messages: list[Message], queue_ids: set[int]) -> None:
         for reference in (message.first, *(message.more or ())):
             if reference is not None and reference.queue_id in queue_ids:
                 reference.settled = True
-
-
-def _finish(connection: sqlite3.Connection, *, clean: bool) -> None:
-    with closing(connection):
-        if clean:
-            connection.execute("UPDATE meta SET value = 1 WHERE key = 'clean'")
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 def _data_bytes(changes: tuple[Value, ...] | None) -> int:
