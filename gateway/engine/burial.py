@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from gateway.engine.dead_letter import Reason, dead_letter, forms_cycle, readable
@@ -23,15 +24,20 @@ MAX_ROUTES = 10_000
 
 
 class Dead:
-    """A message that a queue gave up; without an entry it was refused before it had one."""
+    """A message that a queue gave up; without an entry it was refused before it had one, or its entry is gone from the disk.
 
-    __slots__ = ("entry", "message", "queue", "reason")
+    ``count``: how often it was delivered. ``lasts``: it has, or had, an entry: then it waits while the journal refuses.
+    """
+
+    __slots__ = ("count", "entry", "lasts", "message", "queue", "reason")
 
     def __init__(self, queue: Queue, message: Message, reason: Reason, entry: Entry | None) -> None:
         self.queue: Queue = queue
         self.message: Message = message
         self.reason: Reason = reason
         self.entry: Entry | None = entry
+        self.count: int = entry.count if entry is not None else 0
+        self.lasts: bool = entry is not None
 
 
 class Burial:
@@ -90,12 +96,17 @@ class Burial:
         self._engine.dead.extend(self.limbo)
         self.limbo.clear()
 
-    def forget(self, queue: Queue) -> None:
-        """A queue was purged or deleted, and with it what it gave up and is not dead-lettered yet. Cost: all that wait."""
+    def detach(self, queue: Queue, lane_ids: Collection[int]) -> None:
+        """What is on disk of these lanes goes by a record of its own; what they gave up before is dead-lettered all the same.
+
+        Cost: all that wait.
+        """
         for waiting in (self._engine.dead, self.limbo):
             for dead in waiting:
-                if dead.queue is queue and dead.entry is not None:
-                    self._engine.discard(dead.entry, told=True)
+                entry = dead.entry
+                if dead.queue is queue and entry is not None and entry.queue_id in lane_ids:
+                    self._engine.discard(entry, told=True)
+                    dead.entry = None
 
     # -- one ----------------------------------------------------------------
 
@@ -105,7 +116,7 @@ class Burial:
             return
         engine = self._engine
         answer = self._publish(dead)
-        if entry is not None and engine.refusal is not None and answer is engine.refusal:
+        if dead.lasts and engine.refusal is not None and answer is engine.refusal:
             self.limbo.append(dead)
             return
         reason = dead.reason.value
@@ -129,16 +140,17 @@ class Burial:
             queue.name,
             dead.reason,
             now_ms=engine.now_ms,
-            count=dead.entry.count if dead.entry is not None else 0,
+            count=dead.count,
             exchange=exchange,
             routing_key=queue.terms.dead_letter_routing_key,
         )
         route = self._route(letter.address)
         letter.address = route.address
-        if letter.persistent:
-            engine.ours.add(letter)
         engine.resolve(route, letter)
-        if route.through is not None and engine.special.delays(route, letter):
+        delayed = route.through is not None and engine.special.delays(route, letter)
+        if letter.persistent and (delayed or route.durable):
+            engine.ours.add(letter)
+        if delayed:
             return engine.publish(route, letter)  # nobody knows yet where it will go: the next death looks for circles
         shorter = self._without_cycles(route, letter)
         return "in a circle" if shorter is None else engine.publish_now(shorter, letter)

@@ -105,7 +105,14 @@ class Window:
         while self._seen:
             self._forget_first()
 
+    def forget(self, key: str) -> None:
+        """Forget an id: its message was refused after all."""
+        self._seen.pop(key, None)
+        self._drop_kept(key)
+
     def _remember(self, key: str, until_ms: int, *, lasting: bool) -> None:
+        if lasting:
+            self._engine.special.unsure(self, key)
         self._seen[key] = until_ms
         self._seen.move_to_end(key)
         if self._durable:

@@ -186,7 +186,7 @@ class Definitions:
             self._forget(entry)
         for entry in self.held(queue, queue.count - removed):
             self._forget(entry)
-        self.engine.burial.forget(queue)
+        self.engine.burial.detach(queue, [lane.id for lane in queue.lanes])
         if queue.durable:
             for lane in queue.lanes:
                 del self.engine.queues_by_id[lane.id]
@@ -216,9 +216,9 @@ class Definitions:
         survivors = sorted(self.held(queue, queue.count - removed), key=in_order)
         queue.count = len(survivors)
         queue.body_bytes = sum(len(entry.message.body) for entry in survivors)
-        self.engine.burial.forget(queue)
         if queue.durable:
             purged = {lane.id for lane in lanes}
+            self.engine.burial.detach(queue, purged)
             for entry in survivors:
                 if entry.queue_id in purged:
                     self._rewrite(entry)

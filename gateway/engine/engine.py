@@ -95,6 +95,7 @@ class Engine(Publishing):
         for returns in self.returning:
             returns.handed_over()
         self.schedule.batch_prepared()
+        self.special.batch_prepared()
 
     def committed(self) -> None:
         """The batch that was taken is on disk."""
@@ -108,6 +109,7 @@ class Engine(Publishing):
             if not returns.committed():
                 self.returning.pop(returns, None)
         self.schedule.committed()
+        self.special.committed()
         if self.ours:
             self.ours = {message for message in self.batch.messages if message in self.ours}
         self.finish()

@@ -209,6 +209,7 @@ class Holding:
             removed += len(found)
             entries += found
             lanes += {self.lanes[entry.queue_id - self.id]: None for entry in found}
+        self.engine.getting.pop(cast("Queue", self), None)
         while self.waiting:
             channel, number, _ = self.waiting.popleft()
             self.engine.events.got(channel, number, None)

@@ -39,7 +39,7 @@ class Publishing(Consuming):
             self.resolve(route, message)
         if not message.persistent:
             return self._publish_transient(route, message)
-        if self.acts_alone:
+        if self.acts_alone and route.durable:
             self.ours.add(message)
         return self._publish_persistent(route, message)
 

@@ -35,7 +35,7 @@ class Queue(Holding):
             self.leases.adopt(sorted(self.engine.definitions.held(self), key=in_order))
         if rejects or self.rejects:
             self.engine.generation += 1
-        if self.bounded:
+        if self.bounded and self.window_bytes:
             self._drop_head()
         if self.paged:
             self.engine.timers.at(self.engine.now_ms, lambda _: self.want_page())  # at start nothing can be read yet
@@ -378,6 +378,8 @@ class Queue(Holding):
             if entry is None and self.paged:
                 break
             channel, number, _ = self.waiting.popleft()
+            if not self.waiting:
+                self.engine.getting.pop(self, None)
             self.engine.events.got(channel, number, entry)
         self.pump()
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
 from gateway.engine.agenda import agenda, behind
 from gateway.engine.appointment import appointment, due_of, id_of, size_of
+from gateway.engine.later import expiring_later
 from gateway.engine.pledge import Pledges
 from gateway.engine.route import RouteHandle
 from gateway.engine.stalls import Stall, Stalls
@@ -15,7 +16,7 @@ from gateway.engine.timers import Timer
 from gateway.errors import AccessRefused, GatewayError, MessageRefused, NotFound, Overloaded, PreconditionFailed
 from gateway.model.declare import ExchangeSpec
 from gateway.model.message import Address, Message
-from gateway.model.records import MessageScheduled, Scheduled, ScheduledGone
+from gateway.model.records import MessageScheduled, Record, Scheduled, ScheduledGone
 
 if TYPE_CHECKING:
     from gateway.engine.engine import Engine
@@ -62,6 +63,7 @@ class Schedule:
         self._stalls: Stalls = Stalls()
         self._timer: Timer | None = None
         self._not_before: int = 0
+        self._ours: set[int] = set()
         self._next_id: int = 1
         self._reserved: int = 0
         self._interned: dict[tuple[str, str, str], Address] = {}
@@ -106,8 +108,10 @@ class Schedule:
             if isinstance(answer, GatewayError):
                 raise answer
             return self._take_id()
-        message = _expiring_later(message, due_ms - now_ms)
         scheduled_id = self._take_id()
+        if message in engine.ours:
+            self._ours.add(scheduled_id)
+        message = expiring_later(message, due_ms - now_ms)
         self._addresses[scheduled_id] = message.address
         heappush(self._order, appointment(due_ms, scheduled_id, len(message.body)))
         if message.persistent:
@@ -132,6 +136,20 @@ class Schedule:
             raise NotFound(f"no scheduled message {scheduled_id} in vhost {vhost!r}")
         if self._engine.refusal is not None and self._is_persistent(scheduled_id):
             raise self._engine.refusal
+        self._take_out(scheduled_id, address)
+
+    def withdraw(self, records: Iterable[Record]) -> None:
+        """Forget what these records, not on disk yet, schedule: its publishers were told no.
+
+        What the engine itself scheduled stays: its source is settled in the same batch.
+        """
+        for record in records:
+            if isinstance(record, MessageScheduled) and record.scheduled_id not in self._ours:
+                address = self._addresses.get(record.scheduled_id)
+                if address is not None:
+                    self._take_out(record.scheduled_id, address)
+
+    def _take_out(self, scheduled_id: int, address: Address) -> None:
         self._forget(scheduled_id)
         self._cancelled += 1
         self._step(self._stalls.find(address))
@@ -215,6 +233,8 @@ class Schedule:
             for scheduled_id in self._writing:
                 self._let_go(scheduled_id)
             self._writing = []
+        if self._ours:
+            self._ours &= {r.scheduled_id for r in self._engine.batch.records if isinstance(r, MessageScheduled)}
 
     # -- when it is due -----------------------------------------------------
 
@@ -385,12 +405,3 @@ def _reason(answer: object) -> str:
 
 def _size(message: Message) -> int:
     return len(message.body) + len(message.wire)
-
-
-def _expiring_later(message: Message, delay_ms: int) -> Message:
-    """Return a message whose time to live begins after the delay."""
-    if not message.expires_at_ms:
-        return message
-    address, wire, wire_tag = message.address, message.wire, message.wire_tag
-    expires_at_ms = message.expires_at_ms + delay_ms
-    return Message(address, message.body, message.persistent, wire_tag, wire, message.priority, expires_at_ms, message.publisher)

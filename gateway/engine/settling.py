@@ -253,6 +253,7 @@ class Settling(State):
             taken += lane.withdraw(lambda entry: entry.count == 0 and entry.message not in self.ours, is_written)
         for entry in taken:
             self.settle(entry)
+        self.special.withdraw()
         for queue in dict.fromkeys(entry.queue for entry in taken):
             queue.pump()
         self.finish()

@@ -5,22 +5,18 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from gateway.engine.dead_letter import encoded
 from gateway.engine.dedup import Answer, Step, Window, namespace
+from gateway.engine.later import DELAY, delayed
 from gateway.errors import GatewayError, PreconditionFailed
 from gateway.model.arguments import MAX_MS
 from gateway.model.declare import ExchangeSpec
 from gateway.model.exchange_arguments import DELAYED, deduplication
 from gateway.model.message import Message
-from gateway.model.properties import COMMON, Properties
+from gateway.model.properties import Properties
 
 if TYPE_CHECKING:
     from gateway.engine.engine import Engine
     from gateway.engine.route import RouteHandle
-
-DELAY = "x-delay"
 
 
 class Special:
@@ -29,6 +25,8 @@ class Special:
     def __init__(self, engine: Engine) -> None:
         self._engine: Engine = engine
         self._windows: dict[tuple[str, str], Window] = {}
+        self._fresh: list[tuple[Window, str]] = []
+        self._writing: list[tuple[Window, str]] = []
 
     def through(self, vhost: str, spec: ExchangeSpec) -> Step | None:
         """Return what publishes to an exchange; None: nothing stands before the normal way.
@@ -72,6 +70,29 @@ class Special:
         for key in list(self._engine.kept.state(kept)):
             self._engine.kept.put_state(kept, key, None)
 
+    # -- ids of messages that are not on disk yet ---------------------------
+
+    def unsure(self, window: Window, key: str) -> None:
+        """Note an id of which the message is in the open batch."""
+        self._fresh.append((window, key))
+
+    def batch_prepared(self) -> None:
+        """The batch that was taken is on its way."""
+        if self._fresh:
+            self._writing += self._fresh
+            self._fresh = []
+
+    def committed(self) -> None:
+        """The batch that was taken is on disk."""
+        self._writing = []
+
+    def withdraw(self) -> None:
+        """Whoever sent what is not on disk was told no: it is no repetition when it comes again."""
+        for window, key in (*self._writing, *self._fresh):
+            window.forget(key)
+        self._writing = []
+        self._fresh = []
+
     def _window(self, vhost: str, spec: ExchangeSpec) -> Window | None:
         settings = deduplication(spec)
         if settings is None:
@@ -93,6 +114,8 @@ class Special:
             if delay_ms <= 0:
                 return self._engine.publish_now(route, message)
             later = delayed(message, properties, delay_ms)
+            if message in self._engine.ours:
+                self._engine.ours.add(later)
             scheduled_id = self._engine.schedule.place(route, later, self._engine.now_ms + delay_ms)
             offered = self._engine.kept.values.take_offered(message)
             if offered is not None:
@@ -120,11 +143,3 @@ def read_delay(properties: Properties) -> int:
     if delay_ms is None or delay_ms > MAX_MS:
         raise PreconditionFailed(f"invalid header '{DELAY}': a number of ms, at most {MAX_MS}, is allowed, not {str(value)[:40]!r}")
     return delay_ms
-
-
-def delayed(message: Message, properties: Properties, delay_ms: int) -> Message:
-    """Return the message that comes out after a delay: its header has the delay negated, so that nothing delays it again."""
-    headers = {**(properties.headers or {}), DELAY: -delay_ms}
-    wire = encoded(msgspec.structs.replace(properties, headers=headers))
-    address, expires_at_ms = message.address, message.expires_at_ms
-    return Message(address, message.body, message.persistent, COMMON, wire, message.priority, expires_at_ms, message.publisher)

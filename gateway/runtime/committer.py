@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -15,9 +13,9 @@ from gateway.api.channel import Outcome
 from gateway.api.frontend import Log
 from gateway.config import Limits
 from gateway.engine.engine import Engine
-from gateway.errors import GatewayError, JournalError, NotFound
+from gateway.errors import GatewayError, JournalError
 from gateway.journal.port import Journal
-from gateway.model.records import MessageScheduled, Record
+from gateway.model.records import Record
 from gateway.runtime.alarms import Alarms
 from gateway.runtime.declaring import OUTCOME_COST_BYTES
 from gateway.runtime.pending import Key, definitions, without_repeats
@@ -220,10 +218,7 @@ class Committer:
         records = [*self._records, *engine.batch.records]
         self._unsure = definitions(records)
         engine.withdraw(self._journal.is_written)
-        for record in records:
-            if isinstance(record, MessageScheduled):
-                with suppress(NotFound):  # a full disk must not keep it from being forgotten
-                    self._alarms.removing(partial(engine.schedule.cancel, record.message.address.vhost, record.scheduled_id))
+        engine.schedule.withdraw(records)
         batch = engine.batch
         batch.messages[:] = [message for message in batch.messages if message.live]
         batch.body_bytes = sum(len(message.body) for message in batch.messages)
