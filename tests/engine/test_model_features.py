@@ -42,7 +42,7 @@ class FeatureMachine(EngineMachine):
     def begin(self, data):
         self.too_often = []
         self.getting = 0
-        self.specs = data.draw(st.lists(st.sampled_from(self.choice), min_size=1, max_size=2, unique_by=lambda spec: spec.name))
+        self.specs = self._some_specs(data, 2)
         self.specs.append(DEAD)
         self._begin()
         for number in range(len(self.specs)):

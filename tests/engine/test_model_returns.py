@@ -112,7 +112,8 @@ class ReturnsMachine(FeatureMachine):
     def came_back(self, entry):
         """An entry comes back: if its delivery is still held, its lease has ended."""
         name = entry.queue.name
-        found = [d for d in self.deliveries if d[1].body == entry.message.body and d[2].queue == name]
+        place = entry.queue, entry.queue_id, entry.position
+        found = [d for d in self.deliveries if (d[0].queue, d[0].queue_id, d[0].position) == place]
         if not found:
             return
         (delivery,) = found
