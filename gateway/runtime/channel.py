@@ -12,7 +12,7 @@ from gateway.api.channel import ConsumeOptions, ConsumerSink, Outcome, OutcomeSi
 from gateway.api.frontend import Principal
 from gateway.engine.consumer import Consumer
 from gateway.engine.delivery import Entry
-from gateway.engine.engine import LATER, UNROUTABLE, Engine
+from gateway.engine.engine import LATER, UNROUTABLE, Engine, Unroutable
 from gateway.engine.retained import RetainedLookUp
 from gateway.engine.route import RouteHandle
 from gateway.errors import GatewayError, MessageRefused, NotFound
@@ -21,9 +21,9 @@ from gateway.model.records import Scheduled
 from gateway.runtime.alarms import TOO_LARGE
 from gateway.runtime.answers import Answers
 from gateway.runtime.declaring import OUTCOME_COST_BYTES, Declaring
+from gateway.runtime.pending import Kept, stays
 
 if TYPE_CHECKING:
-    from gateway.engine.engine import Unroutable
     from gateway.runtime.alarms import Alarms
     from gateway.runtime.bounds import Bounds
     from gateway.runtime.committer import Committer
@@ -43,6 +43,7 @@ class _Deaf:
 
 
 _DEAF = _Deaf()
+_KEPT = Unroutable()
 
 
 class BrokerChannel(Declaring):
@@ -150,6 +151,8 @@ class BrokerChannel(Declaring):
         self._engine.batch.body_bytes += OUTCOME_COST_BYTES
         if problem is UNROUTABLE:
             self._exceptions.append(Outcome(number, unroutable=True))
+        elif problem is _KEPT:
+            self._exceptions.append(Kept(number, unroutable=True))
         elif isinstance(problem, GatewayError):
             self._alarms.count_refused(message, problem)
             self._exceptions.append(Outcome(number, error=problem))
@@ -162,7 +165,8 @@ class BrokerChannel(Declaring):
         self, route: RouteHandle, message: Message, kept_route: RouteHandle, value: Message
     ) -> GatewayError | Unroutable | None:
         self._to_retain = None
-        return self._engine.kept.values.publish(self._publish, route, message, kept_route, value)
+        answer = self._engine.kept.values.publish(self._publish, route, message, kept_route, value)
+        return _KEPT if answer is UNROUTABLE else answer
 
     def retained(self, exchange: str, pattern: str, *, mqtt: bool = False) -> Iterator[Message]:
         """See `gateway.api.Channel.retained`."""
@@ -342,7 +346,7 @@ class BrokerChannel(Declaring):
         that it was given would never settle the one, nor expect what the other brings.
         """
         told = self._held_back[0] if self._held_back is not None else self._decided_through
-        kept = {outcome.number: outcome for outcome in exceptions if _stays(outcome)}
+        kept = {outcome.number: outcome for outcome in exceptions if stays(outcome)}
         late = self._late
         numbers = [number for number in range(told + 1, through + 1) if number not in late]
         self.decided(through, [kept.get(number) or Outcome(number, error=error) for number in numbers])
@@ -393,8 +397,3 @@ class BrokerChannel(Declaring):
         self._alarms.closed(self)
         if self._answers is not None:
             self._answers.close()
-
-
-def _stays(outcome: Outcome) -> bool:
-    """Say whether an outcome holds, whatever becomes of the journal."""
-    return outcome.error is not None or outcome.unroutable or isinstance(outcome.result, Entry | Consumer)

@@ -5,10 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeAlias
 
+from gateway.api.channel import Outcome
+from gateway.engine.consumer import Consumer
+from gateway.engine.delivery import Entry
 from gateway.model.declare import Binding
 from gateway.model.records import Bound, ExchangeDeclared, QueueDeclared, Record, Retained, StatePut
 
 Key: TypeAlias = tuple[object, ...]
+
+
+class Kept(Outcome):
+    """Of a message that reached no queue, but is a last value, which has to be on disk."""
+
+    __slots__ = ()
+
+
+def stays(outcome: Outcome) -> bool:
+    """Say whether an outcome holds, whatever becomes of the journal."""
+    unroutable = outcome.unroutable and not isinstance(outcome, Kept)
+    return outcome.error is not None or unroutable or isinstance(outcome.result, Entry | Consumer)
 
 
 def exchange_key(vhost: str, name: str) -> Key:

@@ -62,3 +62,18 @@ async def test_who_was_given_a_message_or_a_consumer_is_told_so_though_the_journ
         assert outcomes.exceptions[got].result.message.body == b"1"
         assert outcomes.exceptions[consuming].error is None
         assert taker.bodies == [b"2"]
+
+
+async def test_a_last_value_that_is_not_on_disk_is_refused_though_nobody_has_subscribed(autojump_clock):
+    journal = HandJournal()
+    async with running(journal, refuse_after_ms=500) as broker:
+        channel = broker.gateway("test", print, Log()).open_channel(Principal("p"))
+        route = channel.route("amq.topic", "last.a")
+        message = Message(route.address, b"value", True)
+        unwanted = channel.publish(route, message)
+        channel.retain(route, message)
+        kept = channel.publish(route, message)
+        await fail_until_refused(journal)
+        assert (await channel.outcome(unwanted)).unroutable
+        with pytest.raises(Overloaded):
+            await channel.outcome(kept)
