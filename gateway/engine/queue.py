@@ -249,7 +249,7 @@ class Queue(Holding):
         entry.consumer = None
         entry.redelivered = True
         due_ms = self.engine.now_ms + min(delay_ms, MOST_DELAY_MS) if delay_ms > 0 else 0
-        if entry.segment is not None or (due_ms and entry.slot == UNWRITTEN):
+        if entry.slot != TRANSIENT:
             self.engine.batch.records.append(DeliveryCounted(entry, entry.count, due_ms))
         if due_ms:
             self.hold(entry, due_ms)

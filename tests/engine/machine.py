@@ -186,8 +186,7 @@ class Observer(RuleBasedStateMachine):
         taker.held -= 1
         item.consumer = None
         item.redelivered = True
-        if entry.segment is not None:
-            item.times_on_disk = item.times
+        item.times_on_disk = item.times
 
     def check_that_all_agree(self):
         """Memory, disk and the naive broker hold the same, and nothing waits that could go."""

@@ -13,7 +13,7 @@ from gateway.model.declare import Binding
 from gateway.model.exchange_arguments import exchange_spec
 from gateway.model.message import Message, with_properties
 from gateway.model.properties import Properties
-from gateway.model.records import MessageScheduled, QueueDeclared, QueueDepth, QueuePurged, ScheduledGone
+from gateway.model.records import DeliveryCounted, MessageScheduled, QueueDeclared, QueueDepth, QueuePurged, ScheduledGone
 from tests.engine.support import Bench
 
 T = 1_000_000
@@ -198,3 +198,31 @@ def test_no_page_is_asked_for_while_the_journal_is_still_read(bench):
     assert bench.events.pages == []
     bench.engine.advance(T)
     assert [queue_id for queue_id, *_ in bench.events.pages] == [7]
+
+
+# -- how often something came back --------------------------------------------
+
+
+def test_what_comes_back_before_it_is_on_disk_is_counted_there(bench):
+    bench.queue()
+    _, sink = bench.consume(prefetch=1)
+    bench.publish(b"1")
+    bench.engine.nack(sink.deliveries[0], requeue=True)
+    assert bench.engine.batch.records[-1] == DeliveryCounted(sink.deliveries[0], 1)
+
+
+def test_a_return_that_was_counted_stays_so_when_a_lease_ends_in_the_same_batch(bench):
+    bench.queue(consumer_timeout_ms=30)
+    bench.consume(prefetch=1)
+    _, other = bench.consume(prefetch=1)
+    bench.publish(b"1")
+    bench.publish(b"2")
+    bench.engine.nack(other.deliveries[0], requeue=True, delay_ms=5)
+    bench.engine.advance(T + 5)
+    entry = other.deliveries[-1]
+    assert entry.count == 2
+    bench.consume(prefetch=1)
+    bench.engine.advance(T + 35)
+    latest = bench.engine.batch.records[-1]
+    assert (latest.reference.position, latest.count) == (entry.position, 2)
+    assert not latest.reference.settled
