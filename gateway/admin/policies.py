@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gateway.admin.definitions import export, import_
@@ -67,7 +68,7 @@ async def policy_set(broker: Broker, params: dict[str, Any]) -> dict[str, Any]:
 
     vhost, operator = taken(params, "vhost", str, "/"), taken(params, "operator", bool, False)
     policy = parse(taken(params, "name", str), taken(params, "policy", dict), operator=operator)
-    broker.engine.policies.set(vhost, policy)
+    broker.alarms.removing(partial(broker.engine.policies.set, vhost, policy))  # it may make room, and is tiny in any case
     await on_disk(broker)
     return _row(broker.engine, vhost, policy)
 
@@ -77,5 +78,6 @@ async def policy_clear(broker: Broker, params: dict[str, Any]) -> None:
     from gateway.admin.questions import on_disk, taken
 
     operator = taken(params, "operator", bool, False)
-    broker.engine.policies.delete(taken(params, "vhost", str, "/"), taken(params, "name", str), operator=operator)
+    vhost, name = taken(params, "vhost", str, "/"), taken(params, "name", str)
+    broker.alarms.removing(partial(broker.engine.policies.delete, vhost, name, operator=operator))
     await on_disk(broker)

@@ -26,6 +26,7 @@ def backup(  # noqa: PLR0913 - options
     period_s = span_s(every) if every is not None else None
     with in_words():
         place = directory(config, data_dir, overrides)
+        _check_place(out)
         if period_s is None:
             _take(place, out, pause_ms / 1000)
             return
@@ -33,6 +34,14 @@ def backup(  # noqa: PLR0913 - options
         _go_on(place, out, period_s, keep, pause_ms / 1000)
     except KeyboardInterrupt:
         raise typer.Exit from None
+
+
+def _check_place(out: Path) -> None:
+    """Say at once what no later try would change. Raises JournalUnwritable."""
+    from gateway.errors import JournalUnwritable
+
+    if not out.absolute().parent.is_dir():
+        raise JournalUnwritable(f"{out} can't be written: there is no directory {out.parent}")
 
 
 def _go_on(place: Path, out: Path, period_s: float, keep: int, pause_s: float) -> None:

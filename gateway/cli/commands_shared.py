@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -133,6 +135,18 @@ def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], right: set[int
     for row in shown:
         cells = enumerate(zip(row, widths, strict=True))
         yield "  ".join([cell.rjust(width) if n in right else cell.ljust(width) for n, (cell, width) in cells]).rstrip()
+
+
+def json_text(value: object, indent: int | None = None) -> str:
+    """Return JSON that does nothing to a terminal: what is no letter in it is an escape, which says the same."""
+    return _SILENT.sub(_escaped, json.dumps(value, ensure_ascii=False, indent=indent))
+
+
+_SILENT = re.compile("[\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff\ufff9-\ufffb]")
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return f"\\u{ord(match[0]):04x}"
 
 
 def printable(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gateway.cli.commands_shared import ConfigFile, DataDir, Overrides, directory, in_words, printable, settings
+from gateway.cli.commands_shared import ConfigFile, DataDir, Overrides, directory, in_words, json_text, printable, settings
 
 if TYPE_CHECKING:
     from gateway.admin.definitions import Report
@@ -44,7 +43,7 @@ def export(
     """Write what is defined; of the running broker, or else of the journal on disk. Changes nothing."""
     with in_words():
         data = exported(directory(config, data_dir, overrides), vhost)
-        text = json.dumps(data, ensure_ascii=False, indent=2) + "\n"
+        text = json_text(data, indent=2) + "\n"
         if file is None:
             sys.stdout.buffer.write(text.encode("utf-8", "surrogatepass"))
         else:

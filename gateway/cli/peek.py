@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any
+from tempfile import TemporaryFile
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gateway.cli.commands_shared import AsJson, ConfigFile, DataDir, Overrides, age, decoders, directory, in_words, printable
+from gateway.cli.commands_shared import (
+    AsJson,
+    ConfigFile,
+    DataDir,
+    Overrides,
+    age,
+    decoders,
+    directory,
+    in_words,
+    json_text,
+    printable,
+)
 
 if TYPE_CHECKING:
     from gateway.journal.peek import Peeked
@@ -47,23 +60,62 @@ def peek(  # noqa: PLR0913 - options
     if raw and as_json:
         raise typer.BadParameter("--raw and --json exclude each other")
     tests = [_header_test(text) for text in header or ()] + [_json_test(text) for text in json_path or ()]
-    with in_words():
+    with in_words(), TemporaryFile() as spool:
         read = _reader()
         with reading(journal_in(directory(config, data_dir, overrides))) as connection:
             connection.execute("BEGIN")  # all of it as of one moment
             found = find_queue(connection, queue, vhost)
             damaged: list[int] = []
             matching = _matching(peeked(connection, found, damaged), read, tests)
-            shown = list(islice(matching, min(offset, sys.maxsize), min(offset + limit, sys.maxsize)))
+            wanted = islice(matching, min(offset, sys.maxsize), min(offset + limit, sys.maxsize))
+            shown = _write(_documents(wanted) if as_json else _raw(wanted) if raw else _described(wanted), spool)
             connection.execute("COMMIT")
-    if as_json:
-        typer.echo(json.dumps([_as_json(*item) for item in shown], indent=1, ensure_ascii=False))
-    for item in () if as_json else shown:
-        _echo_raw(item[0].message) if raw else _echo(*item)
-    _echo_rest(len(shown), found.messages, raw=raw or as_json)
+        _copy(spool)
+    _echo_rest(shown, found.messages, raw=raw or as_json)
     for segment in damaged:
         typer.echo(f"tidegate: segment {segment} is damaged, its messages are left out (`tidegate journal check`)", err=True)
     raise typer.Exit(1 if damaged else 0)
+
+
+def _write(parts: Iterator[bytes | None], spool: IO[bytes]) -> int:
+    """Write what is to be shown into a file: who reads it slowly must not hold up the broker's checkpoints, nor fill memory.
+
+    None stands for the end of a message; returns how many there were.
+    """
+    messages = 0
+    for part in parts:
+        if part is None:
+            messages += 1
+        else:
+            spool.write(part)
+    return messages
+
+
+def _copy(spool: IO[bytes]) -> None:
+    spool.seek(0)
+    shutil.copyfileobj(spool, typer.get_binary_stream("stdout"))
+
+
+def _raw(found: Iterator[tuple[Peeked, Properties | None]]) -> Iterator[bytes | None]:
+    for item, _ in found:
+        yield item.message.body + b"\n"
+        yield None
+
+
+def _described(found: Iterator[tuple[Peeked, Properties | None]]) -> Iterator[bytes | None]:
+    for item, properties in found:
+        for line in _lines(item, properties):
+            yield f"{line}\n".encode("utf-8", "backslashreplace")
+        yield None
+
+
+def _documents(found: Iterator[tuple[Peeked, Properties | None]]) -> Iterator[bytes | None]:
+    before = "["
+    for item, properties in found:
+        yield f"{before}\n{json_text(_as_json(item, properties), indent=1)}".encode()
+        yield None
+        before = ","
+    yield b"[]\n" if before == "[" else b"\n]\n"
 
 
 def _echo_rest(shown: int, messages: int, *, raw: bool) -> None:
@@ -134,11 +186,7 @@ def _is(wanted: str, value: Any) -> bool:
 # -- what is shown --------------------------------------------------------------
 
 
-def _echo_raw(message: Message) -> None:
-    typer.echo(message.body)
-
-
-def _echo(item: Peeked, properties: Properties | None) -> None:
+def _lines(item: Peeked, properties: Properties | None) -> Iterator[str]:
     message = item.message
     body = len(message.body)
     facts = [f"position {item.position:,}", f"{age(_now_ms() - item.stored_ms)} old", f"{body:,} bytes"]
@@ -147,14 +195,12 @@ def _echo(item: Peeked, properties: Properties | None) -> None:
     facts += [f"not before {age(item.due_ms - _now_ms())} from now"] if item.due_ms > _now_ms() else []
     facts += [f"expires in {age(message.expires_at_ms - _now_ms())}"] if message.expires_at_ms > _now_ms() else []
     facts += ["expired"] if 0 < message.expires_at_ms <= _now_ms() else []
-    typer.echo(f"-- {', '.join(facts)}")
-    typer.echo(f"   to {printable(message.exchange) or '(default exchange)'}, key {printable(message.routing_key)}")
+    yield f"-- {', '.join(facts)}"
+    yield f"   to {printable(message.exchange) or '(default exchange)'}, key {printable(message.routing_key)}"
     for name, value in _said(message, properties).items():
-        typer.echo(
-            f"   {name}: {printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=repr))}"
-        )
+        yield f"   {name}: {printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=repr))}"
     for line in _body_lines(message.body):
-        typer.echo(f"   | {line}")
+        yield f"   | {line}"
 
 
 def _said(message: Message, properties: Properties | None) -> dict[str, Any]:

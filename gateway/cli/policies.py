@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gateway.cli.commands_shared import AsJson, ConfigFile, DataDir, Overrides, directory, in_words, printable
+from gateway.cli.commands_shared import AsJson, ConfigFile, DataDir, Overrides, directory, in_words, json_text, printable
 from gateway.cli.definitions import Vhost, broker_or
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def list_(
     with in_words():
         rows = _listed(directory(config, data_dir, overrides), vhost)
     if as_json:
-        typer.echo(json.dumps(rows, ensure_ascii=False, indent=2))
+        typer.echo(json_text(rows, indent=2))
         return
     for row in rows:
         kind = "operator policy" if row["operator"] else "policy"

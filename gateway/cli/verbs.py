@@ -7,6 +7,9 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+INTERRUPTED = 130
+"""The exit code of who was ended by SIGINT, as shells tell it."""
+
 
 class Verbs(TyperGroup):
     """The verbs of ``tidegate``. The core's own are found at once; plugins are only loaded for a verb that is not one of them."""
@@ -18,6 +21,13 @@ class Verbs(TyperGroup):
         if cmd_name not in self.commands:
             self._load_demo() if cmd_name == "demo" else self._load_plugins()
         return super().get_command(ctx, cmd_name)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a verb; who interrupts it is told nothing that he doesn't know."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise SystemExit(INTERRUPTED) from None
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names of all verbs."""

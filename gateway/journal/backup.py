@@ -76,8 +76,8 @@ def _fill(source: Path, draft: Path, pause_s: float, progress: Callable[[int], N
         with closing(sqlite3.connect(f"file:{quote(str(draft.absolute()))}", uri=True, isolation_level=None)) as connection:
             for pragma in ("page_size = 4096", "journal_mode = OFF", "synchronous = OFF", "cache_size = -16000"):
                 connection.execute(f"PRAGMA {pragma}").fetchall()
-            uri = f"file:{quote(str(source.absolute()))}?mode=ro{'&' if how else ''}{how}"
-            if "unix-none" in how:  # before it is opened, so that its log's index is kept in memory
+            uri = f"file:{quote(str(source.absolute()))}?mode=ro{'&' if how.options else ''}{how.options}"
+            if how.has_no_index:  # before it is opened, so that its log's index is kept in memory
                 connection.execute("PRAGMA locking_mode = EXCLUSIVE").fetchall()
             connection.execute("ATTACH ? AS source", (uri,))
             _make_tables(connection)

@@ -44,30 +44,54 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
     check_undisturbed(path, how)
 
 
-def check_undisturbed(path: Path, how: str) -> None:
+@dataclass(frozen=True, slots=True)
+class HowToRead:
+    """How a journal is read without a file coming into being beside it.
+
+    Args:
+        options: the part of SQLite's URI; empty: as usual, with locks that a broker sees.
+        seen: which file it was, how large, and when it was written last. A broker that starts writes to it, one that ends does.
+    """
+
+    options: str
+    seen: tuple[int, int, int]
+
+    @property
+    def has_no_index(self) -> bool:
+        """The log's index is to be kept in memory."""
+        return self.options == _NO_INDEX
+
+
+def check_undisturbed(path: Path, how: HowToRead) -> None:
     """See that nobody wrote to a journal that was opened as one to which nobody writes, or locks of which were not seen.
 
     Raises:
-        JournalError: a broker was started.
+        JournalError: a broker was started; it may have ended since.
     """
-    if how and how_to_read(path) != how:
+    if how.options and how_to_read(path) != how:
         raise JournalError(f"a broker was started on {path} meanwhile, so what was read may be wrong: ask again")
 
 
-def how_to_read(path: Path) -> str:
-    """Return the part of SQLite's URI by which it makes no file beside the database."""
+def how_to_read(path: Path) -> HowToRead:
+    """Return how to read a journal. Raises JournalError: it is gone."""
     wal, shared = path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")
-    if not wal.exists() or not wal.stat().st_size:
-        return _ALONE  # there is nobody who writes, and SQLite would make a log
-    return "" if shared.exists() else _NO_INDEX  # SQLite would make the log's index
+    try:
+        found = path.stat()
+        written = wal.exists() and wal.stat().st_size
+    except OSError as error:
+        raise JournalError(f"{path} can't be read: {error.strerror}") from error
+    options = _ALONE  # there is nobody who writes, and SQLite would make a log
+    if written:
+        options = "" if shared.exists() else _NO_INDEX  # SQLite would make the log's index
+    return HowToRead(options, (found.st_ino, found.st_size, found.st_mtime_ns))
 
 
-def _connection(path: Path, how: str) -> sqlite3.Connection:
-    uri = f"file:{quote(str(path.absolute()))}?mode=ro{'&' if how else ''}{how}"
+def _connection(path: Path, how: HowToRead) -> sqlite3.Connection:
+    uri = f"file:{quote(str(path.absolute()))}?mode=ro{'&' if how.options else ''}{how.options}"
     connection = sqlite3.connect(uri, timeout=_PATIENCE_S, isolation_level=None, uri=True)
     connection.text_factory = _text
     try:
-        if how == _NO_INDEX:
+        if how.has_no_index:
             connection.execute("PRAGMA locking_mode = EXCLUSIVE").fetchall()  # then the log's index is kept in memory
         connection.execute("SELECT 1 FROM meta").fetchall()
         _fill_up(connection)

@@ -104,6 +104,8 @@ def make_directory(directory: Path) -> None:
 
 def make_database(path: Path) -> None:
     """Make an empty database file, for this user alone. Raises JournalUnwritable."""
+    if path.exists() and not path.is_file():  # opening a FIFO would wait for who writes to it
+        raise JournalUnwritable(f"{path} can't be written: it is no file")
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:

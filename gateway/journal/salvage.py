@@ -66,6 +66,8 @@ def recover(directory: Path, out: Path | None = None) -> Salvaged:
     source = directory / DATABASE
     if not source.exists():
         raise JournalError(f"there is no journal in {directory}")
+    if not source.is_file():  # opening a FIFO would wait for who writes to it
+        raise JournalError(f"{source} can't be read: it is no file")
     home = directory if out is None else out
     make_directory(home)
     target = home / DATABASE

@@ -11,6 +11,7 @@ from gateway.admin import control
 from gateway.admin.client import ask
 from gateway.admin.questions import open_channel
 from gateway.errors import Overloaded, PreconditionFailed
+from gateway.journal.memory import MemoryJournal
 from gateway.model.declare import QueueSpec
 
 
@@ -47,3 +48,28 @@ async def test_one_too_many_is_told_so_and_not_that_no_broker_runs(served, tmp_p
         with pytest.raises(Overloaded, match="1 others are being answered"):
             await asked(tmp_path, "hello")
         await stream.aclose()
+
+
+class Disk(MemoryJournal):
+    """A journal on a disk that may be full."""
+
+    full = False
+
+    @property
+    def alarm(self):
+        return "no room" if self.full else None
+
+
+async def test_a_policy_that_makes_room_is_taken_while_the_disk_is_full(served, tmp_path):
+    async with served(tmp_path, journal := Disk()) as broker:
+        channel = open_channel(broker)
+        await channel.outcome(channel.declare_queue(QueueSpec("q")))
+        journal.full = True
+        await asked(tmp_path, "hello")  # a turn ends
+        with pytest.raises(Overloaded):
+            await channel.outcome(channel.declare_queue(QueueSpec("q2")))
+        row = await asked(tmp_path, "policy_set", name="p", policy={"pattern": "q", "definition": {"max-length": 1}})
+        assert row["queues"] == 1
+        await asked(tmp_path, "policy_clear", name="p")
+        assert await asked(tmp_path, "policy_list") == []
+        channel.close()
