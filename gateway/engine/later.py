@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from gateway.engine.dead_letter import encoded
+from gateway.errors import GatewayError, NotFound
 from gateway.model.message import Message
 from gateway.model.properties import COMMON, Properties
 
@@ -27,3 +28,15 @@ def expiring_later(message: Message, delay_ms: int) -> Message:
     address, wire, wire_tag = message.address, message.wire, message.wire_tag
     expires_at_ms = message.expires_at_ms + delay_ms
     return Message(address, message.body, message.persistent, wire_tag, wire, message.priority, expires_at_ms, message.publisher)
+
+
+def reason_of(answer: object) -> str:
+    """Return why a message was dropped as it was due, to be counted by that."""
+    if isinstance(answer, NotFound):
+        return "scheduled for no exchange"
+    return "scheduled, refused" if isinstance(answer, GatewayError) else "scheduled, unroutable"
+
+
+def weight(message: Message) -> int:
+    """Return how many bytes of a message stay in memory."""
+    return len(message.body) + len(message.wire)

@@ -55,8 +55,9 @@ class Leases:
             held.popleft()
             if held and not self._is_held(held[0]):
                 held.popleft()
-        held.append((self._queue.engine.now_ms, entry.count, entry))
-        if self._timer is None:
+        now_ms = self._queue.engine.now_ms
+        held.append((now_ms, entry.count, entry))
+        if self._timer is None or self._timer.due_ms > now_ms + self.timeout_ms:
             self._arm()
         if len(held) + len(self._heap) >= self._tidy_at:
             self._tidy()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from gateway.engine.agenda import agenda, behind
 from gateway.engine.appointment import appointment, due_of, id_of, size_of
-from gateway.engine.later import expiring_later
+from gateway.engine.later import expiring_later, reason_of, weight
 from gateway.engine.pledge import Pledges
 from gateway.engine.route import RouteHandle
 from gateway.engine.stalls import Stall, Stalls
@@ -197,7 +197,7 @@ class Schedule:
 
     def _hold(self, scheduled_id: int, message: Message, delay_ms: int) -> None:
         """Keep a body: as long as it takes, or only until it is on disk."""
-        size = _size(message)
+        size = weight(message)
         fits = delay_ms <= HELD_MS and self.held_bytes + size <= self._held_budget
         if message.persistent and not fits:
             self._fresh.append(scheduled_id)
@@ -211,7 +211,7 @@ class Schedule:
     def _let_go(self, scheduled_id: int) -> None:
         message = self._held.pop(scheduled_id, None)
         if message is not None:
-            self.held_bytes -= _size(message)
+            self.held_bytes -= weight(message)
 
     def _forget(self, scheduled_id: int) -> None:
         """Let a message be gone, here and on disk."""
@@ -306,7 +306,7 @@ class Schedule:
         if answer is None:
             self.published += 1
         else:
-            engine.events.dropped(address.exchange, _reason(answer), 1)
+            engine.events.dropped(address.exchange, reason_of(answer), 1)
         self._forget(id_of(key))
         self._step(stall)
 
@@ -395,13 +395,3 @@ class Schedule:
             keys[:] = [key for key in keys if id_of(key) in self._addresses]
             heapify(keys)
         self._cancelled = 0
-
-
-def _reason(answer: object) -> str:
-    if isinstance(answer, NotFound):
-        return "scheduled for no exchange"
-    return "scheduled, refused" if isinstance(answer, GatewayError) else "scheduled, unroutable"
-
-
-def _size(message: Message) -> int:
-    return len(message.body) + len(message.wire)

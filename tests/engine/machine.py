@@ -148,6 +148,8 @@ class Observer(RuleBasedStateMachine):
                 item.priority = min(priority, queue.spec.max_priority)
                 item.expires_at = queue.expiry(expires_at_ms, self.now_ms)
                 queue.items.append(item)
+        if refused:
+            self.refused(body, persistent, [queue for queue in queued.values() if queue.refuses(body)])
         self.taps = []
         route = self.engine.vhost("/").route(exchange, key)
         answer = self.engine.publish(
@@ -159,6 +161,9 @@ class Observer(RuleBasedStateMachine):
         self.taps = None
         for name, queue in queued.items():
             assert refused or not queue.must_drop or self.engine.vhost("/").queues[name].backlog is not None
+
+    def refused(self, body, persistent, queues):
+        """Do in the naive broker what becomes of a message that these queues refuse."""
 
     def _check_answer(self, answer, *, refused, reached):
         if refused:

@@ -29,6 +29,9 @@ class Item:
     was_due: int = 0
     lease_until: int = 0
     place: tuple[int, int] = (0, 0)
+    stored: bool = False
+    source: str = ""
+    unsure: bool = False
 
 
 @dataclass(eq=False)
@@ -61,6 +64,7 @@ class NaiveQueue:
         self.items: list[Item] = []
         self.takers: list[Taker] = []
         self._active: Taker | None = None
+        self.unused_since = 0
 
     @property
     def ready(self) -> list[Item]:
@@ -133,7 +137,7 @@ class NaiveQueue:
         )
 
     def refuses(self, body: bytes) -> bool:
-        return self.spec.overflow is Overflow.REJECT_PUBLISH and self.is_full(body)
+        return self.spec.overflow in (Overflow.REJECT_PUBLISH, Overflow.REJECT_PUBLISH_DLX) and self.is_full(body)
 
     def ends(self, body: bytes) -> bool:
         return self.spec.overflow is Overflow.END_QUEUE and self.is_full(body)

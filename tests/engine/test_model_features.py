@@ -83,7 +83,12 @@ class FeatureMachine(EngineMachine):
         else:
             assert found == [] or queue.spec is DEAD  # which may have a message and its dead letter
         if queue.spec.dead_letter_exchange is not None and "dead" in self.naive.queues:
-            self.naive.queues["dead"].items.append(Item(entry.message.body, entry.message.persistent))
+            source = queue.spec.name if self.is_stored(entry) else ""
+            self.naive.queues["dead"].items.append(Item(entry.message.body, entry.message.persistent, source=source))
+
+    def is_stored(self, entry):
+        """Say whether an entry that is given up is known to be on disk."""
+        return False
 
     def dropped(self, queue, reason, amount):
         if self.naive.queues[queue].spec.dead_letter_exchange is None:

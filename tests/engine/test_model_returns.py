@@ -70,8 +70,12 @@ class ReturnsMachine(FeatureMachine):
         if retry is not None:
             delay_ms = max(delay_ms, retry.delay_ms(item.times))
         if delay_ms:
-            item.due = self.now_ms + delay_ms
+            item.due = self.due(item, self.now_ms + delay_ms)
             item.times_on_disk = item.times
+
+    def due(self, item, due):
+        """Nothing waits longer than it lives."""
+        return min(due, item.expires_at) if item.expires_at else due
 
     def expected(self, queue, entry):
         """What sleeps may be passed, and so may what is due in this very moment."""
@@ -95,6 +99,9 @@ class ReturnsMachine(FeatureMachine):
         super().delivered(taker, entry, may_take=may_take)
         item.place = entry.queue_id, entry.position
         item.lease_until = self.now_ms + queue.spec.consumer_timeout_ms
+
+    def fade(self):
+        """Let queues go that nobody used."""
 
     # -- leases -------------------------------------------------------------
 
@@ -154,6 +161,7 @@ class ReturnsMachine(FeatureMachine):
         target = self.now_ms + ms
         while True:
             self.now_ms = min(max(self.engine.timers.next_due_ms, self.now_ms), target)
+            self.fade()
             for queue in self.naive.queues.values():
                 for item in queue.items:
                     if item.due and item.due <= self.now_ms:

@@ -226,3 +226,20 @@ def test_a_return_that_was_counted_stays_so_when_a_lease_ends_in_the_same_batch(
     latest = bench.engine.batch.records[-1]
     assert (latest.reference.position, latest.count) == (entry.position, 2)
     assert not latest.reference.settled
+
+
+# -- leases -------------------------------------------------------------------
+
+
+def test_a_lease_ends_in_time_though_another_that_was_extended_ends_much_later(bench):
+    bench.queue(consumer_timeout_ms=30)
+    _, one = bench.consume(prefetch=1)
+    bench.publish(b"1")
+    bench.engine.extend(one.deliveries[0], 1000)
+    bench.engine.advance(T + 30)
+    _, two = bench.consume(prefetch=1)
+    bench.publish(b"2")
+    _, three = bench.consume(prefetch=1)
+    assert two.bodies == [b"2"]
+    bench.engine.advance(T + 60)
+    assert three.bodies == [b"2"]
