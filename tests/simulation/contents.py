@@ -3,39 +3,74 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from gateway.engine.consumer import UNLIMITED
-from gateway.engine.lane import ENTRY_COST_BYTES
+from gateway.engine.lane import ENTRY_COST_BYTES, PAGE_SHARE
+from gateway.engine.line import SingleActive
+from tests.simulation.disk import batch_bytes
 from tests.simulation.ledger import Wrong
 
+NOBODY: frozenset[tuple[int, int]] = frozenset()
+SLACK_BYTES = 10_000
+"""A few messages more than there is room for: limits are looked at when they are passed."""
 
-def check_counters(broker: Any) -> None:
-    """Compare numbers. Cost: what channels hold."""
+
+def check_counters(broker: Any, known: dict[Any, Any]) -> None:
+    """Compare numbers. Cost: what channels hold, and what is in memory of queues that have changed.
+
+    Args:
+        known: from one call to the next: the numbers of each queue.
+    """
     engine = broker.engine
-    held: Counter[object] = Counter()
+    held: dict[Any, set[tuple[int, int]]] = {}
     held_bytes: Counter[object] = Counter()
     for entries in engine.holdings.values():
         for entry in entries:
+            queue = entry.queue
             if entry.settled:  # its lease has ended, or its queue is gone, and the holder does not know
-                _demand(entry.queue.deleted or entry.queue.leases, f"{entry.queue.name}: a settled entry is still held")
+                _demand(queue.deleted or queue.leases, f"{queue.name}: a settled entry is still held")
                 continue
-            held[entry.queue] += 1
-            held_bytes[entry.queue] += len(entry.message.body)
+            places = held.setdefault(queue, set())
+            place = (entry.queue_id, entry.position)
+            _demand(place not in places, f"{queue.name}: position {entry.position} has two holders that may settle it")
+            places.add(place)
+            held_bytes[queue] += len(entry.message.body)
     for vhost in engine.vhosts.values():
         for queue in vhost.queues.values():
-            away = len(_away(queue))
-            ready = sum(map(len, queue.lanes))
-            _demand(queue.ready_count == ready + away, f"{queue.name}: ready_count is {queue.ready_count}, not {ready} + {away}")
-            _demand(
-                queue.count == ready + held[queue] + away,
-                f"{queue.name}: count is {queue.count}, but {ready} are ready, {held[queue]} held, and {away} wait to come back",
-            )
-            _check_window(engine, queue)
-            _check_bytes(broker, queue, held_bytes[queue])
+            numbers = _numbers(queue, held.get(queue, NOBODY))
+            if known.get(queue) != numbers:
+                known[queue] = numbers
+                _check_queue(broker, queue, held.get(queue, NOBODY), held_bytes[queue])
+            _check_turns(queue)
     batch = engine.batch
-    live = sum(message.live > 0 for message in batch.messages)
+    live = sum([message.live > 0 for message in batch.messages])
     _demand(batch.unsettled == live, f"the open batch says {batch.unsettled} unsettled, it has {live}")
+
+
+def _numbers(queue: Any, held: AbstractSet[tuple[int, int]]) -> tuple[Any, ...]:
+    """Return what can't all stay the same when something happens to a queue."""
+    lanes = [len(lane.ready or ()) for lane in queue.lanes]
+    returning = queue.returns is not None and (len(queue.returns), len(queue.returns._asleep))
+    return queue.count, queue.body_bytes, queue.window_bytes, queue.next_position, queue.paged, lanes, returning, set(held)
+
+
+def _check_queue(broker: Any, queue: Any, held: AbstractSet[tuple[int, int]], held_bytes: int) -> None:
+    away = _away(queue)
+    ready = sum(map(len, queue.lanes))
+    _demand(queue.ready_count == ready + len(away), f"{queue.name}: ready_count is {queue.ready_count}, not {ready} + {len(away)}")
+    _demand(
+        queue.count == ready + len(held) + len(away),
+        f"{queue.name}: count is {queue.count}, but {ready} are ready, {len(held)} held, and {len(away)} wait to come back",
+    )
+    for entry in [*queue.ready, *away] if held else ():
+        place = (entry.queue_id, entry.position)
+        _demand(place not in held, f"{queue.name}: position {entry.position} is held, and ready too")
+    _check_window(queue)
+    if queue.durable:
+        _check_memory(broker, queue)
+    _check_bytes(broker, queue, held_bytes)
 
 
 def _away(queue: Any) -> dict[Any, int]:
@@ -46,7 +81,7 @@ def _away(queue: Any) -> dict[Any, int]:
     return {entry: returns._asleep.get(entry, len(entry.message.body)) for entry in returns._members}
 
 
-def _check_window(engine: Any, queue: Any) -> None:
+def _check_window(queue: Any) -> None:
     cost = sum(len(entry.message.body) + ENTRY_COST_BYTES for lane in queue.lanes for entry in lane.ready or ())
     _demand(queue.window_bytes == cost, f"{queue.name}: window_bytes is {queue.window_bytes}, its entries cost {cost}")
     paged = sum(lane.backlog is not None for lane in queue.lanes)
@@ -55,11 +90,48 @@ def _check_window(engine: Any, queue: Any) -> None:
     for lane in queue.lanes:
         positions = [entry.position for entry in lane.ready or ()]
         _demand(positions == sorted(set(positions)), f"{queue.name}: its entries are not in the order of positions")
+
+
+def _check_turns(queue: Any) -> None:
     for consumer in queue.able:
         _demand(consumer.in_turn and consumer.able, f"{queue.name}: a consumer has turns that can't take any")
     _demand(len(set(map(id, queue.able))) == len(queue.able), f"{queue.name}: a consumer has two turns")
     for consumer in queue.consumers:
         _demand(0 <= consumer.credit_left <= UNLIMITED, f"{queue.name}: a consumer has a credit of {consumer.credit_left}")
+    able = [consumer for consumer in queue.consumers if consumer.able]
+    if isinstance(queue.line, SingleActive):
+        _demand(queue.line.active in queue.consumers or not queue.consumers, f"{queue.name}: no consumer is the active one")
+        able = [consumer for consumer in able if consumer is queue.line.active]
+    elif able:
+        most = max(consumer.priority for consumer in able)
+        able = [consumer for consumer in able if consumer.priority == most]
+    _demand(set(able) == set(queue.able), f"{queue.name}: others have turns than should")
+    first = next((lane for lane in reversed(queue.lanes) if lane.occupied), None)  # what is on disk only is waited for
+    _demand(not (able and first and first.ready), f"{queue.name}: something is ready, and somebody could take it")
+
+
+def _check_memory(broker: Any, queue: Any) -> None:
+    """Bodies that are on disk and were never handed out are in memory as far as the window has room, and pages.
+
+    What had to wait for the disk while nothing else was there came into the window all at once: two batches at most.
+    """
+    budget = broker.engine.window_budget
+    batch = max(broker.journal.most_bytes, batch_bytes(broker.engine.batch))
+    ready = [entry for lane in queue.lanes for entry in lane.ready or () if entry.segment is not None and not entry.count]
+    cost = sum(len(entry.message.body) for entry in ready)
+    most = budget + (len(queue.lanes) + 1) * (budget // PAGE_SHARE) + 2 * batch + SLACK_BYTES
+    _demand(cost <= most, f"{queue.name}: {cost} bytes that are on disk are in memory, too: at most {most} are allowed")
+    if queue.returns is not None:
+        asleep, young = queue.returns._asleep, {*queue.returns._fresh, *queue.returns._writing}
+        awake = [
+            entry for entry in queue.returns._members if entry not in asleep and entry not in young and entry.segment is not None
+        ]
+        cost = sum(map(_cost, awake))
+        _demand(cost <= budget // 2 + SLACK_BYTES, f"{queue.name}: {cost} bytes of what waits to come back are in memory")
+
+
+def _cost(entry: Any) -> int:
+    return len(entry.message.body) + ENTRY_COST_BYTES
 
 
 def _check_bytes(broker: Any, queue: Any, held_bytes: int) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import trio
 
 from gateway.errors import JournalError
+from gateway.journal import compaction, leftovers
 from gateway.journal.memory import MemoryCommit, MemoryJournal, MemoryStore
 from gateway.journal.sqlite import SqliteJournal
 from gateway.model.records import MessageScheduled
@@ -90,14 +92,23 @@ def _unreadable() -> Any:
     raise JournalError("unreadable today")
 
 
+def batch_bytes(batch: Any) -> int:
+    """Return the bytes of the bodies in a batch."""
+    return sum(len(message.body) for message in batch.messages)
+
+
 class FaultyJournal(MemoryJournal):
-    """The journal in memory, with a disk like that under it. ``landed``: the bodies of all that was ever stored."""
+    """The journal in memory, with a disk like that under it.
+
+    ``landed``: the bodies of all that was ever stored. ``most_bytes``: of the largest batch.
+    """
 
     def __init__(
         self, store: MemoryStore, weather: Weather, nursery: trio.Nursery, now_ms: Callable[[], int], landed: set[bytes]
     ) -> None:
         super().__init__(store, now_ms)
         self.landed = landed
+        self.most_bytes = 0
         self.spindle = Spindle(weather, nursery)
 
     @property
@@ -107,6 +118,10 @@ class FaultyJournal(MemoryJournal):
     @property
     def state(self) -> str:
         return "failing" if self.spindle.weather.down_until > trio.current_time() else "writable"
+
+    def prepare(self, batch: Any) -> Any:
+        self.most_bytes = max(self.most_bytes, batch_bytes(batch))
+        return super().prepare(batch)
 
     def write(self, commit: MemoryCommit, done: Callable[[JournalError | None], None]) -> None:
         if not self.spindle.off:
@@ -139,12 +154,41 @@ class FaultyJournal(MemoryJournal):
         self.spindle.off = True
 
 
+class _Clock:
+    """In place of the module `time`, for who measures the time between two commits."""
+
+    monotonic = staticmethod(trio.current_time)
+
+
+COMPACTING: tuple[tuple[Any, str, Any], ...] = (
+    (compaction, "time", _Clock),
+    (compaction, "TINY_TOGETHER", 4),
+    (compaction, "UNCHANGED_COMMITS", 1),
+    (leftovers, "SPARSE_PART", 2),
+    (leftovers, "MOST_REFERENCES", 12),
+)
+"""What makes compaction have much to do in a small world: many segments, of a few messages each."""
+
+
+@contextmanager
+def much_compaction() -> Iterator[None]:
+    former = [(module, name, getattr(module, name)) for module, name, _ in COMPACTING]
+    for module, name, value in COMPACTING:
+        setattr(module, name, value)
+    try:
+        yield
+    finally:
+        for module, name, value in former:
+            setattr(module, name, value)
+
+
 class SteadySqlite:
     """The real journal on a real disk: its threads are waited for, so that what they answer comes when the seed says."""
 
     def __init__(self, directory: Path, weather: Weather, nursery: trio.Nursery, landed: set[bytes]) -> None:
         self.inner = SqliteJournal(directory, synchronous="OFF")
         self.landed = landed
+        self.most_bytes = 0
         self.spindle = Spindle(weather, nursery)
 
     def __getattr__(self, name: str) -> Any:
@@ -154,10 +198,21 @@ class SteadySqlite:
     def alarm(self) -> str | None:
         return self.spindle.weather.alarm
 
+    def look(self) -> None:
+        self.inner.look()
+        self._await_reader()
+
+    def _await_reader(self) -> None:
+        """Have all answered that compaction has asked the reader for: it takes one after the other."""
+        if self.inner._reader is not None:
+            self.inner._reader.read(lambda _: None)
+
     def prepare(self, batch: Any) -> Any:
+        self.most_bytes = max(self.most_bytes, batch_bytes(batch))
         bodies = [message.body for message in batch.messages if message.live > 0]
         bodies += [record.message.body for record in batch.records if isinstance(record, MessageScheduled)]
         commit = self.inner.prepare(batch)
+        self._await_reader()
         return None if commit is None else (commit, bodies)
 
     def write(self, commit: Any, done: Callable[[JournalError | None], None]) -> None:

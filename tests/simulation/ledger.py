@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
@@ -22,7 +23,7 @@ class State(Enum):
 @dataclass(slots=True)
 class Sent:
     """One message. ``expected``: durable queues that must account for it once it is confirmed. ``submissions``: how often it was
-    handed to a broker that could not know of the earlier time."""
+    handed to a broker that could not know of the earlier time. ``ordered``: it may not overtake others, nor be overtaken."""
 
     publisher: str
     index: int
@@ -31,6 +32,7 @@ class Sent:
     persistent: bool = True
     mortal: bool = False
     delayed: bool = False
+    ordered: bool = True
     expected: tuple[str, ...] = ()
     state: State = State.PENDING
     submissions: int = 1
@@ -71,7 +73,7 @@ class Ledger:
     ``acked``: by queue, what somebody settled for good. ``handed``: what went to who gives no acknowledgement. ``excused``: what a
     purge or deletion took. ``landed``: bodies that were ever on disk.
     ``inexact``: queues of which not every delivery is seen when it is made.
-    ``postponed``: what was given back for later.
+    ``postponed``: what was given back for later. ``look``: called before something is held to be confirmed.
     """
 
     def __init__(self) -> None:
@@ -90,6 +92,7 @@ class Ledger:
         self.steps = 0
         self.counts: dict[str, int] = defaultdict(int)
         self.wrong: Wrong | None = None
+        self.look: Callable[[], None] = lambda: None
         self._hash = sha256()
         self._lives = 0
         self._seen: set[tuple[str, str]] = set()
@@ -145,11 +148,15 @@ class Ledger:
         """A message is sent again. `anew`: the broker can't know, or does not care, that it is the same."""
         sent = self.sent[text]
         sent.submissions += anew
+        self.never.discard(text)
+        for texts in self._withdrawn.values():
+            texts.discard(text)
         sent.expected = tuple(queue for queue in sent.expected if queue in self.reaches(sent.key))
         self.log(f"again {text}")
 
     def confirm(self, text: str) -> None:
         """Its publisher was promised that it is safe: it is on disk, or whoever wanted it has it."""
+        self.look()
         sent = self.sent[text]
         self.counts["confirmed"] += 1
         self.log(f"confirmed {text}")
@@ -199,7 +206,7 @@ class Ledger:
         when = (place, text, self._lives if origin or sent.delayed else 0)
         self._unflagged[when] += 1
         self.check(self._unflagged[when] <= sent.submissions, f"{place} delivered {text} twice without the redelivered flag")
-        if sent.submissions == 1 and not sent.delayed and not origin:
+        if sent.submissions == 1 and sent.ordered and not sent.delayed and not origin:
             where = (f"{queue} {consumer}", sent.publisher, sent.key, sent.priority)
             self.check(
                 self._last.get(where, -1) < sent.index, f"{place} delivered {text} out of order, after {self._last.get(where)}"
@@ -243,13 +250,17 @@ class Ledger:
 
     # -- the end ------------------------------------------------------------
 
-    def audit(self, left: dict[str, list[str]], dropped: int) -> None:
+    def audit(self, left: dict[str, list[str]], dropped: int, letters: list[tuple[str, str]]) -> None:
         """Compare what was promised with what came and with what is left.
 
         Args:
             left: by queue, what a last broker still had, in its order.
             dropped: how many messages the brokers counted as dropped by a rule.
+            letters: of the dead letters that are left, whose they were, and the text.
         """
+        for queue, text in letters:
+            both = self.sent[text].submissions == 1 and text in left.get(queue, ())
+            self.check(not both, f"{queue} still has {text}, which was dead-lettered")
         found = {queue: set(texts) for queue, texts in left.items()}
         graves = found.get("graves", set()) | self.acked["graves"]
         by_rule = 0
@@ -270,6 +281,10 @@ class Ledger:
         for queue, texts in left.items():
             self._check_left(queue, texts)
 
+    def _keeps_order(self, text: str) -> bool:
+        sent = self.sent[text]
+        return sent.submissions == 1 and sent.ordered and not sent.delayed and text not in self.postponed
+
     def _check_left(self, queue: str, texts: list[str]) -> None:
         if queue == "graves":
             return
@@ -282,7 +297,7 @@ class Ledger:
             sent = self.sent[text]
             times[text] += 1
             self.check(times[text] <= sent.submissions, f"{queue} has {text} twice")
-            if shape is not None and shape.tidy and sent.submissions == 1 and not sent.delayed and text not in self.postponed:
+            if shape is not None and shape.tidy and self._keeps_order(text):
                 where = (sent.publisher, sent.key, sent.priority)
                 self.check(last.get(where, -1) < sent.index, f"{queue} has {text} out of order")
                 last[where] = sent.index

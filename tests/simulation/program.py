@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gateway.api import BindingOptions, ConsumeOptions, Delivery, GatewayError, Message, NotFound, Principal
-from gateway.engine.policy import Policy
 from tests.simulation.ledger import Sent
+from tests.simulation.rules import RETURNS
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -16,6 +16,12 @@ EXCHANGE = "amq.topic"
 
 def text_of(body: bytes) -> str:
     return body.decode().partition("\n")[0]
+
+
+def origin_of(world: World, delivery: Delivery) -> str:
+    """Return the queue whose dead letter it is; empty: it is none."""
+    deaths = (world.gateway.properties(delivery.message).headers or {}).get("x-death")
+    return str(deaths[0]["queue"]) if deaths else ""
 
 
 class Program:
@@ -106,6 +112,8 @@ class Worker(Program):
     def __init__(self, name: str, world: World, queue: str) -> None:
         super().__init__(name, world)
         self.queue = queue
+        self.opened = 0
+        self.who = name
         self.held: list[Delivery] = []
 
     def open(self) -> None:
@@ -114,11 +122,15 @@ class Worker(Program):
         self.consumer: Any = None
         self.prefetch = self.world.chance.choice((1, 5, 50))
         options = ConsumeOptions(prefetch=self.prefetch, priority=self.world.chance.choice((0, 0, 1)))
+        self.opened += 1
+        self.who = f"{self.name}#{self.opened}"
+        self.world.rules.joins(self.queue, self.who, options.priority)
         self.numbers[self.channel.consume(self.queue, self, options)] = "consume"
 
     def decided(self, what: Any, outcome: Any) -> None:
         self.consumer = outcome.result
         if outcome.error is not None:
+            self.world.rules.leaves(self.queue, self.who)
             self.world.log(f"{self.name} can't consume: {outcome.error.text}")
 
     def deliver(self, delivery: Delivery) -> None:
@@ -128,31 +140,31 @@ class Worker(Program):
         ledger = self.world.ledger
         mine = len(self.channel._held)
         ledger.check(mine <= self.prefetch, f"{self.name} holds {mine}, its prefetch is {self.prefetch}")
-        ledger.delivered(self.queue, text_of(delivery.message.body), redelivered=delivery.redelivered, origin=self.origin(delivery))
+        text, origin = text_of(delivery.message.body), self.origin(delivery)
+        ledger.delivered(self.queue, text, redelivered=delivery.redelivered, origin=origin)
+        if self.queue not in ledger.inexact:
+            self.world.rules.delivered(self.queue, self.who, delivery, text, origin, self.world.engine.now_ms)
 
     def origin(self, delivery: Delivery) -> str:
         """Return whose dead letter it is."""
-        headers = self.world.gateway.properties(delivery.message).headers or {}
-        deaths = headers.get("x-death")
-        return str(deaths[0]["queue"]) if deaths else ""
+        return origin_of(self.world, delivery)
 
     def deliver_transient(self, message: Message, options: BindingOptions | None) -> None:
         raise AssertionError("these queues keep everything")
 
     def cancelled(self, reason: GatewayError) -> None:
         self.world.log(f"{self.name} is cancelled")
+        self.world.rules.leaves(self.queue, self.who)
         self.consumer = None
         self.held.clear()
 
     def act(self) -> None:
         chance = self.world.chance
         if self.consumer is None and not self.numbers:
-            self.channel.close()
-            self.open()
+            self.come_back()
         elif chance.random() < 0.03:
             self.world.log(f"{self.name} goes and comes back")
-            self.channel.close()
-            self.open()
+            self.come_back()
         for delivery in chance.sample(self.held, min(len(self.held), chance.randrange(20))):
             if delivery not in self.held:  # its queue is gone by now
                 continue
@@ -162,10 +174,18 @@ class Worker(Program):
             except NotFound:  # its lease has ended, or its queue is gone
                 self.world.log(f"{self.name} is late")
 
+    def come_back(self) -> None:
+        self.world.rules.leaves(self.queue, self.who)
+        self.channel.close()
+        self.open()
+
     def settle(self, delivery: Delivery) -> None:
         chance = self.world.chance
-        text = text_of(delivery.message.body)
+        text, origin = text_of(delivery.message.body), self.origin(delivery)
         what = chance.random()
+        if self.queue in RETURNS and chance.random() < 0.4:
+            what = 0.8
+        self.world.rules.may_settle(self.queue, self.who, delivery, text, origin)
         if what < 0.75 or self.queue == "graves":
             self.channel.ack(delivery)
             self.world.ledger.ack(self.queue, text, self.origin(delivery), certain=True)
@@ -215,55 +235,3 @@ class Asker(Worker):
                     self.settle(delivery)
                 except NotFound:
                     self.world.log(f"{self.name} is late")
-
-
-class Administrator(Program):
-    """Purges, deletes, declares, sets policies, cancels what is scheduled."""
-
-    def act(self) -> None:
-        chance = self.world.chance
-        action = chance.choice((self.purge, self.delete, self.set_policy, self.drop_policy, self.cancel))
-        try:
-            action()
-        except GatewayError as error:
-            self.world.log(f"the administrator is told: {error.text}")
-
-    def decided(self, what: Any, outcome: Any) -> None:
-        if what == "delete":
-            self.numbers[self.channel.declare_queue(self.world.spec("victim"))] = "declare"
-
-    def purge(self) -> None:
-        for queue in ("purged", "victim"):
-            if queue in self.world.queues:
-                self.world.ledger.forgive(queue)
-                self.numbers[self.channel.purge_queue(queue)] = "purge"
-
-    def delete(self) -> None:
-        if "victim" in self.world.queues:
-            self.world.ledger.forgive("victim")
-            self.world.ledger.shapes.pop("victim", None)  # it will be back, but with no bindings
-            self.numbers[self.channel.delete_queue("victim")] = "delete"
-
-    def set_policy(self) -> None:
-        definition = self.world.chance.choice(({"max-length": 20}, {"message-ttl": 200}, {"max-length-bytes": 9_000}))
-        self.world.log(f"policy {definition}")
-        self.world.engine.policies.set("/", Policy("rule", "^ruled$", definition))
-
-    def drop_policy(self) -> None:
-        self.world.engine.policies.delete("/", "rule")
-
-    def cancel(self) -> None:
-        planned = self.channel.scheduled()
-        if planned:
-            chosen = self.world.chance.choice(planned)
-            text = self.text_of_scheduled(chosen.scheduled_id)
-            if text is not None:
-                self.world.ledger.excuse_everywhere(text)
-            self.numbers[self.channel.cancel_scheduled(chosen.scheduled_id)] = "cancel"
-
-    def text_of_scheduled(self, scheduled_id: int) -> str | None:
-        message = self.world.engine.schedule._held.get(scheduled_id)
-        if message is not None:
-            return text_of(message.body)
-        store = self.world.store
-        return text_of(store.scheduled[scheduled_id].message.body) if scheduled_id in store.scheduled else None

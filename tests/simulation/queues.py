@@ -32,6 +32,12 @@ QUEUES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "retry": ({"retry": Retry(50, 2.0, 1_000, 3), **_DEADLY}, {"to_graves": True, "tidy": False}),
     "single": ({"single_active_consumer": True}, {}),
     "leased": ({"consumer_timeout_ms": 300}, {}),
-    "ruled": ({}, {"lossy": True}),
+    "single-leased": ({"single_active_consumer": True, "consumer_timeout_ms": 200}, {}),
+    "ruled": ({}, {"lossy": True, "to_graves": True, "tidy": False}),
+    "unique": ({}, {}),
+    "delayed": ({}, {}),
 }
+EXCHANGES = {"unique": "once", "delayed": "later"}
+"""Queues that are not bound to the exchange of all others; the words of an exchange's keys begin with its name."""
+KEPT = "kept"
 ALWAYS = ("jobs", "pushed", "graves")

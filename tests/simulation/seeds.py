@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 from gateway.engine.delivery import Entry
+from tests.simulation.disk import much_compaction
 from tests.simulation.ledger import Wrong
 from tests.simulation.world import World
 
@@ -41,7 +42,7 @@ def play(seed: int, *, directory: Path | None = None, prepare: Callable[[World],
     if prepare is not None:
         prepare(world)
     try:
-        with _determined(seed):
+        with _determined(seed), much_compaction():
             trio.run(world.run, clock=trio.testing.MockClock(autojump_threshold=0))
     except Exception as error:
         raise Wrong(f"seed {seed}: {_innermost(error)}\n{_how(world)}") from error

@@ -122,7 +122,8 @@ class TgpClient:
     def _consume(self) -> None:
         if not self.credit:
             self.credit = self.world.chance.choice((1, 4, 10))
-            self._ask(CONSUME, "consume", self.queue, "t", self.credit, None)
+            priority = self.world.chance.choice((0, 0, 2, -1))
+            self._ask(CONSUME, "consume", self.queue, "t", self.credit, {"priority": priority} if priority else None)
         elif self.credit < 10:
             self.credit += 2
             self._say(CREDIT, "t", 2)

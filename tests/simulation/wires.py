@@ -10,6 +10,7 @@ import trio
 
 from gateway.api import CloseReason, CongestionSink, Connection
 from gateway.errors import ProtocolViolation
+from gateway.runtime.alarms import CONNECTION
 
 OUTGOING_BYTES = 4_000
 """With more than that unread a connection is congested."""
@@ -37,6 +38,8 @@ class SimConnection:
         self._scope: trio.CancelScope | None = None
         self._news = trio.Event()
         self._sink: CongestionSink | None = None
+        self.held_in = self.refused_in = 0  # what `Alarms` knows of it
+        self.publisher: object = None
 
     # -- the client's end
 
@@ -101,6 +104,8 @@ class SimConnection:
         while self._gateway.is_draining or (self.is_congested and self._sink is None):
             self._news = trio.Event()
             await self._news.wait()
+        if self.held_in:
+            await self._gateway.alarms.until_read(self)
         if self._gateway.holding:
             await self._gateway.until_released()
         size = len(self._incoming)
@@ -200,7 +205,13 @@ class SimGateway:
         self._nursery.start_soon(self._serve, connection)
         return connection
 
+    @property
+    def alarms(self) -> Any:
+        return self._broker.alarms
+
     async def _serve(self, connection: SimConnection) -> None:
+        standin: Any = connection
+        CONNECTION.set(standin)
         try:
             await self._handler(connection)
         except ProtocolViolation as violation:

@@ -18,12 +18,15 @@ from gateway_mqtt.server import Server
 from gateway_mqtt.settings import MqttSettings
 from tests.runtime.support import Log, let_in
 from tests.simulation import contents
+from tests.simulation.administrator import Administrator
 from tests.simulation.disk import FaultyJournal, SteadySqlite, Weather
 from tests.simulation.ledger import Ledger, Shape, Wrong
 from tests.simulation.mqtt_client import MAX_INFLIGHT, MqttClient
-from tests.simulation.program import EXCHANGE, Administrator, Asker, Publisher, Worker, text_of
-from tests.simulation.queues import ALWAYS, DEAD, QUEUES
+from tests.simulation.program import EXCHANGE, Asker, Publisher, Worker, origin_of, text_of
+from tests.simulation.queues import ALWAYS, DEAD, EXCHANGES, KEPT, QUEUES
+from tests.simulation.rules import Rules
 from tests.simulation.sockets import Sockets
+from tests.simulation.specials import Delayer, Keeper, Lodger, Repeater
 from tests.simulation.tgp_client import Puller, Pusher, TgpClient
 from tests.simulation.wires import SimGateway
 
@@ -42,6 +45,8 @@ class World:
         self.seed = seed
         self.chance = chance = random.Random(seed)
         self.ledger = Ledger()
+        self.ledger.look = self._note_ended_sessions
+        self.rules = Rules(self.ledger)
         self.log = self.ledger.log
         self.directory = directory
         self.store = MemoryStore()
@@ -56,8 +61,18 @@ class World:
         self._descriptors = 0
         self._pad = chance.choice((0, 300, 3_000))
         others = [name for name in QUEUES if name not in ALWAYS]
-        self.queues = [*ALWAYS, *chance.sample(others, chance.randrange(2, 6))]
-        self.mqtt_settings = MqttSettings(max_inflight=MAX_INFLIGHT, session_max_messages=chance.choice((0, 0, 200)))
+        self.is_narrow = chance.random() < 0.25  # few are interested in a message, so that it is often settled before it is written
+        self.queues = [*ALWAYS, *chance.sample(others, 1 if self.is_narrow else chance.randrange(2, 7))]
+        self.mqtt_settings = MqttSettings(
+            max_inflight=MAX_INFLIGHT,
+            session_max_messages=chance.choice((0, 0, 60, 200)),
+            session_overflow=chance.choice(("reject", "end-session")),
+            clean_session_max_messages=chance.choice((30, 100_000)),
+        )
+        self.forgets_ids = chance.random() < 0.3
+        self.is_calm = True
+        self._sessions: dict[str, Any] = {}
+        self._numbers: dict[Any, Any] = {}
         self.actors = list(self._make_actors())
         self.wired = [actor for actor in self.actors if isinstance(actor, MqttClient | TgpClient)]
 
@@ -72,7 +87,14 @@ class World:
         self.ledger.inexact.add(asked)
         yield Asker("asker", self, asked)
         yield Administrator("administrator", self)
-        for number in range(chance.randrange(1, 4)):
+        if "unique" in self.queues:
+            yield Repeater("r", self)
+        if "delayed" in self.queues:
+            yield Delayer("l", self)
+        for kind, name in ((Keeper, "k"), (Lodger, "lodger")):
+            if chance.random() < 0.4:
+                yield kind(name, self)
+        for number in range(0 if self.is_narrow else chance.randrange(1, 4)):
             yield MqttClient(f"m{number}", self, clean=chance.random() < 0.3)
         for number in range(chance.randrange(1, 3)):
             yield TgpClient(f"t{number}", self, "jobs")
@@ -104,7 +126,8 @@ class World:
     async def run(self) -> None:
         for _ in range(self.chance.randrange(1, 4)):
             await self.live(self.chance.randrange(20, 120), clean=self.chance.random() < 0.25)
-        self.ledger.audit(await self.rest(), self.dropped)
+        self.letters: list[tuple[str, str]] = []
+        self.ledger.audit(await self.rest(), self.dropped, self.letters)
 
     def _journal(self, nursery: trio.Nursery) -> Any:
         if self.directory is not None:
@@ -113,6 +136,9 @@ class World:
 
     async def _start(self, nursery: trio.Nursery) -> None:
         self.ledger.begin_life()
+        self.rules.begin_life()
+        self._sessions.clear()
+        self._numbers.clear()
         self.log("a broker starts")
         self.weather = Weather(self.chance, failures=0.0, slow_s=self.chance.choice((0.001, 0.02, 0.2)))
         self.clock = VirtualClock(START_MS + round(trio.current_time() * 1_000) + self._set_ms)
@@ -141,17 +167,26 @@ class World:
 
     async def _declare(self) -> None:
         channel = self.gateway.open_channel(Principal("d"))
-        await channel.outcome(channel.declare_exchange(ExchangeSpec(DEAD, "fanout")))
+        for exchange in self._exchanges():
+            await channel.outcome(channel.declare_exchange(exchange))
         for queue in self.queues:
-            patterns = {"work.a" if queue in ("single", "ageing") else "work.#": 2}
+            source = EXCHANGES.get(queue, EXCHANGE)
+            patterns = {"work.a" if queue in ("single", "ageing") else "work.#" if source == EXCHANGE else f"{source}.#": 2}
             await channel.outcome(channel.declare_queue(self.spec(queue)))
             if queue == "graves":
                 await channel.outcome(channel.bind(Binding(DEAD, queue)))
                 continue
             for pattern in patterns:
-                await channel.outcome(channel.bind(Binding(EXCHANGE, queue, pattern)))
+                await channel.outcome(channel.bind(Binding(source, queue, pattern)))
             self.ledger.shapes.setdefault(queue, Shape(**QUEUES[queue][1])).patterns.update(patterns)
         channel.close()
+
+    def _exchanges(self) -> Iterator[ExchangeSpec]:
+        yield ExchangeSpec(DEAD, "fanout")
+        yield ExchangeSpec(KEPT, "topic")
+        yield ExchangeSpec("later", "x-delayed-message", arguments={"x-delayed-type": "topic"})
+        window_ms, size = (300, 8) if self.forgets_ids else (36_000_000, 100_000)
+        yield ExchangeSpec("once", "topic", arguments={"x-deduplication-window-ms": window_ms, "x-deduplication-size": size})
 
     async def _start_front_ends(self, nursery: trio.Nursery) -> None:
         self.mqtt = SimGateway(self.broker.gateway("mqtt", _silent, self.notes), self.broker, self.chance)
@@ -170,6 +205,7 @@ class World:
                 for actor in self.actors:
                     actor.begin_life()
                 self.weather.failures = self.failures
+                self.is_calm = not self.failures
                 for step in range(steps):
                     await self._step(step)
                 self.weather.calm()
@@ -200,6 +236,7 @@ class World:
         self.is_dead = True
 
     def _end_life(self) -> None:
+        self.rules.latest_ms = max(self.rules.latest_ms, self.engine.now_ms)
         for actor in self.actors:
             if isinstance(actor, Puller):
                 actor.end_life()
@@ -210,6 +247,8 @@ class World:
 
     def _note_losses(self) -> None:
         counters = self.broker.counters
+        if self.directory is not None:
+            self.ledger.counts["moved by compaction"] += self.broker.journal.counters.references_moved
         self.dropped += sum(amount for name, amount in counters.items() if name.startswith("dropped."))
         failed = [name for name in ("flushes_failed", "consumers_failed") if counters[name]]
         errors = [line for line in self.notes.lines if line[0] == "error" and "front-end failed" in line[1]]
@@ -237,15 +276,34 @@ class World:
     def check(self, step: int) -> None:
         if self.ledger.wrong is not None:
             raise self.ledger.wrong
-        contents.check_counters(self.broker)
+        self._note_ended_sessions()
+        self.rules.latest_ms = max(self.rules.latest_ms, self.engine.now_ms)
+        contents.check_counters(self.broker, self._numbers)
         if self.directory is None and contents.is_quiet(self.broker):
             contents.check_journal(self.broker)
+
+    def _note_ended_sessions(self) -> None:
+        """A full session may have ended, with all that it had: by that rule only, and counted."""
+        if self.is_dead or self.mqtt_settings.session_overflow != "end-session" or not self.mqtt_settings.session_max_messages:
+            return
+        queues = self.engine.vhost("/").queues
+        for actor in self.wired:
+            if not isinstance(actor, MqttClient) or actor.clean:
+                continue
+            known, there = self._sessions.get(actor.queue), queues.get(actor.queue)
+            if known is not None and known is not there:
+                self.log(f"the session of {actor.name} has ended")
+                self.ledger.check(self.broker.counters["dropped.queue ended"], f"{actor.queue} is gone, and it was not full")
+                self.ledger.forgive(actor.queue)
+                self.ledger.shapes.pop(actor.queue, None)
+            self._sessions[actor.queue] = there
 
     async def _chaos(self) -> None:
         chance = self.chance
         weather = self.weather
         what = chance.choice(("storm", "full", "room", "set", "memory", "wait", "long"))
         self.log(f"chaos: {what}")
+        self.is_calm = self.is_calm and what not in ("storm", "full")
         if what == "storm":
             weather.down_until = trio.current_time() + chance.choice((0.02, 0.4, 1.5))
         elif what == "full":
@@ -273,12 +331,17 @@ class World:
             self.is_dead = True
             channel = self.gateway.open_channel(Principal("d"))
             self._check_retained(channel)
+            for actor in self.actors:
+                if isinstance(actor, Keeper):
+                    actor.look(channel)
             for queue in list(self.engine.vhost("/").queues):
+                if queue not in self.engine.vhost("/").queues:  # its time was up meanwhile
+                    continue
                 left[queue] = []
-                await channel.outcome(channel.consume(queue, _Collector(left[queue]), ConsumeOptions(no_ack=True)))
+                await channel.outcome(channel.consume(queue, _Collector(self, left[queue]), ConsumeOptions(no_ack=True)))
             await self._until_empty()
             channel.close()
-            contents.check_counters(self.broker)
+            contents.check_counters(self.broker, self._numbers)
             await self.broker.stop()
             nursery.cancel_scope.cancel()
         self._note_losses()
@@ -309,11 +372,16 @@ class World:
 class _Collector:
     """Takes all that a queue has."""
 
-    def __init__(self, texts: list[str]) -> None:
+    def __init__(self, world: World, texts: list[str]) -> None:
+        self._world = world
         self._texts = texts
 
     def deliver(self, delivery: Delivery) -> None:
-        self._texts.append(text_of(delivery.message.body))
+        text = text_of(delivery.message.body)
+        self._texts.append(text)
+        origin = origin_of(self._world, delivery)
+        if origin:
+            self._world.letters.append((origin, text))
 
     def deliver_transient(self, message: Any, options: Any) -> None:
         pass  # what was scheduled for a subscription of QoS 0
