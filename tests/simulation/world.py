@@ -101,6 +101,11 @@ class World:
         yield Pusher(self)
         yield Puller(self)
 
+    @property
+    def has_much_to_page(self) -> bool:
+        """A few messages are more than a window."""
+        return self._pad * 20 > self.window_bytes / 2
+
     # -- what the clients ask the world
 
     def padded(self, text: str) -> bytes:
