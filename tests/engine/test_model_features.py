@@ -83,7 +83,7 @@ class FeatureMachine(EngineMachine):
         else:
             assert found == [] or queue.spec is DEAD  # which may have a message and its dead letter
         if queue.spec.dead_letter_exchange is not None and "dead" in self.naive.queues:
-            source = queue.spec.name if self.is_stored(entry) else ""
+            source = queue.spec.name if self.is_stored(entry) else "nowhere"
             self.naive.queues["dead"].items.append(Item(entry.message.body, entry.message.persistent, source=source))
 
     def is_stored(self, entry):
