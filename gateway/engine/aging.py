@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from gateway.engine.queue import Queue
     from gateway.engine.timers import Timer
 
+AT_ONCE = 10_000
+"""So many heads that have expired are seen to in one turn; the rest in the next."""
 RETRY_MS = 1000
 """What can't be done while the journal refuses is tried again so much later."""
 
@@ -24,13 +26,13 @@ def strip(queue: Queue) -> None:
     if engine.refusal is not None and queue.durable and queue.terms.dead_letter_exchange is not None:
         _arm(queue, now_ms + RETRY_MS)
         return
-    expired = False
+    left = AT_ONCE
     next_ms = 0
     mortal = False
     for lane in queue.lanes:
-        while lane.ready and 0 < lane.ready[0].expires_at_ms <= now_ms:
+        while lane.ready and 0 < lane.ready[0].expires_at_ms <= now_ms and left:
             engine.died(lane.pop(), Reason.EXPIRED)
-            expired = True
+            left -= 1
         if lane.ready:
             mortal = True
             ends_ms = lane.ready[0].expires_at_ms
@@ -38,7 +40,7 @@ def strip(queue: Queue) -> None:
     queue.mortal = mortal
     if next_ms:
         _arm(queue, next_ms)
-    if expired:
+    if left < AT_ONCE:
         queue.expired()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.api.channel import ConsumeOptions
+from gateway.engine.aging import AT_ONCE
 from gateway.engine.burial import PORTION
 from gateway.engine.consumer import Consumer
 from gateway.engine.engine import LATER
@@ -243,3 +244,30 @@ def test_a_lease_ends_in_time_though_another_that_was_extended_ends_much_later(b
     assert two.bodies == [b"2"]
     bench.engine.advance(T + 60)
     assert three.bodies == [b"2"]
+
+
+# -- much at once ---------------------------------------------------------------
+
+
+def test_a_great_many_that_expire_in_one_moment_go_a_part_in_each_turn(bench):
+    bench.queue(durable=False, message_ttl_ms=10)
+    for _ in range(2 * AT_ONCE + 1):
+        bench.publish(b"")
+    left = []
+    while bench["q"].count:
+        bench.engine.advance(T + 10)
+        left.append(bench["q"].count)
+        assert not bench["q"].count or bench.engine.timers.next_due_ms <= T + 10
+    assert left == [AT_ONCE + 1, 1, 0]
+    assert sum(amount for *_, amount in bench.events.drops) == 2 * AT_ONCE + 1
+
+
+def test_what_has_expired_and_is_not_seen_to_yet_is_not_handed_out(bench):
+    bench.queue(durable=False, message_ttl_ms=10)
+    for _ in range(AT_ONCE + 1):
+        bench.publish(b"old")
+    bench.engine.advance(T + 10)
+    assert bench["q"].count == 1
+    bench.publish(b"new")
+    _, sink = bench.consume()
+    assert sink.bodies == [b"new"]
