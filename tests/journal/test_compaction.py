@@ -37,12 +37,17 @@ def segments(rig) -> list[int]:
         return [number for (number,) in connection.execute("SELECT id FROM seg ORDER BY id")]
 
 
+def look(rig) -> None:
+    """Have leftovers read: a survey may be under way, what it finds is wanted next, and then read."""
+    for _ in range(3):
+        rig.journal.look()
+        rig.read(99)
+
+
 def steps(rig, most: int = 50) -> int:
     """Let the journal tidy up until it comes to rest; return in how many commits."""
     for number in range(most):
-        for _ in range(3):  # what is wanted, what the survey finds, what that wants
-            rig.journal.look()
-            rig.read(99)
+        look(rig)
         if not rig.journal.upkeep:
             return number
         commit = rig.journal.prepare(rig.batch)
@@ -190,8 +195,7 @@ def test_what_goes_at_any_moment_stays_away(rig, moment, deed):
     if moment == "before the reading":
         go()
         rig.commit()
-    rig.journal.look()
-    rig.read(99)
+    look(rig)
     if moment == "between reading and moving":
         go()
     commit = rig.prepare()
@@ -254,8 +258,7 @@ def test_a_page_read_before_the_move_leaves_out_what_was_settled_after_it(rig):
 def test_a_page_made_while_the_move_is_being_written_is_right(rig):
     left = settled_but_every_tenth(rig, fill(rig, 4))
     page = rig.read(1)
-    rig.journal.look()
-    rig.read(99)
+    look(rig)
     commit = rig.prepare()
     assert commit is not None
     between = rig.read(1)
@@ -293,8 +296,7 @@ def test_a_page_read_when_a_segment_has_moved_in_part_has_nothing_twice(rig, mon
     rig.settle(*(r for r in references if r.position % 10))
     rig.commit()
     kept = references[9::10]
-    rig.journal.look()
-    rig.read(99)
+    look(rig)
     rig.commit()  # five of twelve
     assert len(segments(rig)) == 2
     assert [r.position for r in rig.drain(1)] == list(range(10, 121, 10))
@@ -308,8 +310,7 @@ def test_a_page_read_when_a_segment_has_moved_in_part_has_nothing_twice(rig, mon
 def test_a_crash_before_the_move_is_on_disk_changes_nothing(rig):
     left = settled_but_every_tenth(rig, fill(rig, 4))
     old = segments(rig)
-    rig.journal.look()
-    rig.read(99)
+    look(rig)
     assert rig.prepare() is not None
     rig.restart()
     assert segments(rig) == old
@@ -321,8 +322,7 @@ def test_a_crash_before_the_move_is_on_disk_changes_nothing(rig):
 
 def test_a_move_is_written_again_after_an_error(rig):
     left = settled_but_every_tenth(rig, fill(rig, 4))
-    rig.journal.look()
-    rig.read(99)
+    look(rig)
     commit = rig.prepare()
     assert rig.write(commit) is None
     assert rig.write(commit) is None
@@ -381,8 +381,7 @@ def test_a_segment_that_is_worked_off_is_left_alone(sqlite_rig):
     rig.settle(*references[:350])
     rig.commit()
     for _ in range(3):
-        rig.journal.look()
-        rig.read(99)
+        look(rig)
         assert not rig.journal.upkeep
 
 
