@@ -17,17 +17,15 @@ from typing import Any
 
 import trio
 
-from gateway.admin.questions import PAUSE, QUESTIONS
-from gateway.admin.where import MAX_QUESTION_BYTES, POINTER, SOCKET, fits
+from gateway.admin.parts import SLICE_S, add
+from gateway.admin.questions import PAUSE, QUESTIONS, taken
+from gateway.admin.where import MAX_DEFINITIONS_BYTES, MAX_QUESTION_BYTES, POINTER, SOCKET, fits
 from gateway.errors import GatewayError, NotFound, Overloaded, PreconditionFailed
 from gateway.runtime.broker import Broker
 
 MAX_CLIENTS = 64
 IDLE_S = 300.0
 """Who asks nothing, or does not read his answer, for so long is cut off."""
-SLICE_S = 0.002
-"""So long a long answer is worked on before others have their turn."""
-
 _RECEIVED_AT_ONCE = 1 << 16
 _PRIVATE = 0o600
 _FAREWELL_S = 1.0
@@ -164,37 +162,78 @@ async def _turn_away(stream: trio.SocketStream) -> None:
 
 
 async def _answer_lines(broker: Broker, stream: trio.SocketStream) -> None:
-    received = bytearray()
-    searched = 0
-    while True:
-        end = received.find(b"\n", searched)
-        if end < 0:
-            searched = len(received)
-            if searched > MAX_QUESTION_BYTES:
-                await _refuse(stream, PreconditionFailed(f"a question has at most {MAX_QUESTION_BYTES} bytes"))
-                return
-            with trio.fail_after(IDLE_S):
-                part = await stream.receive_some(_RECEIVED_AT_ONCE)
-            if not part:
-                return
-            received += part
-            continue
-        line, searched = bytes(received[:end]), 0
-        del received[: end + 1]
-        try:
+    lines = _Lines(stream)
+    try:
+        while (line := await lines.next()) is not None:
             question, params = _parse(line)
-        except GatewayError as error:
-            await _refuse(stream, error)
-            return
-        await _answer(broker, stream, question, params)
+            if "parts" in params:
+                params["data"] = await _gathered(lines, taken(params, "parts", int))
+            await _answer(broker, stream, question, params)
+    except PreconditionFailed as error:
+        await _refuse(stream, error)
+        await stream.send_eof()
+        with trio.move_on_after(_FAREWELL_S):
+            while await stream.receive_some(_RECEIVED_AT_ONCE):
+                pass  # who is hung up on while he talks doesn't hear it
+
+
+class _Lines:
+    """What comes in, line by line."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._received = bytearray()
+        self._searched = 0
+
+    async def next(self) -> bytes | None:
+        """Return the next line; None: no other comes.
+
+        Raises:
+            PreconditionFailed: it is too long.
+        """
+        received = self._received
+        while (end := received.find(b"\n", self._searched)) < 0:
+            self._searched = len(received)
+            if self._searched > MAX_QUESTION_BYTES:
+                break
+            with trio.fail_after(IDLE_S):
+                part = await self._stream.receive_some(_RECEIVED_AT_ONCE)
+            if not part:
+                return None
+            received += part
+        if end < 0 or end > MAX_QUESTION_BYTES:
+            raise PreconditionFailed(f"a question, or a part of one, has at most {MAX_QUESTION_BYTES} bytes")
+        line, self._searched = bytes(received[:end]), 0
+        del received[: end + 1]
+        return line
+
+
+async def _gathered(lines: _Lines, parts: int) -> dict[str, Any]:
+    """Return what comes in parts, a line each; others have their turn after each."""
+    whole: dict[str, Any] = {}
+    size = 0
+    for _ in range(parts):
+        line = await lines.next() or b""
+        size += len(line)
+        if size > MAX_DEFINITIONS_BYTES:
+            raise PreconditionFailed(f"definitions have at most {MAX_DEFINITIONS_BYTES} bytes")
+        part = _object(line)
+        if not isinstance(part, dict):
+            raise PreconditionFailed("a part of a question is one JSON object on a line of its own")
+        add(whole, part)
+        await trio.lowlevel.checkpoint()
+    return whole
+
+
+def _object(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise PreconditionFailed("a question is one JSON object on a line of its own") from error
 
 
 def _parse(line: bytes) -> tuple[str, dict[str, Any]]:
-    try:
-        asked = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise PreconditionFailed("a question is one JSON object on a line of its own") from error
-    match asked:
+    match _object(line):
         case {"question": str(question), "params": dict(params)}:
             return question, params
         case {"question": str(question), **rest} if not rest:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
-from gateway.admin.definitions import export, import_
+import trio
+
+from gateway.admin.definitions import exporting, importing
+from gateway.admin.parts import in_slices
 from gateway.engine.engine import Engine
 from gateway.engine.policy import Policy, parse
 
@@ -41,17 +46,34 @@ def _row(engine: Engine, vhost: str, policy: Policy) -> dict[str, Any]:
 # -- the questions ------------------------------------------------------------
 
 
-async def definitions_export(broker: Broker, params: dict[str, Any]) -> dict[str, Any]:
-    """Return the definitions. Params: `vhost`, may be left out."""
-    return export(broker.engine, params.get("vhost"))
+def definitions_export(broker: Broker, params: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the definitions in parts (see `gateway.admin.parts`). Params: `vhost`, may be left out."""
+    return exporting(broker.engine, params.get("vhost"))
 
 
-async def definitions_import(broker: Broker, params: dict[str, Any]) -> dict[str, Any]:
-    """Take definitions; answered when they are on disk. Params: `data`, `vhost` (may be left out), `dry_run`."""
+_MOST_RECORDS = 500
+"""An import waits for the journal when so many definitions wait for it: to hand them over takes a few milliseconds."""
+_IMPORTS: WeakKeyDictionary[Broker, trio.Lock] = WeakKeyDictionary()
+
+
+async def definitions_import(broker: Broker, params: dict[str, Any]) -> Iterator[Any]:
+    """Take definitions, one file at a time; answered by `Report.plain` when they are on disk.
+
+    Params: `data`, `vhost` (may be left out), `dry_run`. A file that is longer than a question may be comes in parts: `parts` says
+    how many lines follow the question, each with a part of the data.
+    """
     from gateway.admin.questions import on_disk, taken
 
     dry_run = taken(params, "dry_run", bool, False)
-    report = import_(broker.engine, taken(params, "data", dict), vhost=params.get("vhost"), dry_run=dry_run)
+    data, vhost = taken(params, "data", dict), params.get("vhost")
+
+    async def between() -> None:
+        await trio.lowlevel.checkpoint()
+        if len(broker.engine.batch.records) > _MOST_RECORDS:
+            await on_disk(broker)
+
+    async with _IMPORTS.setdefault(broker, trio.Lock()):
+        report = await in_slices(importing(broker.engine, data, vhost=vhost, dry_run=dry_run), between)
     if not dry_run:
         await on_disk(broker)
     return report.plain()

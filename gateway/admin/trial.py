@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from gateway.engine.bounds import Boundless
 from gateway.engine.delivery import Entry
 from gateway.engine.engine import Engine
@@ -21,6 +23,20 @@ class Trial:
         self._real = real
         self._next_id = 1
         self._met: set[tuple[str, bool, str]] = set()
+
+    def dismantle(self) -> Iterator[None]:
+        """Take it apart, bit by bit: what is thrown away whole, the collector looks through in one go, while all wait for it."""
+        definitions = self.engine.definitions
+        for name, host in self.engine.vhosts.items():
+            for queue in list(host.queues):
+                definitions.delete_queue(name, queue, None)
+                self.engine.batch.records.clear()
+                yield
+            for exchange in list(host.table):
+                if exchange.spec.name and not exchange.spec.name.startswith("amq."):
+                    definitions.delete_exchange(name, exchange.spec.name)
+                    self.engine.batch.records.clear()
+                    yield
 
     def prepare(self, vhost: str, value: object) -> bool:
         """Copy what a declaration meets; return whether the thing itself exists."""

@@ -12,8 +12,10 @@ POINTER = "control.path"
 MAX_PATH_BYTES = 103
 """What every system takes as the path of a Unix socket (macOS: 104 bytes with the NUL)."""
 
-MAX_QUESTION_BYTES = 1 << 26
-"""A question is one line of at most so many bytes: a definitions file of a few hundred thousand queues is one."""
+MAX_QUESTION_BYTES = 1 << 18
+"""A question is one line of at most so many bytes: to read it takes a few milliseconds."""
+MAX_DEFINITIONS_BYTES = 1 << 26
+"""What comes in parts has at most so many bytes: a definitions file of a few hundred thousand queues."""
 
 
 def fits(path: Path) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -54,9 +54,9 @@ def exported(data_dir: Path, vhost: str | None) -> dict[str, Any]:
     """Return the definitions of a broker, or of a journal. Raises GatewayError."""
     from gateway.admin.definitions import export as export_
     from gateway.admin.offline import read_engine
+    from gateway.admin.parts import joined
 
-    found = broker_or(data_dir, "definitions_export", lambda: export_(read_engine(data_dir), vhost), vhost=vhost)
-    return dict(found)
+    return joined(broker_or(data_dir, "definitions_export", lambda: [export_(read_engine(data_dir), vhost)], vhost=vhost))
 
 
 def _write(file: Path, text: str) -> None:
@@ -107,7 +107,7 @@ def _imported(config: Config, file: Path, data: dict[str, Any], vhost: str | Non
 
     data_dir, limits = config.broker.data_dir, config.runtime_limits()
 
-    def otherwise() -> dict[str, Any]:
+    def otherwise() -> Iterable[Any]:
         if dry_run:
             return take(read_engine(data_dir, limits=limits, may_lack=True), data, vhost=vhost, dry_run=True).plain()
         with changed_engine(data_dir, limits) as engine:

@@ -120,7 +120,7 @@ def test_a_dry_run_tells_the_same_and_changes_nothing(engine):
 
 def test_a_report_survives_json():
     report = import_(make_engine(), REAL)
-    assert Report.read(json.loads(json.dumps(report.plain()))) == report
+    assert Report.read(json.loads(json.dumps(list(report.plain())))) == report
     assert next(report.lines()) == "taken: 2 vhosts, 2 exchanges, 3 queues, 3 bindings, 2 policies, 1 operator policies"
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.admin.where import MAX_QUESTION_BYTES
+from gateway.admin.where import MAX_DEFINITIONS_BYTES
 from gateway.engine.policy import APPLY_TO, KEYS, MAX_PATTERN_BYTES, OPERATOR_KEYS
 from gateway.model.declare import Overflow
 from gateway.routing.table import TYPES
@@ -35,4 +35,4 @@ def test_every_type_of_exchange_is_named():
 
 def test_limits_are_as_said():
     assert f"at most {MAX_PATTERN_BYTES:,} bytes" in PAGE
-    assert f"up to {MAX_QUESTION_BYTES >> 20} MiB" in PAGE
+    assert f"up to {MAX_DEFINITIONS_BYTES >> 20} MiB" in PAGE
