@@ -29,6 +29,7 @@ class Repeater(Publisher):
         super().__init__(name, world)
         self.tries: Counter[str] = Counter()
         self._tried: set[str] = set()
+        self._refused: set[str] = set()
 
     def begin_life(self) -> None:
         super().begin_life()
@@ -47,7 +48,7 @@ class Repeater(Publisher):
     def repeat(self, text: str) -> None:
         ledger = self.world.ledger
         known = ledger.sent[text].state is State.CONFIRMED or text in self._tried or ledger.bodies[text] in ledger.landed
-        ledger.again(text, anew=self.world.forgets_ids or ledger.sent[text].state is State.REFUSED or not known)
+        ledger.again(text, anew=self.world.forgets_ids or text in self._refused or not known)
         self._submit(text, ledger.bodies[text])
 
     def _submit(self, text: str, body: bytes) -> None:
@@ -57,7 +58,10 @@ class Repeater(Publisher):
         self.numbers[self.channel.publish(route, _message(route.address, body, Properties(message_id=text)))] = text
 
     def decided(self, what: Any, outcome: Any) -> None:
-        if outcome is None or outcome.error is None or self.tries[what] == 1:  # what became of another try nobody knows
+        refused = outcome is not None and outcome.error is not None
+        if refused:
+            self._refused.add(what)
+        if not refused or self.tries[what] == 1:  # what became of another try nobody knows
             super().decided(what, outcome)
 
 

@@ -242,6 +242,7 @@ class World:
 
     def _end_life(self) -> None:
         self.rules.latest_ms = max(self.rules.latest_ms, self.engine.now_ms)
+        self._note_ended_sessions()
         for actor in self.actors:
             if isinstance(actor, Puller):
                 actor.end_life()
@@ -289,7 +290,7 @@ class World:
 
     def _note_ended_sessions(self) -> None:
         """A full session may have ended, with all that it had: by that rule only, and counted."""
-        if self.is_dead or self.mqtt_settings.session_overflow != "end-session" or not self.mqtt_settings.session_max_messages:
+        if self.mqtt_settings.session_overflow != "end-session" or not self.mqtt_settings.session_max_messages:
             return
         queues = self.engine.vhost("/").queues
         for actor in self.wired:
