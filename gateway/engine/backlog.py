@@ -24,10 +24,11 @@ class Backlog:
     ``on_disk``: how many are only there. ``writing``: handed over, not confirmed yet. ``fresh``: in the open batch.
     ``transient``: those that are never journaled and so stay in memory. Positions of the first three follow one
     another; transient ones lie between.
-    ``window_end``: the highest position that was ever in the head window.
+    ``window_end``: the highest position that was ever in the head window. ``withdrawn``: positions that a page may still hold,
+    and that are settled.
     """
 
-    __slots__ = ("fresh", "lane", "on_disk", "requested", "transient", "window_end", "writing")
+    __slots__ = ("fresh", "lane", "on_disk", "requested", "transient", "window_end", "withdrawn", "writing")
 
     def __init__(self, lane: Lane, window_end: int) -> None:
         self.lane: Lane = lane
@@ -37,6 +38,7 @@ class Backlog:
         self.fresh: list[Entry] = []
         self.transient: deque[Entry] = deque()
         self.requested: bool = False
+        self.withdrawn: set[int] = set()
 
     def __len__(self) -> int:
         return self.on_disk + len(self.writing) + len(self.fresh) + len(self.transient)
@@ -75,6 +77,9 @@ class Backlog:
         A page may hold what is in `writing`, if its commit landed and was not told yet: that stays where it is.
         """
         limit = self.writing[0].position if self.writing else self.fresh[0].position if self.fresh else 0
+        behind = self.window_end
+        if self.withdrawn:
+            references = self._without_withdrawn(references)
         entries = [
             self._entry(reference)
             for reference in references
@@ -82,7 +87,7 @@ class Backlog:
         ]
         self.on_disk = max(self.on_disk - len(entries) - lost, 0)
         if not entries:
-            if not lost:
+            if not lost and self.window_end == behind:
                 self.on_disk = 0
             return []
         self.window_end = entries[-1].position
@@ -90,6 +95,13 @@ class Backlog:
         while self.transient and self.transient[0].position < self.window_end:
             between.append(self.transient.popleft())
         return list(merge(entries, between, key=_position)) if between else entries
+
+    def _without_withdrawn(self, references: list[PagedReference]) -> list[PagedReference]:
+        """Leave out what was withdrawn; the next page begins behind it."""
+        kept = [reference for reference in references if reference.position not in self.withdrawn]
+        if references and not kept:
+            self.window_end = max(self.window_end, references[-1].position)
+        return kept
 
     def _entry(self, reference: PagedReference) -> Entry:
         lane = self.lane
@@ -105,6 +117,7 @@ class Backlog:
     def withdraw(self, doomed: Callable[[Entry], bool]) -> list[Entry]:
         """Take out what is in memory, is to be journaled and is `doomed`."""
         taken = [entry for entry in self.writing + self.fresh if doomed(entry)]
+        self.withdrawn.update(entry.position for entry in taken if entry.segment is not None)
         self.writing = [entry for entry in self.writing if not doomed(entry)]
         self.fresh = [entry for entry in self.fresh if not doomed(entry)]
         return taken

@@ -199,11 +199,21 @@ class TroubleMachine(ReturnsMachine):
         return item.lasting and not item.stored and item.times == 0 and item.consumer is None and not item.source
 
 
+class SmallWindowTroubleMachine(TroubleMachine):
+    """The same with room for two messages of a durable queue in memory."""
+
+    window_budget = 2 * 410
+    choice = tuple(spec for spec in TROUBLED if is_durable(spec))
+
+
 TestTrouble = TroubleMachine.TestCase
 TestTrouble.settings = settings(QUICK, max_examples=50)
+TestTroubleWithBacklogs = SmallWindowTroubleMachine.TestCase
+TestTroubleWithBacklogs.settings = settings(QUICK, max_examples=50)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_trouble_does_what_the_naive_broker_does_over_long_sequences():
-    run_state_machine_as_test(TroubleMachine, settings=DEEP)
+@pytest.mark.parametrize("machine", [TroubleMachine, SmallWindowTroubleMachine])
+def test_trouble_does_what_the_naive_broker_does_over_long_sequences(machine):
+    run_state_machine_as_test(machine, settings=DEEP)

@@ -271,3 +271,29 @@ def test_what_has_expired_and_is_not_seen_to_yet_is_not_handed_out(bench):
     bench.publish(b"new")
     _, sink = bench.consume()
     assert sink.bodies == [b"new"]
+
+
+# -- what was refused and is on disk after all ------------------------------------
+
+
+def test_what_was_withdrawn_does_not_come_back_with_a_page_when_its_commit_lands_after_all(bench):
+    bench.engine.window_budget = 1000
+    bench.queue()
+    for number in range(10):
+        bench.publish(b"%04d" % number)
+    bench.commit()
+    for number in range(10, 20):
+        bench.publish(b"%04d" % number)
+    bench.hand_over()
+    bench.engine.withdraw(lambda entry: entry.segment == 1)
+    refused = [entry for entry in bench.disk[1] if entry.settled]
+    for entry in refused:
+        entry.settled = False  # that it is settled is not on disk yet
+    bench.engine.committed()
+    bench.publish(b"0020")
+    _, sink = bench.consume()
+    while bench.feed_pages(limit=3):
+        pass
+    assert [int(body) for body in sink.bodies] == [*range(10), 20]
+    assert bench["q"].count == 11
+    assert bench["q"].body_bytes == 44
