@@ -70,7 +70,7 @@ class FeatureMachine(EngineMachine):
             (item,) = [item for item in found if item.expires_at]
             assert item.consumer is None
             assert 0 < item.expires_at <= self.now_ms
-            heads = [other for other in queue.ready if other.priority == item.priority]
+            heads = [other for other in self.awake(queue) if other.priority == item.priority]
             assert item in heads[: 1 + self.getting], "not the head"
             queue.items.remove(item)
         elif reason is Reason.MAXLEN:
@@ -85,6 +85,10 @@ class FeatureMachine(EngineMachine):
         if queue.spec.dead_letter_exchange is not None and "dead" in self.naive.queues:
             source = queue.spec.name if self.is_stored(entry) else "nowhere"
             self.naive.queues["dead"].items.append(Item(entry.message.body, entry.message.persistent, source=source))
+
+    def awake(self, queue):
+        """Return what is ready and not waiting to be read from disk."""
+        return queue.ready
 
     def is_stored(self, entry):
         """Say whether an entry that is given up is known to be on disk."""

@@ -73,17 +73,18 @@ class ReturnsMachine(FeatureMachine):
             item.due = self.due(item, self.now_ms + delay_ms)
             item.times_on_disk = item.times
 
+    def awake(self, queue):
+        returns = self.engine.vhost("/").queues[queue.spec.name].returns
+        asleep = returns._overdue if returns is not None else ()
+        return [item for item in queue.ready if item.place not in asleep]
+
     def due(self, item, due):
         """Nothing waits longer than it lives."""
         return min(due, item.expires_at) if item.expires_at else due
 
     def expected(self, queue, entry):
         """What sleeps may be passed, and so may what is due in this very moment."""
-        returns = self.engine.vhost("/").queues[queue.spec.name].returns
-        asleep = returns._overdue if returns is not None else ()
-        for item in queue.ready:
-            if item.place in asleep:
-                continue
+        for item in self.awake(queue):
             if item.body == entry.message.body or item.was_due != self.now_ms:
                 return item
         raise AssertionError("it is not ready")

@@ -83,11 +83,19 @@ class TroubleMachine(ReturnsMachine):
     def is_stored(self, entry):
         return entry.segment is not None and entry.segment <= self.applied
 
+    @precondition(lambda self: self.under_way is None)
+    @rule()
+    def begin_commit(self):
+        super().begin_commit()
+        items = [item for queue in self.naive.queues.values() for item in queue.items]
+        self.writing = [item for item in items if item.lasting and item.body in self.disk.written]
+
+    @precondition(lambda self: self.under_way is not None)
+    @rule(page_comes_first=st.booleans())
     def end_commit(self, page_comes_first):
         self.applied = self.disk.commits
-        for queue in self.naive.queues.values():
-            for item in queue.items:
-                item.stored = item.stored or (item.lasting and item.body in self.disk.written)
+        for item in self.writing:
+            item.stored = True
         super().end_commit(page_comes_first)
 
     def delivered(self, taker, entry, *, may_take=False):
@@ -96,6 +104,7 @@ class TroubleMachine(ReturnsMachine):
             item.unsure, item.times = False, entry.count - 1
         super().delivered(taker, entry, may_take=may_take)
 
+    @rule(now=st.sampled_from([False] * 5 + [True]))
     def restart(self, now):
         super().restart(now)
         if now:
