@@ -37,8 +37,10 @@ test-slow: $(MADE)
 test-all: test test-slow
 
 nightly: $(MADE)
-	$(BIN)/python -m tests.simulation $(SEEDS)
-	$(BIN)/python -m tests.simulation $(DISK_SEEDS) --sqlite
+	status=0; \
+	$(BIN)/python -m tests.simulation $(SEEDS) || status=1; \
+	$(BIN)/python -m tests.simulation $(DISK_SEEDS) --sqlite || status=1; \
+	exit $$status
 
 lint: $(MADE)
 	$(BIN)/ruff check .
