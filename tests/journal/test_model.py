@@ -307,7 +307,7 @@ def _run(new_rig, *, on_disk: bool, examples: int, steps: int = 30) -> None:
         stateful_step_count=steps,
         deadline=None,
         suppress_health_check=list(HealthCheck),
-        phases=[Phase.reuse, Phase.generate, Phase.shrink],
+        phases=[phase for phase in settings.default.phases if phase not in (Phase.explicit, Phase.explain)],
         print_blob=True,
     )
     run_state_machine_as_test(machine, settings=chosen)
