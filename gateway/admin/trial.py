@@ -12,6 +12,9 @@ from gateway.model.message import Address
 from gateway.model.properties import NO_PROPERTIES
 from gateway.model.records import Bound, ExchangeDeclared, QueueDeclared
 
+_FIRST_ID = 1 << 40
+"""Of queues that are copied; new ones get theirs from 1 on."""
+
 
 class Trial:
     """An engine to try definitions in; what they meet in the real one is there as well. ``new`` counts what is new."""
@@ -21,7 +24,7 @@ class Trial:
         self.new = New()
         self.engine.definitions.bounds = self.new
         self._real = real
-        self._next_id = 1
+        self._next_id = _FIRST_ID
         self._met: set[tuple[str, bool, str]] = set()
 
     def dismantle(self) -> Iterator[None]:

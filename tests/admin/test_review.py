@@ -132,6 +132,15 @@ async def test_a_part_of_a_definitions_file_that_is_wrong_is_named_by_its_place_
         assert not broker.engine.vhost("/").queues
 
 
+@pytest.mark.parametrize("known", [0, 1, 2])
+def test_what_exists_and_what_is_new_may_come_in_any_order(known):
+    engine = new_engine(None)
+    data = many(3)
+    at_once(importing(engine, {"queues": [data["queues"][known]]}))
+    assert at_once(importing(engine, data)).taken == {"exchanges": 3, "queues": 3, "bindings": 3}
+    assert at_once(importing(engine, data)).taken == {"exchanges": 3, "queues": 3, "bindings": 3}
+
+
 async def test_two_imports_at_once_take_turns_and_both_are_taken(served, tmp_path):
     async with served(tmp_path) as broker:
         reports = []

@@ -29,9 +29,10 @@ CASES = {
 
 
 @pytest.mark.parametrize("text", [pytest.param(text, id=name) for name, text in CASES.items()])
-def test_a_configuration_that_serve_refuses_is_no_good(tmp_path, said, text):
+def test_a_configuration_that_serve_refuses_is_no_good(tmp_path, monkeypatch, text):
     (tmp_path / "c.toml").write_text(text)
-    code, output, _ = said("serve", "--config", "c.toml")
-    assert (code, output) == (2, ""), "nothing listens before the refusal"
+    monkeypatch.chdir(tmp_path)
+    served = CliRunner().invoke(app, ["serve", "--config", "c.toml"])
+    assert (served.exit_code, served.stdout) == (2, ""), "nothing listens before the refusal"
     checked = CliRunner().invoke(app, ["check-config", str(tmp_path / "c.toml")])
     assert (checked.exit_code, checked.stderr.count("\n")) == (2, 1)
