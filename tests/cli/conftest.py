@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 TIDEGATE = str(Path(sys.executable).with_name("tidegate"))
 LONGEST_S = 20
@@ -93,3 +94,19 @@ def said(tidegate):
         return program.ends(), output, program.errors
 
     return _said
+
+
+@pytest.fixture
+def refused(tmp_path, monkeypatch):
+    """Run a command that is refused, in this process, in an empty directory; return exit code, standard output, standard error.
+
+    Where the process is not the point: starting one takes most of a second.
+    """
+    from gateway.cli.commands import app
+
+    def _refused(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.chdir(tmp_path)
+        result = CliRunner().invoke(app, list(map(str, arguments)), prog_name="tidegate")
+        return result.exit_code, result.stdout, result.stderr
+
+    return _refused

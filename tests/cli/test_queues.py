@@ -148,6 +148,7 @@ async def test_100_000_queues_are_listed_without_holding_up_the_broker(tmp_path)
         assert turns[-1] < 0.05, "the interpreter's own collection, and the list of all queues, which is copied at once"
 
 
+@pytest.mark.slow
 def test_the_program_itself_shows_the_running_broker(tidegate, said):
     broker = tidegate("serve", "--data-dir", "d", "--set", "frontend.mqtt.listen=tcp://127.0.0.1:0", *NO_ZEROMQ)
     lines = broker.lines_until("ready")

@@ -71,6 +71,7 @@ def test_both_bundled_front_ends_are_on_unless_switched_off_and_come_back_with_w
         assert broker.ends() == 0
 
 
+@pytest.mark.slow
 def test_zeromq_alone_comes_back_with_what_it_declared(tidegate):
     # Nothing else keeps the loop awake: what was declared before is answered without a commit, and must be heard all the same.
     for _ in range(2):
@@ -102,9 +103,9 @@ def test_a_taken_port_ends_with_69_and_says_which_where_and_how_to_do_without(sa
     assert "Traceback" not in errors
 
 
-def test_a_failed_start_leaves_a_journal_that_the_next_start_takes(said, tidegate):
+def test_a_failed_start_leaves_a_journal_that_the_next_start_takes(refused, tidegate):
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        said("serve", "--set", f'frontend.mqtt.listen=["tcp://127.0.0.1:{taken.getsockname()[1]}"]', "--set", NO_ZEROMQ)
+        refused("serve", "--set", f'frontend.mqtt.listen=["tcp://127.0.0.1:{taken.getsockname()[1]}"]', "--set", NO_ZEROMQ)
     tidegate("serve", *ALONE).lines_until("ready")
 
 
@@ -125,9 +126,9 @@ def test_a_killed_broker_leaves_no_lock(tidegate):
     tidegate("serve", *ALONE).lines_until("ready")
 
 
-def test_a_data_directory_that_can_not_be_written_ends_with_73(said, tmp_path):
+def test_a_data_directory_that_can_not_be_written_ends_with_73(refused, tmp_path):
     (tmp_path / "file").write_text("")
-    code, _, errors = said("serve", *ALONE, "--data-dir", tmp_path / "file/data")
+    code, _, errors = refused("serve", *ALONE, "--data-dir", tmp_path / "file/data")
     assert code == 73
     assert str(tmp_path / "file") in errors
     assert "--data-dir or broker.data_dir" in errors
@@ -144,24 +145,24 @@ def of_another_program(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [no_database, of_another_program])
-def test_a_journal_that_is_none_ends_with_74_and_is_named(said, tmp_path, make):
+def test_a_journal_that_is_none_ends_with_74_and_is_named(refused, tmp_path, make):
     (tmp_path / "tidegate-data").mkdir(mode=0o700)
     journal = tmp_path / "tidegate-data/journal.db"
     make(journal)
-    code, output, errors = said("serve", *ALONE)
+    code, output, errors = refused("serve", *ALONE)
     assert (code, output) == (74, "")
     assert str(journal) in errors
     assert "Traceback" not in errors
 
 
-def test_a_journal_of_a_newer_version_ends_with_74(said, tidegate, tmp_path):
+def test_a_journal_of_a_newer_version_ends_with_74(refused, tidegate, tmp_path):
     first = tidegate("serve", *ALONE)
     first.lines_until("ready")
     first.signal(signal.SIGTERM)
     first.ends()
     with closing(sqlite3.connect(tmp_path / "tidegate-data/journal.db")) as database:
         database.execute("PRAGMA user_version = 99")
-    code, _, errors = said("serve", *ALONE)
+    code, _, errors = refused("serve", *ALONE)
     assert code == 74
     assert "newer version" in errors
 
@@ -183,6 +184,7 @@ def test_one_address_needs_no_list_and_lines_to_paste_lead_to_this_machine(tideg
     assert not any("0.0.0.0" in line for line in lines[1:])
 
 
+@pytest.mark.slow
 def test_lines_to_paste_name_a_program_that_is_there(tidegate):
     broker = tidegate("serve", *ALONE, environment={"PATH": "/nowhere"})
     (line,) = [line for line in broker.lines_until("ready") if " pub -h " in line]
@@ -190,13 +192,14 @@ def test_lines_to_paste_name_a_program_that_is_there(tidegate):
     assert program == TIDEGATE
 
 
+@pytest.mark.slow
 def test_lines_to_paste_are_short_where_the_program_is_on_the_path(tidegate):
     broker = tidegate("serve", *ALONE, environment={"PATH": str(Path(TIDEGATE).parent)})
     assert any(line.startswith("tidegate pub -h ") for line in broker.lines_until("ready"))
 
 
-def test_an_address_that_is_none_ends_with_2(said):
-    code, _, errors = said(
+def test_an_address_that_is_none_ends_with_2(refused):
+    code, _, errors = refused(
         "serve", "--set", 'frontend.mqtt.listen=["nonsense"]', "--set", NO_ZEROMQ, "--set", "security.anonymous=true"
     )
     assert code == 2
@@ -218,6 +221,7 @@ def test_logs_can_be_json(tidegate):
     assert broker.errors
 
 
+@pytest.mark.slow
 def test_it_goes_on_when_nobody_reads_its_output(tidegate):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -278,6 +282,7 @@ def slow_plugin(tmp_path_factory) -> dict[str, str]:
     return {"PYTHONPATH": str(directory)}
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_it_at_once(tidegate, slow_plugin):
     broker = tidegate("serve", *ALONE, "--set", "frontend.slow={}", "--set", "limits.drain_timeout_s=3600", environment=slow_plugin)
     assert "listening slow nowhere" in broker.lines_until("ready")
@@ -287,6 +292,7 @@ def test_a_second_signal_ends_it_at_once(tidegate, slow_plugin):
     assert broker.ends() == -signal.SIGTERM
 
 
+@pytest.mark.slow
 def test_a_package_of_the_same_name_from_another_distribution_is_warned_of(tidegate, tmp_path_factory):
     directory = tmp_path_factory.mktemp("other")
     info = directory / "other_gateway-1.0.dist-info"
