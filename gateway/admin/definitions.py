@@ -23,8 +23,8 @@ from gateway.admin.items import (
 )
 from gateway.admin.parts import at_once, joined
 from gateway.admin.trial import Trial
+from gateway.engine.definitions.policy import Policy
 from gateway.engine.engine import Engine
-from gateway.engine.policy import Policy
 from gateway.errors import AccessRefused, GatewayError, NotFound, NotSupported, Overloaded, PreconditionFailed
 from gateway.model.declare import Binding, ExchangeSpec, QueueSpec
 from gateway.routing.table import PREDECLARED

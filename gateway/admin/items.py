@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from enum import Enum
 from typing import Any, TypeAlias, TypeVar
 
-from gateway.engine.policy import Policy, parse
+from gateway.engine.definitions.policy import Policy, parse
 from gateway.errors import GatewayError, NotSupported, PreconditionFailed
 from gateway.journal.definitions import parse_value, value_text
 from gateway.model.arguments import QUEUE_ARGUMENTS, RETRY_ARGUMENTS, queue_spec

@@ -12,9 +12,9 @@ from gateway.config import Limits
 from gateway.engine.engine import Engine
 from gateway.errors import JournalError
 from gateway.journal.definitions import load_records
-from gateway.journal.inspection import reading
 from gateway.journal.recovery import DATABASE
 from gateway.journal.sqlite import SqliteJournal
+from gateway.journal.tools.inspection import reading
 from gateway.model.properties import NO_PROPERTIES
 from gateway.model.records import Scheduled
 from gateway.runtime.bounds import Bounds

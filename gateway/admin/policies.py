@@ -11,8 +11,8 @@ import trio
 
 from gateway.admin.definitions import exporting, importing
 from gateway.admin.parts import in_slices
+from gateway.engine.definitions.policy import Policy, parse
 from gateway.engine.engine import Engine
-from gateway.engine.policy import Policy, parse
 
 if TYPE_CHECKING:
     from gateway.runtime.broker import Broker

@@ -19,7 +19,7 @@ from gateway.runtime.broker import Broker
 from gateway.version import version_line
 
 if TYPE_CHECKING:
-    from gateway.engine.queue import Queue
+    from gateway.engine.queues.queue import Queue
 
 Question: TypeAlias = Callable[[Broker, dict[str, Any]], Any]
 """``(broker, params) -> answer``, in what JSON can say; or an awaitable of it (what changes something answers when that is on

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gateway.engine.bounds import Boundless
-from gateway.engine.delivery import Entry
+from gateway.engine.definitions.bounds import Boundless
 from gateway.engine.engine import Engine
+from gateway.engine.queues.delivery import Entry
 from gateway.model.declare import Binding, ExchangeSpec, QueueSpec
 from gateway.model.message import Address
 from gateway.model.properties import NO_PROPERTIES

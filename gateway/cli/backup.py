@@ -76,8 +76,8 @@ def taken_before(out: Path) -> list[Path]:
 
 
 def _take(place: Path, out: Path, pause_s: float) -> None:
-    from gateway.journal.backup import copy_journal
-    from gateway.journal.inspection import journal_in
+    from gateway.journal.tools.backup import copy_journal
+    from gateway.journal.tools.inspection import journal_in
 
     started = time.monotonic()
     copy_journal(journal_in(place), out, pause_s=pause_s)
@@ -92,7 +92,7 @@ def restore(
     overrides: Overrides = None,
 ) -> None:
     """Make a backup the journal of the data directory. The broker must not run; the backup is proven whole first."""
-    from gateway.journal.backup_restore import restore as restored
+    from gateway.journal.tools.restore import restore as restored
 
     with in_words():
         place = directory(config, data_dir, overrides)

@@ -30,8 +30,8 @@ journal = typer.Typer(help="Check, measure, export, shrink or save a journal.", 
 @journal.command()
 def check(config: ConfigFile = None, data_dir: DataDir = None, overrides: Overrides = None) -> None:
     """See whether the journal is whole: pages, checksums, counts. Reads all of it, changes nothing; the broker may run."""
-    from gateway.journal.inspection import journal_in, reading
-    from gateway.journal.tools_check import findings
+    from gateway.journal.tools.check import findings
+    from gateway.journal.tools.inspection import journal_in, reading
 
     with in_words():
         path = journal_in(directory(config, data_dir, overrides))
@@ -50,8 +50,8 @@ def check(config: ConfigFile = None, data_dir: DataDir = None, overrides: Overri
 @journal.command()
 def stats(as_json: AsJson = False, config: ConfigFile = None, data_dir: DataDir = None, overrides: Overrides = None) -> None:
     """Say how large the journal is, and what takes the room. Changes nothing; the broker may run."""
-    from gateway.journal.inspection import journal_in, reading
-    from gateway.journal.tools_stats import stats as measured
+    from gateway.journal.tools.inspection import journal_in, reading
+    from gateway.journal.tools.stats import stats as measured
 
     with in_words():
         path = journal_in(directory(config, data_dir, overrides))
@@ -110,8 +110,8 @@ def export(
     overrides: Overrides = None,
 ) -> None:
     """Write every message, one row per message and queue, into plain tables of a new file. The broker may run."""
-    from gateway.journal.export import export as exported
-    from gateway.journal.inspection import journal_in
+    from gateway.journal.tools.export import export as exported
+    from gateway.journal.tools.inspection import journal_in
 
     damaged: list[int] = []
     with in_words():
@@ -131,7 +131,7 @@ def recover(
     overrides: Overrides = None,
 ) -> None:
     """Save what can be read out of a broken journal into a new one; the broken file is kept. The broker must not run."""
-    from gateway.journal.salvage import recover as recovered
+    from gateway.journal.tools.salvage import recover as recovered
 
     with in_words():
         found = recovered(directory(config, data_dir, overrides), out_dir)
@@ -148,7 +148,7 @@ def recover(
 @journal.command()
 def compact(config: ConfigFile = None, data_dir: DataDir = None, overrides: Overrides = None) -> None:
     """Write the journal anew, as small as it can be. The broker must not run; the old file stays until the new one is proven."""
-    from gateway.journal.tools_compact import compact as compacted
+    from gateway.journal.tools.compact import compact as compacted
 
     with in_words():
         done = compacted(directory(config, data_dir, overrides))

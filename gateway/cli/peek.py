@@ -27,7 +27,7 @@ from gateway.cli.commands_shared import (
 )
 
 if TYPE_CHECKING:
-    from gateway.journal.peek import Peeked
+    from gateway.journal.tools.peek import Peeked
     from gateway.model.message import Message
     from gateway.model.properties import Properties
 
@@ -54,8 +54,8 @@ def peek(  # noqa: PLR0913 - options
     overrides: Overrides = None,
 ) -> None:
     """Show messages of a queue as they are on disk, in the order in which they go out. Takes none, marks none, changes nothing."""
-    from gateway.journal.inspection import find_queue, journal_in, reading
-    from gateway.journal.peek import peek as peeked
+    from gateway.journal.tools.inspection import find_queue, journal_in, reading
+    from gateway.journal.tools.peek import peek as peeked
 
     if raw and as_json:
         raise typer.BadParameter("--raw and --json exclude each other")
@@ -124,7 +124,7 @@ def _echo_rest(shown: int, messages: int, *, raw: bool) -> None:
 
 
 def _reader() -> Callable[[Message], Properties | None]:
-    from gateway.journal.export import readable_properties
+    from gateway.journal.tools.export import readable_properties
 
     decode = decoders().properties
     return lambda message: readable_properties(message, decode)
@@ -204,7 +204,7 @@ def _lines(item: Peeked, properties: Properties | None) -> Iterator[str]:
 
 
 def _said(message: Message, properties: Properties | None) -> dict[str, Any]:
-    from gateway.journal.export import headers_text
+    from gateway.journal.tools.export import headers_text
 
     if properties is None:
         return {f"properties ({message.wire_tag or 'no tag'})": message.wire.hex()}

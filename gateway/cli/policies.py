@@ -53,7 +53,7 @@ def _object(text: str) -> Any:
 def _set(data_dir: Path, vhost: str, name: str, values: dict[str, Any], *, operator: bool) -> dict[str, Any]:
     from gateway.admin.offline import changed_engine
     from gateway.admin.policies import listed
-    from gateway.engine.policy import parse
+    from gateway.engine.definitions.policy import parse
 
     def otherwise() -> dict[str, Any]:
         policy_ = parse(name, values, operator=operator)

@@ -102,7 +102,7 @@ def _add_ages(place: Path, rows: list[dict[str, Any]]) -> None:
 def _stored(place: Path, vhost: str | None, name: str) -> list[dict[str, Any]]:
     from fnmatch import fnmatchcase
 
-    from gateway.journal.inspection import stored_queues
+    from gateway.journal.tools.inspection import stored_queues
 
     now_ms = time.time_ns() // 1_000_000
     return [
@@ -223,7 +223,7 @@ def cancel(
 
 
 def _stored_schedule(place: Path, vhost: str | None, limit: int | None) -> list[dict[str, Any]]:
-    from gateway.journal.inspection import journal_in, reading
+    from gateway.journal.tools.inspection import journal_in, reading
 
     names = ("scheduled_id", "due_ms", "vhost", "exchange", "routing_key", "body_bytes")
     with reading(journal_in(place)) as connection:

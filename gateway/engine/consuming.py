@@ -6,10 +6,10 @@ from collections import deque
 from collections.abc import Iterable
 
 from gateway.api.channel import ConsumeOptions, ConsumerSink
-from gateway.engine.aging import strip
-from gateway.engine.consumer import Consumer
-from gateway.engine.delivery import Entry
-from gateway.engine.queue import Queue
+from gateway.engine.queues.aging import strip
+from gateway.engine.queues.consumer import Consumer
+from gateway.engine.queues.delivery import Entry
+from gateway.engine.queues.queue import Queue
 from gateway.engine.settling import Settling
 from gateway.errors import AccessRefused, GatewayError
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from gateway.engine.dead_letter import DEATHS
+from gateway.engine.queues.dead_letter import DEATHS
 from gateway.errors import GatewayError, PreconditionFailed
 from gateway.model.declare import ExchangeSpec, arguments_text
 from gateway.model.exchange_arguments import Deduplication

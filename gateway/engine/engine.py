@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gateway.engine.burial import Burial
 from gateway.engine.consuming import LATER, Later
-from gateway.engine.definitions import Definitions
+from gateway.engine.definitions.definitions import Definitions
+from gateway.engine.definitions.policy import NAMESPACE as POLICIES
+from gateway.engine.definitions.policy import Policies
 from gateway.engine.events import EngineEvents
 from gateway.engine.kept import Kept
-from gateway.engine.policy import NAMESPACE as POLICIES
-from gateway.engine.policy import Policies
 from gateway.engine.publishing import Publishing
+from gateway.engine.queues.burial import Burial
 from gateway.engine.route import UNROUTABLE, Unroutable
-from gateway.engine.schedule import Schedule
+from gateway.engine.schedule.schedule import Schedule
 from gateway.engine.special import Special
 from gateway.engine.state import DEFAULT_WINDOW_BYTES
 from gateway.errors import Overloaded

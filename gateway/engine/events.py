@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from gateway.engine.delivery import Entry
+from gateway.engine.queues.delivery import Entry
 from gateway.model.message import Address
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from gateway.engine.burial import Dead
 from gateway.engine.consuming import Consuming
-from gateway.engine.dead_letter import Reason
-from gateway.engine.delivery import TRANSIENT, UNWRITTEN, Entry
-from gateway.engine.queue import Queue
+from gateway.engine.queues.burial import Dead
+from gateway.engine.queues.dead_letter import Reason
+from gateway.engine.queues.delivery import TRANSIENT, UNWRITTEN, Entry
+from gateway.engine.queues.queue import Queue
 from gateway.engine.route import STALE, UNROUTABLE, RouteHandle, Unroutable
 from gateway.errors import AccessRefused, GatewayError, MessageRefused, NotFound, PreconditionFailed
 from gateway.model.declare import Overflow

@@ -10,8 +10,8 @@ from gateway.model.declare import DEFAULT_OPTIONS, BindingOptions
 from gateway.model.message import Address, Message
 
 if TYPE_CHECKING:
-    from gateway.engine.consumer import Consumer
-    from gateway.engine.queue import Queue
+    from gateway.engine.queues.consumer import Consumer
+    from gateway.engine.queues.queue import Queue
     from gateway.engine.vhost import VirtualHost
 
 Target = tuple["Queue", BindingOptions | None]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from gateway.engine.burial import Dead
-from gateway.engine.consumer import Consumer
-from gateway.engine.dead_letter import Reason
-from gateway.engine.delivery import UNWRITTEN, Entry, in_order
-from gateway.engine.queue import Queue
+from gateway.engine.queues.burial import Dead
+from gateway.engine.queues.consumer import Consumer
+from gateway.engine.queues.dead_letter import Reason
+from gateway.engine.queues.delivery import UNWRITTEN, Entry, in_order
+from gateway.engine.queues.queue import Queue
 from gateway.engine.state import State
 from gateway.errors import NotFound
 from gateway.model.message import Message

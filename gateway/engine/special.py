@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.engine.dedup import Answer, Step, Window, namespace
-from gateway.engine.later import DELAY, delayed
+from gateway.engine.schedule.later import DELAY, delayed
 from gateway.errors import GatewayError, PreconditionFailed
 from gateway.model.arguments import MAX_MS
 from gateway.model.declare import ExchangeSpec

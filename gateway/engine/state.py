@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from gateway.engine.delivery import Entry
 from gateway.engine.events import EngineEvents
+from gateway.engine.queues.delivery import Entry
 from gateway.engine.timers import Timers
 from gateway.engine.vhost import VirtualHost
 from gateway.errors import GatewayError
@@ -16,14 +16,14 @@ from gateway.model.properties import Properties
 from gateway.model.records import Batch
 
 if TYPE_CHECKING:
-    from gateway.engine.burial import Burial, Dead
-    from gateway.engine.definitions import Definitions
+    from gateway.engine.definitions.definitions import Definitions
+    from gateway.engine.definitions.policy import Policies
     from gateway.engine.kept import Kept
-    from gateway.engine.lane import Lane
-    from gateway.engine.policy import Policies
-    from gateway.engine.queue import Queue
-    from gateway.engine.returns import Returns
-    from gateway.engine.schedule import Schedule
+    from gateway.engine.queues.burial import Burial, Dead
+    from gateway.engine.queues.lane import Lane
+    from gateway.engine.queues.queue import Queue
+    from gateway.engine.queues.returns import Returns
+    from gateway.engine.schedule.schedule import Schedule
     from gateway.engine.special import Special
 
 DEFAULT_WINDOW_BYTES = 8 * 1024 * 1024

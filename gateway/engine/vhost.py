@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.engine.queue import Queue
+from gateway.engine.queues.queue import Queue
 from gateway.engine.route import RouteHandle
 from gateway.model.message import Address
 from gateway.routing.table import Table

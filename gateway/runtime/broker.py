@@ -14,8 +14,8 @@ from gateway.api.channel import Channel, OutcomeSink
 from gateway.api.frontend import Credentials, Flushable, Gateway, Log, Principal
 from gateway.api.stream import Connection
 from gateway.config import Limits
-from gateway.engine.delivery import Entry
 from gateway.engine.engine import Engine
+from gateway.engine.queues.delivery import Entry
 from gateway.engine.retained import RetainedLimits
 from gateway.errors import JournalError
 from gateway.journal.port import Journal

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from gateway.api.channel import ConsumeOptions, ConsumerSink, Outcome, OutcomeSink
 from gateway.api.frontend import Principal
-from gateway.engine.consumer import Consumer
-from gateway.engine.delivery import Entry
 from gateway.engine.engine import LATER, UNROUTABLE, Engine, Unroutable
+from gateway.engine.queues.consumer import Consumer
+from gateway.engine.queues.delivery import Entry
 from gateway.engine.retained import RetainedLookUp
 from gateway.engine.route import RouteHandle
 from gateway.errors import GatewayError, MessageRefused, NotFound

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import TypeAlias
 
 from gateway.api.channel import Outcome
-from gateway.engine.consumer import Consumer
-from gateway.engine.delivery import Entry
+from gateway.engine.queues.consumer import Consumer
+from gateway.engine.queues.delivery import Entry
 from gateway.model.declare import Binding
 from gateway.model.records import Bound, ExchangeDeclared, QueueDeclared, Record, Retained, StatePut
 

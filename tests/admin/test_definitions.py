@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from gateway.admin.definitions import Report, export, import_
 from gateway.admin.items import Malformed
 from gateway.admin.trial import Nobody
+from gateway.engine.definitions.policy import Policy
 from gateway.engine.engine import Engine
-from gateway.engine.policy import Policy
 from gateway.errors import GatewayError, NotFound, Overloaded, PreconditionFailed
 from gateway.model.arguments import queue_spec
 from gateway.model.declare import Binding, BindingOptions, ExchangeSpec, Overflow, QueueSpec, Retry

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gateway.admin.where import MAX_DEFINITIONS_BYTES
-from gateway.engine.policy import APPLY_TO, KEYS, MAX_PATTERN_BYTES, OPERATOR_KEYS
+from gateway.engine.definitions.policy import APPLY_TO, KEYS, MAX_PATTERN_BYTES, OPERATOR_KEYS
 from gateway.model.declare import Overflow
 from gateway.routing.table import TYPES
 

@@ -19,10 +19,10 @@ from gateway.cli.commands import app
 from gateway.cli.commands_shared import span_s
 from gateway.config import Limits
 from gateway.errors import JournalError, JournalUnwritable
-from gateway.journal import backup as copying
-from gateway.journal.backup import copy_journal
 from gateway.journal.recovery import connect
 from gateway.journal.sqlite import SqliteJournal
+from gateway.journal.tools import backup as copying
+from gateway.journal.tools.backup import copy_journal
 from gateway.model.declare import QueueSpec
 from gateway.runtime.broker import Broker
 from tests.admin.conftest import Log, let_in

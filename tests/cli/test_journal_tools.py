@@ -15,11 +15,11 @@ import pytest
 from typer.testing import CliRunner
 
 from gateway.cli.commands import app
-from gateway.journal.inspection import find_queue, reading
 from gateway.journal.migrate import VERSION
-from gateway.journal.peek import peek
 from gateway.journal.recovery import DirectoryLock
 from gateway.journal.sqlite import SqliteJournal
+from gateway.journal.tools.inspection import find_queue, reading
+from gateway.journal.tools.peek import peek
 from tests.admin.journals import EMPTY, ORDERS, URGENT, fill, fingerprint, rig
 from tests.journal.conftest import Rig
 

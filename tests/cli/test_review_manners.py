@@ -15,10 +15,10 @@ import pytest
 
 from gateway.cli import peek as peek_module
 from gateway.errors import JournalError
-from gateway.journal import backup as copying
-from gateway.journal.backup import copy_journal
-from gateway.journal.inspection import reading
 from gateway.journal.sqlite import SqliteJournal
+from gateway.journal.tools import backup as copying
+from gateway.journal.tools.backup import copy_journal
+from gateway.journal.tools.inspection import reading
 from gateway.model.declare import QueueSpec
 from gateway.model.records import QueueDeclared
 from tests.admin.journals import rig
@@ -55,7 +55,7 @@ def test_a_backup_during_which_a_broker_came_and_went_is_none(data, tmp_path, mo
 # -- an interrupt -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("where", ["gateway.cli.commands", "typer", "gateway.journal.inspection"])
+@pytest.mark.parametrize("where", ["gateway.cli.commands", "typer", "gateway.journal.tools.inspection"])
 def test_an_interrupt_ends_a_command_without_a_word(tmp_path, where):
     """At any moment: here as a module is being imported."""
     script = f"""

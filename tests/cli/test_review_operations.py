@@ -17,10 +17,10 @@ from gateway.cli import backup as backup_module
 from gateway.cli.backup import stamped, taken_before
 from gateway.cli.commands import app
 from gateway.errors import JournalError
-from gateway.journal import backup as copying
-from gateway.journal import backup_restore
-from gateway.journal.inspection import check_undisturbed, how_to_read, reading
 from gateway.journal.sqlite import SqliteJournal
+from gateway.journal.tools import backup as copying
+from gateway.journal.tools import restore as backup_restore
+from gateway.journal.tools.inspection import check_undisturbed, how_to_read, reading
 from tests.admin.journals import ORDERS, fill, fingerprint, rig
 from tests.journal.conftest import Rig
 

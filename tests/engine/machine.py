@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hypothesis.stateful import RuleBasedStateMachine, invariant
 
-from gateway.engine.delivery import TRANSIENT
 from gateway.engine.engine import UNROUTABLE, Engine
+from gateway.engine.queues.delivery import TRANSIENT
 from gateway.errors import MessageRefused
 from gateway.model.message import Decoders, Message
 from tests.engine.disk import Disk, references

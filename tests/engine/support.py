@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gateway.api.channel import ConsumeOptions, Delivery
-from gateway.engine.consumer import Consumer
-from gateway.engine.delivery import UNWRITTEN, Entry
 from gateway.engine.engine import Engine
-from gateway.engine.queue import Queue
+from gateway.engine.queues.consumer import Consumer
+from gateway.engine.queues.delivery import UNWRITTEN, Entry
+from gateway.engine.queues.queue import Queue
 from gateway.errors import GatewayError
 from gateway.model.declare import Binding, BindingOptions, QueueSpec
 from gateway.model.message import Address, Decoders, Message

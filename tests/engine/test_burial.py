@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.engine.burial import PORTION
-from gateway.engine.dead_letter import DEATHS
+from gateway.engine.queues.burial import PORTION
+from gateway.engine.queues.dead_letter import DEATHS
 from gateway.errors import MessageRefused, Overloaded
 from gateway.model.declare import Binding, ExchangeSpec, Overflow
 from gateway.model.message import Decoders

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.api.channel import ConsumeOptions
-from gateway.engine.consumer import Consumer
+from gateway.engine.queues.consumer import Consumer
 from gateway.errors import AccessRefused, NotFound, ResourceLocked
 from gateway.model.declare import QueueSpec
 from gateway.model.records import DeliveryCounted

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.engine.dead_letter import DEATHS, Reason, dead_letter, forms_cycle, readable
+from gateway.engine.queues.dead_letter import DEATHS, Reason, dead_letter, forms_cycle, readable
 from gateway.model.message import Address, Decoders, Message
 from gateway.model.properties import NO_PROPERTIES, Properties, encode_properties
 

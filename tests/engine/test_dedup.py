@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.engine.dead_letter import Reason, dead_letter
 from gateway.engine.dedup import HEADER, message_key, namespace
+from gateway.engine.queues.dead_letter import Reason, dead_letter
 from gateway.errors import MessageRefused, PreconditionFailed
 from gateway.model.declare import Binding, Overflow
 from gateway.model.exchange_arguments import exchange_spec

@@ -6,8 +6,8 @@ import pytest
 
 from gateway.api.channel import ConsumeOptions
 from gateway.api.frontend import Principal
-from gateway.engine.consumer import Consumer
 from gateway.engine.engine import LATER
+from gateway.engine.queues.consumer import Consumer
 from gateway.errors import MessageRefused, NotFound, PreconditionFailed
 from gateway.model.declare import Binding, ExchangeSpec, Overflow, QueueSpec
 from gateway.model.message import COMMON, Message, with_properties

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from gateway.api.channel import ConsumeOptions
-from gateway.engine.consumer import Consumer
 from gateway.engine.engine import LATER
+from gateway.engine.queues.consumer import Consumer
 from gateway.engine.timers import NOTHING_DUE
 from gateway.model.declare import QueueSpec
 from gateway.model.records import QueueDeclared, QueueDeleted, QueueDepth

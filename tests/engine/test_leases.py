@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from gateway.api.channel import ConsumeOptions
-from gateway.engine.consumer import MOST_LAPSED, Consumer
-from gateway.engine.lease import PORTION
-from gateway.engine.terms import Terms
+from gateway.engine.queues.consumer import MOST_LAPSED, Consumer
+from gateway.engine.queues.lease import PORTION
+from gateway.engine.queues.terms import Terms
 from gateway.errors import NotFound
 from gateway.model.declare import Retry
 from gateway.model.records import DeliveryCounted

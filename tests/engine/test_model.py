@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule, run_state_machine_as_test
 
 from gateway.api.channel import ConsumeOptions
-from gateway.engine.consumer import Consumer
 from gateway.engine.engine import LATER
+from gateway.engine.queues.consumer import Consumer
 from gateway.errors import AccessRefused, NotFound, PreconditionFailed, ResourceLocked
 from gateway.model.declare import Binding, BindingOptions, Overflow, QueueSpec
 from gateway.model.message import Message

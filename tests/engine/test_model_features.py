@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule, run_state_machine_as_test
 
-from gateway.engine.dead_letter import Reason
+from gateway.engine.queues.dead_letter import Reason
 from gateway.model.declare import QueueSpec
 from tests.engine.machine import OWNER
 from tests.engine.naive import Item, is_durable

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.engine.pattern_cost import tries
-from gateway.engine.policy import MOST_TRIES, parse
+from gateway.engine.definitions.pattern_cost import tries
+from gateway.engine.definitions.policy import MOST_TRIES, parse
 from gateway.errors import PreconditionFailed
 
 USUAL = [

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gateway.engine.policy import KEYS, NAMESPACE, WITHOUT_MEANING, Policies, Policy, parse
+from gateway.engine.definitions.policy import KEYS, NAMESPACE, WITHOUT_MEANING, Policies, Policy, parse
 from gateway.errors import JournalError, NotFound, NotSupported, Overloaded, PreconditionFailed, ResourceLocked
 from gateway.model.arguments import queue_spec
 from gateway.model.declare import NEVER, Binding, ExchangeSpec, Overflow, QueueSpec, Retry

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from gateway.api.channel import ConsumeOptions
-from gateway.engine.consumer import Consumer
 from gateway.engine.engine import LATER, Engine
+from gateway.engine.queues.consumer import Consumer
 from gateway.errors import PreconditionFailed
 from gateway.journal.memory import MemoryJournal, MemoryStore
 from gateway.journal.sqlite import SqliteJournal

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from gateway.engine.engine import UNROUTABLE, Engine
 from gateway.engine.route import RouteHandle
-from gateway.engine.schedule import HELD_MS, PORTION, Schedule
+from gateway.engine.schedule.schedule import HELD_MS, PORTION, Schedule
 from gateway.engine.timers import NOTHING_DUE
 from gateway.errors import AccessRefused, MessageRefused, NotFound, Overloaded, PreconditionFailed
 from gateway.journal.memory import MemoryJournal, MemoryStore

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.engine.policy import Policy
-from gateway.engine.terms import CHOICES, LIMITS, PLAIN, Terms
+from gateway.engine.definitions.policy import Policy
+from gateway.engine.queues.terms import CHOICES, LIMITS, PLAIN, Terms
 from gateway.errors import MessageRefused, PreconditionFailed
 from gateway.model.declare import NEVER, Overflow, QueueSpec, Retry
 from tests.engine.support import Bench

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from gateway.api.channel import ConsumeOptions
-from gateway.engine.aging import AT_ONCE
-from gateway.engine.burial import PORTION
-from gateway.engine.consumer import Consumer
+from gateway.engine.definitions.policy import Policy
 from gateway.engine.engine import LATER
-from gateway.engine.policy import Policy
+from gateway.engine.queues.aging import AT_ONCE
+from gateway.engine.queues.burial import PORTION
+from gateway.engine.queues.consumer import Consumer
 from gateway.model.declare import Binding
 from gateway.model.exchange_arguments import exchange_spec
 from gateway.model.message import Message, with_properties

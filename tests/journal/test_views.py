@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.engine.policy import NAMESPACE, Policy
+from gateway.engine.definitions.policy import NAMESPACE, Policy
 from gateway.model.declare import Binding, BindingOptions, ExchangeSpec, QueueSpec
 from gateway.model.message import Address, Message
 from gateway.model.records import Bound, ExchangeDeclared, MessageScheduled, QueueDeclared, Retained, StatePut

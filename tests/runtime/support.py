@@ -11,7 +11,7 @@ import trio.lowlevel
 
 from gateway.api.frontend import Principal
 from gateway.config import Limits
-from gateway.engine.delivery import UNWRITTEN
+from gateway.engine.queues.delivery import UNWRITTEN
 from gateway.errors import JournalError
 from gateway.journal.counters import Counters
 from gateway.model.message import Message

@@ -7,7 +7,7 @@ from typing import Any
 
 from gateway.admin import definitions
 from gateway.api import GatewayError
-from gateway.engine.policy import Policy
+from gateway.engine.definitions.policy import Policy
 from gateway.errors import Overloaded
 from tests.simulation.program import Program, text_of
 from tests.simulation.queues import DEAD

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-from gateway.engine.consumer import UNLIMITED
-from gateway.engine.lane import ENTRY_COST_BYTES, PAGE_SHARE
-from gateway.engine.line import SingleActive
+from gateway.engine.queues.consumer import UNLIMITED
+from gateway.engine.queues.lane import ENTRY_COST_BYTES, PAGE_SHARE
+from gateway.engine.queues.line import SingleActive
 from tests.simulation.disk import batch_bytes
 from tests.simulation.ledger import Wrong
 

@@ -10,7 +10,7 @@ from typing import Any
 import trio
 import trio.testing
 
-from gateway.engine.delivery import Entry
+from gateway.engine.queues.delivery import Entry
 from tests.simulation.disk import much_compaction
 from tests.simulation.ledger import Wrong
 from tests.simulation.world import World

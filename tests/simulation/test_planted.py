@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.engine import lease
-from gateway.engine.aging import Idleness
-from gateway.engine.burial import Burial
 from gateway.engine.dedup import Window
-from gateway.engine.definitions import Definitions
+from gateway.engine.definitions.definitions import Definitions
 from gateway.engine.engine import Engine
-from gateway.engine.holding import Holding
-from gateway.engine.lane import Lane
-from gateway.engine.line import SingleActive
-from gateway.engine.queue import Queue
+from gateway.engine.queues import lease
+from gateway.engine.queues.aging import Idleness
+from gateway.engine.queues.burial import Burial
+from gateway.engine.queues.holding import Holding
+from gateway.engine.queues.lane import Lane
+from gateway.engine.queues.line import SingleActive
+from gateway.engine.queues.queue import Queue
 from gateway.engine.retained import LastValues
-from gateway.engine.schedule import Schedule
+from gateway.engine.schedule.schedule import Schedule
 from gateway.journal import compaction
 from gateway.runtime.channel import BrokerChannel
 from gateway.runtime.committer import Committer
@@ -177,7 +177,7 @@ def test_a_session_that_takes_a_number_twice(monkeypatch):
 
 @pytest.mark.parametrize("method", ["handed_over", "committed"])
 def test_a_backlog_that_loses_count(monkeypatch, method):
-    from gateway.engine.backlog import Backlog
+    from gateway.engine.queues.backlog import Backlog
 
     honest = getattr(Backlog, method)
 

@@ -8,13 +8,13 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gateway.journal.backup import prove
 from gateway.journal.index import Index
-from gateway.journal.inspection import SEGMENT, live_slots
 from gateway.journal.ledger import SegmentHandle
 from gateway.journal.migrate import bring_up_to_date
-from gateway.journal.peek import deliveries
 from gateway.journal.segment import Segment, encode
+from gateway.journal.tools.backup import prove
+from gateway.journal.tools.inspection import SEGMENT, live_slots
+from gateway.journal.tools.peek import deliveries
 from gateway.model.message import Message
 from gateway.model.records import Reference
 

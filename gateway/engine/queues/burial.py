@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from gateway.engine.dead_letter import Reason, dead_letter, forms_cycle, readable
+from gateway.engine.queues.dead_letter import Reason, dead_letter, forms_cycle, readable
 from gateway.engine.route import RouteHandle, Unroutable
 from gateway.errors import GatewayError
 from gateway.model.message import Address, Message
 
 if TYPE_CHECKING:
-    from gateway.engine.delivery import Entry
     from gateway.engine.engine import Engine
-    from gateway.engine.queue import Queue
+    from gateway.engine.queues.delivery import Entry
+    from gateway.engine.queues.queue import Queue
     from gateway.engine.timers import Timer
 
 PORTION = 100

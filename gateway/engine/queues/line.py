@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from gateway.engine.consumer import Consumer
-    from gateway.engine.queue import Queue
+    from gateway.engine.queues.consumer import Consumer
+    from gateway.engine.queues.queue import Queue
 
 
 class Tiers:

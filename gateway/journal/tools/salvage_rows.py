@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from zlib import crc32
 
-from gateway.journal.salvage_pages import Row, Trees
+from gateway.journal.tools.salvage_pages import Row, Trees
 
 KINDS: Mapping[str, str] = {
     "meta": "t*",

@@ -9,9 +9,9 @@ from gateway.model.message import Message
 from gateway.model.records import Reference
 
 if TYPE_CHECKING:
-    from gateway.engine.consumer import Consumer
-    from gateway.engine.lane import Lane
-    from gateway.engine.queue import Queue
+    from gateway.engine.queues.consumer import Consumer
+    from gateway.engine.queues.lane import Lane
+    from gateway.engine.queues.queue import Queue
 
 UNWRITTEN = -1
 """Slot of an entry that is to be journaled and has no segment yet."""

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from heapq import merge
 from typing import TYPE_CHECKING
 
-from gateway.engine.delivery import TRANSIENT, Entry
+from gateway.engine.queues.delivery import TRANSIENT, Entry
 from gateway.model.records import PagedReference
 
 if TYPE_CHECKING:
-    from gateway.engine.lane import Lane
+    from gateway.engine.queues.lane import Lane
 
 
 def _position(entry: Entry) -> int:

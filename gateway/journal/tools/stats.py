@@ -6,7 +6,7 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.journal.inspection import StoredQueue, queues_of
+from gateway.journal.tools.inspection import StoredQueue, queues_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,13 @@ from collections import deque
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
-from gateway.engine.delivery import TRANSIENT, Entry
-from gateway.engine.lane import ENTRY_COST_BYTES, PAGE_SHARE
+from gateway.engine.queues.delivery import TRANSIENT, Entry
+from gateway.engine.queues.lane import ENTRY_COST_BYTES, PAGE_SHARE
 from gateway.model.message import Address, Message
 from gateway.model.records import Page, PagedReference
 
 if TYPE_CHECKING:
-    from gateway.engine.queue import Queue
+    from gateway.engine.queues.queue import Queue
     from gateway.engine.timers import Timer
 
 PORTION = 1000

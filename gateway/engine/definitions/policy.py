@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from gateway.engine.pattern_cost import tries
-from gateway.engine.terms import Terms
+from gateway.engine.definitions.pattern_cost import tries
+from gateway.engine.queues.terms import Terms
 from gateway.errors import JournalError, NotFound, PreconditionFailed
 from gateway.model.arguments import POLICY_KEYS, RETRY_ARGUMENTS, read_retry
 from gateway.model.declare import ExchangeSpec, QueueSpec

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gateway.engine.aging import strip
-from gateway.engine.consumer import Consumer
-from gateway.engine.dead_letter import Reason
-from gateway.engine.delivery import TRANSIENT, UNWRITTEN, Entry, in_order
-from gateway.engine.holding import Holding
-from gateway.engine.lane import ENTRY_COST_BYTES, Lane
-from gateway.engine.line import Tiers
-from gateway.engine.returns import MOST_DELAY_MS, Returns
-from gateway.engine.terms import Terms
+from gateway.engine.queues.aging import strip
+from gateway.engine.queues.consumer import Consumer
+from gateway.engine.queues.dead_letter import Reason
+from gateway.engine.queues.delivery import TRANSIENT, UNWRITTEN, Entry, in_order
+from gateway.engine.queues.holding import Holding
+from gateway.engine.queues.lane import ENTRY_COST_BYTES, Lane
+from gateway.engine.queues.line import Tiers
+from gateway.engine.queues.returns import MOST_DELAY_MS, Returns
+from gateway.engine.queues.terms import Terms
 from gateway.errors import GatewayError, NotFound
 from gateway.model.declare import BindingOptions
 from gateway.model.message import Message

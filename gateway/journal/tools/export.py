@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from gateway.errors import JournalUnwritable
-from gateway.journal.backup import draft_of, make_private, put_in_place
-from gateway.journal.inspection import StoredQueue, queues_of, reading
-from gateway.journal.peek import Peeked, peek
+from gateway.journal.tools.backup import draft_of, make_private, put_in_place
+from gateway.journal.tools.inspection import StoredQueue, queues_of, reading
+from gateway.journal.tools.peek import Peeked, peek
 from gateway.model.message import Message
 from gateway.model.properties import Properties
 

@@ -11,14 +11,14 @@ from pathlib import Path
 from zlib import crc32
 
 from gateway.errors import GatewayError, JournalError, JournalUnwritable
-from gateway.journal.backup import make_private, prove, put_in_place
-from gateway.journal.backup_restore import put_aside, taken
 from gateway.journal.index import Index
-from gateway.journal.inspection import lanes_of, live_slots
 from gateway.journal.migrate import bring_up_to_date
 from gateway.journal.recovery import DATABASE, make_directory
-from gateway.journal.salvage_pages import Image, Row, Trees
-from gateway.journal.salvage_rows import KEYS, KINDS, find_roots, fits, is_sound, named
+from gateway.journal.tools.backup import make_private, prove, put_in_place
+from gateway.journal.tools.inspection import lanes_of, live_slots
+from gateway.journal.tools.restore import put_aside, taken
+from gateway.journal.tools.salvage_pages import Image, Row, Trees
+from gateway.journal.tools.salvage_rows import KEYS, KINDS, find_roots, fits, is_sound, named
 
 Places = dict[tuple[int, int], int]
 """(lane, segment) -> live."""

@@ -10,8 +10,8 @@ from zlib import crc32
 
 from gateway.errors import JournalError
 from gateway.journal.index import Index
-from gateway.journal.inspection import SEGMENT, StoredQueue, StoredSegment, has_column, live_slots
 from gateway.journal.ledger import SegmentHandle
+from gateway.journal.tools.inspection import SEGMENT, StoredQueue, StoredSegment, has_column, live_slots
 from gateway.model.declare import BindingOptions
 from gateway.model.message import Message
 

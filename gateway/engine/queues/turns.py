@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gateway.engine.lane import Lane
+from gateway.engine.queues.lane import Lane
 from gateway.model.message import Message
 
 

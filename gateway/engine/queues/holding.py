@@ -6,22 +6,22 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
-from gateway.engine.aging import Idleness
-from gateway.engine.consumer import Consumer
-from gateway.engine.delivery import Entry
-from gateway.engine.lane import Lane
-from gateway.engine.lease import Leases
-from gateway.engine.line import Line, SingleActive
-from gateway.engine.returns import Returns
-from gateway.engine.terms import Terms
-from gateway.engine.turns import Turns
+from gateway.engine.queues.aging import Idleness
+from gateway.engine.queues.consumer import Consumer
+from gateway.engine.queues.delivery import Entry
+from gateway.engine.queues.lane import Lane
+from gateway.engine.queues.lease import Leases
+from gateway.engine.queues.line import Line, SingleActive
+from gateway.engine.queues.returns import Returns
+from gateway.engine.queues.terms import Terms
+from gateway.engine.queues.turns import Turns
 from gateway.model.declare import Overflow, QueueSpec
 from gateway.model.message import Message
 
 if TYPE_CHECKING:
-    from gateway.engine.backlog import Backlog
     from gateway.engine.engine import Engine
-    from gateway.engine.queue import Queue
+    from gateway.engine.queues.backlog import Backlog
+    from gateway.engine.queues.queue import Queue
     from gateway.engine.timers import Timer
 
 

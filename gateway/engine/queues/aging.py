@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway.engine.dead_letter import Reason
+from gateway.engine.queues.dead_letter import Reason
 
 if TYPE_CHECKING:
-    from gateway.engine.queue import Queue
+    from gateway.engine.queues.queue import Queue
     from gateway.engine.timers import Timer
 
 AT_ONCE = 10_000

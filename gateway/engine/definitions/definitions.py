@@ -6,9 +6,9 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 from gateway.api.channel import QueueInfo
-from gateway.engine.bounds import Boundless, Bounds
-from gateway.engine.delivery import UNWRITTEN, Entry, in_order
-from gateway.engine.queue import Queue
+from gateway.engine.definitions.bounds import Boundless, Bounds
+from gateway.engine.queues.delivery import UNWRITTEN, Entry, in_order
+from gateway.engine.queues.queue import Queue
 from gateway.engine.vhost import VirtualHost
 from gateway.errors import AccessRefused, GatewayError, NotFound, PreconditionFailed, ResourceLocked
 from gateway.model.declare import Binding, ExchangeSpec, QueueSpec

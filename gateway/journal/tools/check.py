@@ -9,7 +9,7 @@ from zlib import crc32
 from gateway.errors import JournalError
 from gateway.journal.definitions import load_records
 from gateway.journal.index import Index
-from gateway.journal.inspection import SEGMENT, lanes_of, live_slots
+from gateway.journal.tools.inspection import SEGMENT, lanes_of, live_slots
 
 MAX_COMPLAINTS = 20
 """Of SQLite itself."""

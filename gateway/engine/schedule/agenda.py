@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heappush, merge
 
-from gateway.engine.appointment import IDS, SIZES, appointment, due_of, id_of, size_of
+from gateway.engine.schedule.appointment import IDS, SIZES, appointment, due_of, id_of, size_of
 from gateway.model.message import Address
 from gateway.model.records import Scheduled
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.errors import JournalError, JournalUnwritable
-from gateway.journal.backup import copy_journal, sync
-from gateway.journal.backup_restore import fold_log_in, taken
-from gateway.journal.inspection import journal_in
-from gateway.journal.tools_rewrite import rewrite
+from gateway.journal.tools.backup import copy_journal, sync
+from gateway.journal.tools.inspection import journal_in
+from gateway.journal.tools.restore import fold_log_in, taken
+from gateway.journal.tools.rewrite import rewrite
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway.api.channel import ConsumeOptions, ConsumerSink
-from gateway.engine.line import SingleActive
+from gateway.engine.queues.line import SingleActive
 from gateway.errors import GatewayError
 
 if TYPE_CHECKING:
-    from gateway.engine.delivery import Entry
-    from gateway.engine.queue import Queue
+    from gateway.engine.queues.delivery import Entry
+    from gateway.engine.queues.queue import Queue
 
 UNLIMITED = 1 << 62
 MOST_LAPSED = 100

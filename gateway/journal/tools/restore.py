@@ -10,10 +10,10 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from gateway.errors import JournalError, JournalUnwritable
-from gateway.journal.backup import copy_journal, prove, put_in_place, sync
-from gateway.journal.inspection import check_header
 from gateway.journal.recovery import DATABASE, LOCK, DirectoryLock, make_directory
 from gateway.journal.space import BALLAST
+from gateway.journal.tools.backup import copy_journal, prove, put_in_place, sync
+from gateway.journal.tools.inspection import check_header
 
 _BESIDE = ("-wal", "-shm")
 _HOLDS_NOTHING = frozenset((LOCK, BALLAST, f".{DATABASE}.restoring", "control.sock", "control.path"))

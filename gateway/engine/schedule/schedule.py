@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
-from gateway.engine.agenda import agenda, behind
-from gateway.engine.appointment import appointment, due_of, id_of, size_of
-from gateway.engine.later import expiring_later, reason_of, weight
-from gateway.engine.pledge import Pledges
 from gateway.engine.route import RouteHandle
-from gateway.engine.stalls import Stall, Stalls
+from gateway.engine.schedule.agenda import agenda, behind
+from gateway.engine.schedule.appointment import appointment, due_of, id_of, size_of
+from gateway.engine.schedule.later import expiring_later, reason_of, weight
+from gateway.engine.schedule.pledge import Pledges
+from gateway.engine.schedule.stalls import Stall, Stalls
 from gateway.engine.timers import Timer
 from gateway.errors import AccessRefused, GatewayError, MessageRefused, NotFound, Overloaded, PreconditionFailed
 from gateway.model.declare import ExchangeSpec

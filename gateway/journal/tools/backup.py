@@ -17,10 +17,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from gateway.errors import JournalError, JournalUnwritable
-from gateway.journal.inspection import check_header, check_undisturbed, how_to_read, reading
 from gateway.journal.recovery import DATABASE, LOCK
 from gateway.journal.space import BALLAST
-from gateway.journal.tools_check import findings
+from gateway.journal.tools.check import findings
+from gateway.journal.tools.inspection import check_header, check_undisturbed, how_to_read, reading
 
 STEP_BYTES = 4 << 20
 """So much is copied in one read."""

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
-from gateway.engine.delivery import UNWRITTEN, Entry
-from gateway.engine.line import SingleActive
+from gateway.engine.queues.delivery import UNWRITTEN, Entry
+from gateway.engine.queues.line import SingleActive
 
 if TYPE_CHECKING:
-    from gateway.engine.queue import Queue
+    from gateway.engine.queues.queue import Queue
     from gateway.engine.timers import Timer
 
 PORTION = 100

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from gateway.engine.backlog import Backlog
-from gateway.engine.delivery import TRANSIENT, Entry
+from gateway.engine.queues.backlog import Backlog
+from gateway.engine.queues.delivery import TRANSIENT, Entry
 from gateway.model.records import Page, Reference
 
 if TYPE_CHECKING:
-    from gateway.engine.queue import Queue
+    from gateway.engine.queues.queue import Queue
 
 PAGE_SHARE = 8
 """A page is this part of the window: what entries cost in memory comes on top of its bytes."""

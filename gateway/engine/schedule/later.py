@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from gateway.engine.dead_letter import encoded
+from gateway.engine.queues.dead_letter import encoded
 from gateway.errors import GatewayError, NotFound
 from gateway.model.message import Message
 from gateway.model.properties import COMMON, Properties

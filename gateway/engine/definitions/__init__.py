@@ -1,0 +1,1 @@
+"""What may be defined, and which settings come from policies?"""

@@ -1,0 +1,1 @@
+"""What happens in one queue, and to the messages in it?"""

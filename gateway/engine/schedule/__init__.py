@@ -1,0 +1,1 @@
+"""What is published later, and when is that?"""

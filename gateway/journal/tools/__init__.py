@@ -1,0 +1,1 @@
+"""What can be done with a journal from outside: look, check, copy, save?"""
