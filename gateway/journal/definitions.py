@@ -77,9 +77,12 @@ def _untagged(value: dict[str, Any]) -> Any:
             return value
 
 
+_decoder = json.JSONDecoder(object_hook=_untagged)
+
+
 def parse_value(text: str) -> Any:
     """Read what `value_text` wrote."""
-    return json.loads(text, object_hook=_untagged)
+    return _decoder.decode(text) if text != "{}" else {}
 
 
 _EXCHANGE_COLUMNS = frozenset(("name", "type", "durable"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -92,15 +93,25 @@ class Broker:
         try:
             async with trio.open_nursery() as nursery:
                 self._assemble(nursery)
-                for record in self.journal.load():
-                    self.engine.replay(record)
-                definitions = self.engine.definitions
-                definitions.next_queue_id = max(definitions.next_queue_id, self.journal.next_queue_id)
+                self._recover()
                 await self._work(nursery, task_status)
             clean = True
         finally:
             self.journal.close(clean=clean)
             self._stopped.set()
+
+    def _recover(self) -> None:
+        """Take over what the journal holds. Nothing of it is garbage: looking for some would take as long again."""
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            for record in self.journal.load():
+                self.engine.replay(record)
+        finally:
+            if collecting:
+                gc.enable()
+        definitions = self.engine.definitions
+        definitions.next_queue_id = max(definitions.next_queue_id, self.journal.next_queue_id)
 
     async def _work(self, nursery: trio.Nursery, task_status: trio.TaskStatus[None]) -> None:
         trio.lowlevel.add_instrument(self.turns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any
 
 from gateway.model.declare import NEVER, Overflow, QueueSpec, Retry
@@ -71,6 +72,8 @@ class Terms:
             policy: of the first policy that matches.
             operator: of the first operator policy: only its limits count.
         """
+        if policy is None and operator is None and _said_by(spec) == _ORDINARY:
+            return PLAIN
         values: dict[str, Any] = {}
         for name, unlimited in LIMITS.items():
             given = [getattr(spec, name), *(source[name] for source in (policy, operator) if source and name in source)]
@@ -91,3 +94,5 @@ class Terms:
 
 
 PLAIN = Terms()
+_said_by = attrgetter(*LIMITS, *CHOICES)
+_ORDINARY = (*LIMITS.values(), *CHOICES.values())
