@@ -201,9 +201,9 @@ def life_table(directory, _):
         written, _ = life(directory / f"l{number}", 1024, count, **how)
         print(f"  {name:60s} {written:6.2f}")
     print("\nsize of the file against the bodies that are left in it, and bytes written per byte of body")
-    for percent in (1, 10):
-        written, file = life(directory / f"s{percent}", 100, 500_000, sticky=100 // percent)
-        print(f"  100 B, {percent:2d} % never acknowledged {'':35s} {file:6.2f}   {written:6.2f}")
+    for percent, count in ((1, 1_000_000), (10, 200_000)):
+        written, file = life(directory / f"s{percent}", 1024, count, sticky=100 // percent)
+        print(f"  1 KiB, {percent:2d} % never acknowledged {'':35s} {file:6.2f}   {written:6.2f}")
 
 
 def main():
