@@ -70,7 +70,8 @@ class FeatureMachine(EngineMachine):
             (item,) = [item for item in found if item.expires_at]
             assert item.consumer is None
             assert 0 < item.expires_at <= self.now_ms
-            heads = [other for other in self.awake(queue) if other.priority == item.priority]
+            others = [other for other in self.awake(queue) if other is item or other.was_due != self.now_ms]  # due this moment
+            heads = [other for other in others if other.priority == item.priority]
             assert item in heads[: 1 + self.getting], "not the head"
             queue.items.remove(item)
         elif reason is Reason.MAXLEN:

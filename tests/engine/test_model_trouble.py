@@ -101,7 +101,8 @@ class TroubleMachine(ReturnsMachine):
     def delivered(self, taker, entry, *, may_take=False):
         item = self.expected(self.naive.queues[taker.queue], entry)
         if item.unsure:
-            item.unsure, item.times = False, entry.count - 1
+            item.unsure = False
+            item.times = item.times_on_disk = entry.count - 1
         super().delivered(taker, entry, may_take=may_take)
 
     @rule(now=st.sampled_from([False] * 5 + [True]))

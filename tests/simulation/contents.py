@@ -30,7 +30,8 @@ def check_counters(broker: Any, known: dict[Any, Any]) -> None:
         for entry in entries:
             queue = entry.queue
             if entry.settled:  # its lease has ended, or its queue is gone, and the holder does not know
-                _demand(queue.deleted or queue.leases, f"{queue.name}: a settled entry is still held")
+                lapsed = entry.consumer is not None and entry.consumer.lapsed
+                _demand(queue.deleted or lapsed, f"{queue.name}: a settled entry is still held")
                 continue
             places = held.setdefault(queue, set())
             place = (entry.queue_id, entry.position)
