@@ -24,7 +24,9 @@ def check_order(received: list[str]) -> None:
         newest[name, number] = int(count)
 
 
-@pytest.mark.parametrize("online", [False, True], ids=["subscriber away", "subscriber online"])
+@pytest.mark.parametrize(
+    "online", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["subscriber away", "subscriber online"]
+)
 def test_nothing_confirmed_is_lost_by_kill_9(tmp_path, online):
     confirmed, received = rounds(tmp_path / "data", 3, online=online, seed=1)
     assert len(confirmed) > 100

@@ -24,6 +24,9 @@ from tests.journal.whole_broker import (
     with_a_queue,
 )
 
+pytestmark = pytest.mark.slow
+
+
 # -- the process and the power ---------------------------------------------
 
 

@@ -13,6 +13,9 @@ import pytest
 
 from tests.journal.whole_broker import EROFS, STORED, Broker, clients, everything_in, with_a_queue
 
+pytestmark = pytest.mark.slow
+
+
 # -- the data directory -----------------------------------------------------------
 
 

@@ -6,9 +6,12 @@ import json
 import time
 from contextlib import closing
 
+import pytest
 import zmq
 
 from tests.journal.whole_broker import PATIENCE_S, STORED, Broker, Client, clients, with_a_queue
+
+pytestmark = pytest.mark.slow
 
 
 class Pinger:

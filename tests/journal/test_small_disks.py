@@ -15,6 +15,9 @@ from tests.journal import test_failures_full
 from tests.journal.test_failures_full import fill, mountable
 from tests.journal.whole_broker import REFUSED, STORED, clients, until, with_a_queue
 
+pytestmark = pytest.mark.slow
+
+
 small = test_failures_full.small
 MIB = 1 << 20
 BODY = 260 * 1024
