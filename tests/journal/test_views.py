@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import sqlite3
 import subprocess
 import sys
 import time
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
@@ -20,7 +18,6 @@ from gateway.model.message import Address, Message
 from gateway.model.records import Bound, ExchangeDeclared, MessageScheduled, QueueDeclared, Retained, StatePut
 from tests.programs import missing
 
-DOCS = Path(__file__).parents[2] / "docs" / "journal.md"
 VIEWS = ("v_queue", "v_message_age", "v_retained", "v_session", "v_dead", "v_scheduled", "v_policy", "depth")
 
 READ = """
@@ -173,17 +170,3 @@ def test_the_command_of_sqlite_reads_it_too(rig):
     query = "SELECT name, messages FROM v_queue ORDER BY id"
     run = subprocess.run([program, "-readonly", rig.journal._path, query], capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["plain|1", "lanes|0", "empty|0"]
-
-
-def test_the_documentation_names_every_table_view_and_column(rig):
-    text = DOCS.read_text(encoding="utf-8")
-    described = {match[1]: match[2] for match in re.finditer(r"^### `(\w+)`\n(.*?)(?=^##|\Z)", text, re.DOTALL | re.MULTILINE)}
-    with closing(sqlite3.connect(rig.journal._path)) as connection:
-        names = [n for (n,) in connection.execute("SELECT name FROM sqlite_schema WHERE type IN ('table', 'view')")]
-        names = [name for name in names if not name.endswith("_commit") and not name.startswith("sqlite_")]
-        assert sorted(described) == sorted(names)
-        for name in names:
-            for _, column, *_ in connection.execute(f"PRAGMA table_info({name})"):
-                assert f"`{column}`" in described[name], f"{name}.{column}"
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-    assert f"**Format {version}**" in text
