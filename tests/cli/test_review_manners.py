@@ -25,6 +25,8 @@ from tests.admin.journals import rig
 from tests.cli.conftest import TIDEGATE
 from tests.cli.test_review_operations import bodies, data, made, run
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["data", "made"]
 
 C1 = "\x9b31m"

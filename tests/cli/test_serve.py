@@ -18,6 +18,8 @@ import gateway
 
 from .conftest import LONGEST_S, TIDEGATE
 
+pytestmark = pytest.mark.slow
+
 LOCAL = 'frontend.mqtt.listen=["tcp://127.0.0.1:0"]'
 NO_ZEROMQ = "frontend.zeromq.enabled=false"
 ALONE = ("--set", LOCAL, "--set", NO_ZEROMQ)

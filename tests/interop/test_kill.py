@@ -44,6 +44,7 @@ def test_nothing_confirmed_is_lost_by_kill_9_in_many_rounds(tmp_path, online):
     check_order(received)
 
 
+@pytest.mark.slow
 def test_this_test_finds_the_loss_of_a_broker_that_confirms_before_the_commit(tmp_path):
     confirmed, received = rounds(tmp_path / "data", 3, online=False, seed=3, command=LIAR)
     assert confirmed - set(received), "a PUBACK before the commit was not found out"

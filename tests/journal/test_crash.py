@@ -20,6 +20,8 @@ from gateway.journal.sqlite import SqliteJournal
 from gateway.model.records import Retained
 from tests.programs import missing
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 WRITER = HERE / "crash_writer.py"
 SEED = 5

@@ -19,6 +19,8 @@ import pytest
 from gateway.journal.sqlite import SqliteJournal
 from tests.programs import missing
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 OLDEST = HERE / "formats" / "v1.db"
 SEED = 8

@@ -26,6 +26,8 @@ from tests.simulation.ledger import Wrong
 from tests.simulation.seeds import play
 from tests.simulation.world import World
 
+pytestmark = pytest.mark.slow
+
 
 def found_within(seeds, having="", *, bodies=False, directory=None):
     """Return what the first world says that goes wrong. `having`: a queue or an actor without which a world need not be played.
