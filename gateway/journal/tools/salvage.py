@@ -184,7 +184,7 @@ def _write_definitions(new: sqlite3.Connection, found: _Found, salvaged: Salvage
         if table not in found.whole and table != "scheduled":
             salvaged.lost.append(f"table {table} was damaged: {count} rows of it are saved, others may be missing")
     for key, value in ((row[0], row[1]) for row in found.rows["meta"].values()):
-        if key in {"next_queue", "next_scheduled"} and isinstance(value, int):
+        if key == "next_queue" and isinstance(value, int):
             new.execute("UPDATE meta SET value = max(value, ?) WHERE key = ?", (value, key))
 
 
