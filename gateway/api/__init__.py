@@ -18,7 +18,7 @@ from gateway.api.channel import (
 )
 from gateway.api.frontend import Authorize, Credentials, Flushable, FrontEnd, Gateway, LetInFirst, Log, Principal, WritesWire
 from gateway.api.hooks import API_VERSION, ENTRY_POINT_GROUP, PROJECT, hookimpl, hookspec
-from gateway.api.stream import CloseReason, CongestionSink, Connection
+from gateway.api.stream import CloseReason, CongestionSink, Connection, Receiver
 from gateway.errors import (
     AccessRefused,
     ConfigError,
@@ -36,7 +36,16 @@ from gateway.model.arguments import queue_spec
 from gateway.model.declare import NEVER, Binding, BindingOptions, ExchangeSpec, Overflow, QueueSpec, Retry
 from gateway.model.exchange_arguments import exchange_spec
 from gateway.model.message import Address, Message, WireDecoder, with_properties
-from gateway.model.names import DEFAULT_EXCHANGE, DEFAULT_VHOST, TOPIC_EXCHANGE, is_mqtt_topic, swap_key, swap_key_bytes
+from gateway.model.names import (
+    DEFAULT_EXCHANGE,
+    DEFAULT_VHOST,
+    TOPIC_EXCHANGE,
+    is_mqtt_topic,
+    parse_reply_address,
+    reply_address,
+    swap_key,
+    swap_key_bytes,
+)
 from gateway.model.properties import COMMON, NO_PROPERTIES, Properties, decode_properties, encode_properties
 from gateway.model.records import Scheduled
 
@@ -88,6 +97,7 @@ __all__ = [
     "ProtocolViolation",
     "QueueInfo",
     "QueueSpec",
+    "Receiver",
     "ResourceLocked",
     "Retry",
     "Route",
@@ -100,8 +110,10 @@ __all__ = [
     "hookimpl",
     "hookspec",
     "is_mqtt_topic",
+    "parse_reply_address",
     "queue_spec",
     "reachable",
+    "reply_address",
     "swap_key",
     "swap_key_bytes",
     "tcp_address",

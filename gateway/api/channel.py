@@ -167,10 +167,14 @@ class Channel(Protocol):
     Synchronous methods never block and never raise for what the other side can cause; misuse raises.
     """
 
-    def route(self, exchange: str, routing_key: str) -> Route:
+    def route(self, exchange: str, routing_key: str, *, local_to: str = "") -> Route:
         """Return the route for an address.
 
-        The exchange need not exist yet; a publish to one that does not is refused (NotFound).
+        The exchange need not exist yet; a publish to one that does not is refused (NotFound). On the default exchange a key that
+        is a reply address (`reply_address`) leads to the exchange and key that it names.
+
+        Args:
+            local_to: the publisher's own queue: bindings of that queue with ``no_local`` are left out.
 
         Raises:
             AccessRefused: the principal may not publish there.

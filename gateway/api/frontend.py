@@ -25,6 +25,7 @@ class Credentials:
         front_end: name of the front-end.
         peer: for logs.
         loopback: the peer is on this machine.
+        certificate_subject: the common name of its verified client certificate.
     """
 
     mechanism: str = "anonymous"
@@ -33,6 +34,7 @@ class Credentials:
     front_end: str = ""
     peer: str = ""
     loopback: bool = False
+    certificate_subject: str | None = None
 
 
 Authorize = Callable[[str, str, str], bool]
@@ -88,6 +90,9 @@ class Gateway(Protocol):
     def now_ms(self) -> int:
         """Wall time in ms since 1970, never going backwards."""
 
+    def authenticate_now(self, credentials: Credentials) -> Principal | None:
+        """Let a peer in if that needs no waiting; None: `authenticate` must be asked. Raises as it does."""
+
     async def authenticate(self, credentials: Credentials) -> Principal:
         """Let a peer in.
 
@@ -122,15 +127,23 @@ class Gateway(Protocol):
     async def serve_streams(
         self,
         listen: Sequence[str],
-        handler: Callable[[Connection], Awaitable[None]],
+        handler: Callable[[Connection], Awaitable[None]] | None = None,
         *,
         setting: str,
         task_status: trio.TaskStatus[list[str]],
+        accept: Callable[[Connection], None] | None = None,
+        websocket: Sequence[str] = (),
     ) -> None:
-        """Listen on ``tcp://host:port`` addresses (0: any free port) and run `handler` in a task of its own per connection.
+        """Listen on ``tcp://``, ``tls://``, ``ws://``, ``wss://`` and ``unix:`` addresses (port 0: any free port).
 
         Announces each listener when it is bound (``task_status.started`` gets the real addresses). An exception of a
         handler is logged and ends that connection only. Returns when draining has ended.
+
+        Args:
+            handler: run in a task of its own per connection.
+            accept: in place of `handler`: called once per connection, synchronously; it attaches a receiver.
+            websocket: sub-protocols that are spoken over WebSocket; with none, ``ws`` and ``wss`` addresses are refused. With some,
+                what comes as HTTP on ``tcp`` and ``tls`` addresses is served too.
 
         Raises:
             ListenError: an address can't be bound; names it, `setting`, and how to disable the front-end.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import Protocol
 
@@ -29,11 +29,28 @@ class CongestionSink(Protocol):
         """Little waits to be sent: go on."""
 
 
+class Receiver(Protocol):
+    """Who takes what arrives on a connection, without a task of its own. Implemented by the front-end."""
+
+    def feed(self, data: bytes) -> bool | None:
+        """Decode every complete packet. Synchronous.
+
+        May raise ProtocolViolation: it is counted and logged once, `Connection.out` is flushed (the goodbye), it closes.
+
+        Returns:
+            False: nothing whole has come, so the peer does not count as heard (a part of 1 KiB and more does).
+        """
+
+    def ended(self, reason: CloseReason) -> None:
+        """The connection is over: nothing is fed any more, nothing is sent. Called once."""
+
+
 class Connection(Protocol):
     """One peer on a byte stream.
 
     Sending: append bytes to `out`; if `out` was empty before, call `touch`. It is flushed once at the end of the turn, all
-    of it in one send. Receiving: `receive` while the connection is being set up, then `pump`.
+    of it in one send. Receiving: `receive` while the connection is being set up, then `pump`; or `attach` a receiver, which needs
+    no task and least memory.
     """
 
     out: list[bytes]
@@ -46,6 +63,14 @@ class Connection(Protocol):
     @property
     def is_loopback(self) -> bool:
         """The peer is on this machine."""
+
+    @property
+    def transport(self) -> str:
+        """Over what it came: ``tcp``, ``tls``, ``ws``, ``wss`` or ``unix``."""
+
+    @property
+    def certificate_subject(self) -> str | None:
+        """The common name of the client certificate that was verified; None: there was none."""
 
     @property
     def is_congested(self) -> bool:
@@ -80,6 +105,20 @@ class Connection(Protocol):
 
         Cancellation: closes the connection.
         """
+
+    def attach(self, receiver: Receiver, *, idle_timeout_s: float = 0.0, deadline_s: float = 0.0) -> None:
+        """Feed all that arrives to `receiver` from now on, until it is told that the connection has ended.
+
+        A handler that has attached a receiver may return: the connection lives on. Attaching another takes the place of the first.
+        Holds back and ends as `pump` does.
+
+        Args:
+            idle_timeout_s: end with IDLE after so long without being heard (within half a second); 0: never.
+            deadline_s: end with IDLE so long from now, whatever comes, unless another receiver is attached before; 0: never.
+        """
+
+    def start(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Run something that has to wait (a password's check) in a task that ends with the connection."""
 
     def close(self, reason: CloseReason = CloseReason.LOCAL) -> None:
         """Flush `out`, then close; `pump` returns `reason`."""

@@ -35,6 +35,7 @@ class RouteHandle:
     others to `taps` (straight to the consumer's sink) and `queued`. ``rejecting``: which of these refuse, or end, when full.
     ``idle``: matching queues that keep nothing transient and have nobody to hand it to. ``through``: what the exchange puts
     before the normal way. ``ours``: messages on this route come from the engine, which may use internal exchanges.
+    ``local_to``: the publisher's own queue: bindings of it with ``no_local`` are left out.
     """
 
     __slots__ = (
@@ -42,6 +43,7 @@ class RouteHandle:
         "durable",
         "generation",
         "idle",
+        "local_to",
         "low_idle",
         "low_queued",
         "low_taps",
@@ -57,13 +59,14 @@ class RouteHandle:
         "vhost",
     )
 
-    def __init__(self, vhost: VirtualHost, address: Address, *, ours: bool = False) -> None:
+    def __init__(self, vhost: VirtualHost, address: Address, *, ours: bool = False, local_to: str = "") -> None:
         self.vhost: VirtualHost = vhost
         self.address: Address = address
         self.generation: int = STALE
         self.refusal: GatewayError | None = None
         self.through: Through | None = None
         self.ours: bool = ours
+        self.local_to: str = local_to
         self.clear()
 
     def clear(self) -> None:
@@ -82,6 +85,8 @@ class RouteHandle:
 
     def add(self, queue: Queue, options: BindingOptions) -> None:
         """Add a queue that was found."""
+        if options.no_local and queue.name == self.local_to:
+            return
         given = None if options == DEFAULT_OPTIONS else options
         self.matched = True
         low = options.qos == 0

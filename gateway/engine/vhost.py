@@ -20,14 +20,14 @@ class VirtualHost:
         self.name: str = name
         self.queues: dict[str, Queue] = {}
         self.table: Table = Table(self.queues.get, name)
-        self.routes: dict[tuple[str, str], RouteHandle] = {}
+        self.routes: dict[tuple[str, str, str], RouteHandle] = {}
 
-    def route(self, exchange: str, key: str) -> RouteHandle:
-        """Return the one handle for an address."""
-        handle = self.routes.get((exchange, key))
+    def route(self, exchange: str, key: str, local_to: str = "") -> RouteHandle:
+        """Return the one handle for an address, and for a publisher's own queue where that matters (`RouteHandle.local_to`)."""
+        handle = self.routes.get((exchange, key, local_to))
         if handle is None:
             if len(self.routes) >= MAX_ROUTES:
                 self.routes.clear()
-            handle = RouteHandle(self, Address(self.name, exchange, key))
-            self.routes[exchange, key] = handle
+            handle = RouteHandle(self, Address(self.name, exchange, key), local_to=local_to)
+            self.routes[exchange, key, local_to] = handle
         return handle

@@ -40,7 +40,6 @@ class Message:
             origin's front-end registered under `wire_tag`.
         priority: 0 to 255.
         expires_at_ms: wall time in ms since 1970 from which it is not delivered any more; 0: never.
-        publisher: who sent it, as far as its front-end cares (MQTT 5's no local); not journaled.
 
     ``live``, ``first`` and ``more`` belong to the engine and the journal while the message is in the open
     batch: how many durable references are unsettled, and which they are.
@@ -55,7 +54,6 @@ class Message:
         "more",
         "persistent",
         "priority",
-        "publisher",
         "wire",
         "wire_tag",
     )
@@ -69,7 +67,6 @@ class Message:
         wire: bytes = b"",
         priority: int = 0,
         expires_at_ms: int = 0,
-        publisher: object = None,
     ) -> None:
         self.address: Address = address
         self.body: bytes = body
@@ -78,7 +75,6 @@ class Message:
         self.wire: bytes = wire
         self.priority: int = priority
         self.expires_at_ms: int = expires_at_ms
-        self.publisher: object = publisher
         self.live: int = 0
         self.first: Reference | None = None
         self.more: list[Reference] | None = None

@@ -7,6 +7,8 @@ which loses nothing because it is an exchange of characters: ``plant/3/v1.2`` is
 
 from __future__ import annotations
 
+from urllib.parse import quote, unquote
+
 DEFAULT_VHOST = "/"
 DEFAULT_EXCHANGE = ""
 TOPIC_EXCHANGE = "amq.topic"
@@ -30,6 +32,26 @@ def swap_key_bytes(key: bytes) -> bytes:
 def words(key: str) -> list[str]:
     """Split a key into its words; the empty key has none."""
     return key.split(".") if key else []
+
+
+REPLY_PREFIX = "/exchanges/"
+_PLAIN = "!$&'()*+,;=:@#"
+
+
+def reply_address(exchange: str, key: str) -> str:
+    """Return what a ``reply_to`` says for an exchange and key: ``/exchanges/EXCHANGE/KEY``, percent-encoded where need be.
+
+    Whoever answers publishes to the default exchange with it as key, as to the name of a queue: `Channel.route` understands both.
+    """
+    return f"{REPLY_PREFIX}{quote(exchange, _PLAIN)}/{quote(key, _PLAIN)}"
+
+
+def parse_reply_address(address: str) -> tuple[str, str] | None:
+    """Return exchange and key of a reply address; None: it is none."""
+    exchange, slash, key = address.removeprefix(REPLY_PREFIX).partition("/")
+    if not address.startswith(REPLY_PREFIX) or not slash or "/" in key:
+        return None
+    return unquote(exchange), unquote(key)
 
 
 def is_mqtt_topic(topic: str) -> bool:

@@ -22,7 +22,7 @@ from gateway.runtime.memory import allowed_bytes, give_back, resident_bytes
 
 if TYPE_CHECKING:
     from gateway.runtime.channel import BrokerChannel
-    from gateway.runtime.connection import StreamConnection
+    from gateway.runtime.streams.connection import StreamConnection
 
 DEFAULT_SHARE = 0.6
 """Of the memory that the process may take, what it takes before publishers are held back."""

@@ -28,13 +28,13 @@ from gateway.runtime.bounds import Bounds
 from gateway.runtime.channel import BrokerChannel
 from gateway.runtime.clock import Clock, WallClock
 from gateway.runtime.committer import Committer
-from gateway.runtime.connection import StreamConnection
 from gateway.runtime.dispatcher import Turns
 from gateway.runtime.flow import Flow
-from gateway.runtime.listener import Handler, Listeners
 from gateway.runtime.memory import resident_bytes
 from gateway.runtime.pager import Pager
 from gateway.runtime.scheduled import ScheduledReader
+from gateway.runtime.streams.connection import StreamConnection
+from gateway.runtime.streams.listener import Handler, Listeners
 
 Authenticate = Callable[[Credentials], Awaitable[Principal]]
 MAX_LOGGED_KEYS = 1_000

@@ -17,6 +17,7 @@ from gateway.engine.retained import RetainedLookUp
 from gateway.engine.route import RouteHandle
 from gateway.errors import GatewayError, MessageRefused, NotFound
 from gateway.model.message import Message
+from gateway.model.names import parse_reply_address
 from gateway.model.records import Scheduled
 from gateway.runtime.alarms import TOO_LARGE
 from gateway.runtime.answers import Answers
@@ -105,10 +106,12 @@ class BrokerChannel(Declaring):
 
     # -- publishing ---------------------------------------------------------
 
-    def route(self, exchange: str, routing_key: str) -> RouteHandle:
+    def route(self, exchange: str, routing_key: str, *, local_to: str = "") -> RouteHandle:
         """See `gateway.api.Channel.route`."""
+        if not exchange:
+            exchange, routing_key = parse_reply_address(routing_key) or (exchange, routing_key)
         self._check("write", exchange, routing_key)
-        return self._engine.vhost(self._vhost).route(exchange, routing_key)
+        return self._engine.vhost(self._vhost).route(exchange, routing_key, local_to)
 
     def publish(self, route: RouteHandle, message: Message) -> int:
         """See `gateway.api.Channel.publish`."""
@@ -296,9 +299,7 @@ class BrokerChannel(Declaring):
         """See `gateway.api.Channel.extend`."""
         if delivery not in self._held:
             raise NotFound("unknown delivery tag")
-        extend = getattr(self._engine, "extend", None)
-        if extend is not None:
-            extend(delivery, lease_ms)
+        self._engine.extend(delivery, lease_ms)
 
     def settle_handed_over(self, delivery: Entry) -> None:
         """See `gateway.api.Channel.settle_handed_over`."""

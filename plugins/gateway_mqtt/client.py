@@ -8,8 +8,8 @@ from typing import assert_never
 
 import trio
 
-from gateway_mqtt.codec import decode, encode
-from gateway_mqtt.packets import (
+from gateway_mqtt.codec.coding import decode, encode
+from gateway_mqtt.codec.packets import (
     ACCEPTED,
     DISCONNECT,
     MAX_IDENTIFIER,
@@ -26,7 +26,7 @@ from gateway_mqtt.packets import (
     Subscribe,
     Unsubscribe,
 )
-from gateway_mqtt.splitter import Splitter
+from gateway_mqtt.codec.splitter import Splitter
 
 RECEIVE_BYTES = 65_536
 WINDOW = 100

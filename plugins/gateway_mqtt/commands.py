@@ -15,9 +15,9 @@ import trio
 import typer
 
 from gateway_mqtt.client import Client, Lost, Refused, open_client
-from gateway_mqtt.codec import topic_filter, topic_name
+from gateway_mqtt.codec.coding import topic_filter, topic_name
+from gateway_mqtt.codec.packets import FAILURE, Connect, MalformedPacket, Will
 from gateway_mqtt.formats import PAYLOAD, VERBOSE, Formatter, formatter
-from gateway_mqtt.packets import FAILURE, Connect, MalformedPacket, Will
 
 EXIT_UNREACHABLE = 1
 EXIT_LOST = 7

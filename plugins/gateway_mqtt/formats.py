@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gateway_mqtt.packets import Publish
+from gateway_mqtt.codec.packets import Publish
 
 _FIELDS: dict[str, Callable[[Publish], bytes]] = {
     "t": lambda message: message.topic.encode(),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from gateway.api import Channel, CloseReason, Connection, Gateway, GatewayError, Message, Outcome
-from gateway_mqtt.translate import Encoder, Routes
+from gateway_mqtt.translate.messages import Encoder
+from gateway_mqtt.translate.topics import Routes
 
 PUBACK_FRONT = b"\x40\x02"
 

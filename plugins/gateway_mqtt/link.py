@@ -19,11 +19,8 @@ from gateway.api import (
     Principal,
     ProtocolViolation,
 )
-from gateway_mqtt import translate
-from gateway_mqtt.codec import encode
-from gateway_mqtt.inbound import Inbound
-from gateway_mqtt.outbound import Outbound
-from gateway_mqtt.packets import (
+from gateway_mqtt.codec.coding import encode
+from gateway_mqtt.codec.packets import (
     ACCEPTED,
     FAILURE,
     PINGRESP,
@@ -38,11 +35,26 @@ from gateway_mqtt.packets import (
     Subscribe,
     Unsubscribe,
 )
+from gateway_mqtt.inbound import Inbound
+from gateway_mqtt.outbound import Outbound
 from gateway_mqtt.protocol import Connected
 from gateway_mqtt.retained import Rota
 from gateway_mqtt.session import Session, Sessions
 from gateway_mqtt.settings import MqttSettings
-from gateway_mqtt.translate import SESSION_OVERFLOW, Encoder, Routes, SessionLimits, TopicLimits
+from gateway_mqtt.translate.messages import Encoder
+from gateway_mqtt.translate.sessions import (
+    GRANTED_QOS,
+    SESSION_OVERFLOW,
+    SessionLimits,
+    WillMessage,
+    connack_code,
+    session_queue,
+    session_queue_name,
+    subscribed,
+    subscription,
+    will_message,
+)
+from gateway_mqtt.translate.topics import Routes, TopicLimits, filter_refusal
 
 KEEP_ALIVE_GRACE = 1.5
 PONG = encode(Signal(PINGRESP))
@@ -139,7 +151,7 @@ class Link:
         self._decided: Callable[[], None] | None = decided
         self.ahead = b""
         self.idle_timeout_s = _idle_timeout_s(connect.keep_alive_s, settings.max_keep_alive_s)
-        self._queue = translate.session_queue_name(client_id)
+        self._queue = session_queue_name(client_id)
         self._session: Session[Delivery] = Session(principal.vhost, client_id, clean=connect.clean)
         self._outbound = Outbound(self._gateway, connection, broker.encoder, self._session, settings.max_inflight, broker.rota)
         self._inbound = Inbound(self._gateway, connection, broker.encoder, client_id, self._outbound.reply)
@@ -147,7 +159,7 @@ class Link:
         self._inbound.attach(self._channel, Routes(self._channel, principal, broker.topic_limits))
         self._outbound.attach(self._channel)
         self._protocol = Connected(self._inbound, self._outbound, self, settings.max_packet_bytes)
-        self._will: translate.WillMessage | None = None
+        self._will: WillMessage | None = None
 
     # -- the beginning ------------------------------------------------------
 
@@ -159,7 +171,7 @@ class Link:
             MalformedPacket: the will's topic is too large.
         """
         assert self._connect is not None
-        self._will = translate.will_message(self._connect, self._channel, self._broker.topic_limits)
+        self._will = will_message(self._connect, self._channel, self._broker.topic_limits)
         holder = self._broker.sessions.holder(self._session.key)
         if holder is not None:
             holder.take_over()
@@ -168,9 +180,9 @@ class Link:
         if exists and not present:
             self._inbound.expect(self._channel.delete_queue(self._queue), self._prepared)  # [MQTT-3.1.2-6]
         if present:  # not declared again: it keeps the limits that it was made with, whatever the settings say now
-            self._session.filters.update(translate.subscribed(self._channel, self._queue))
+            self._session.filters.update(subscribed(self._channel, self._queue))
         else:
-            spec = translate.session_queue(self.client_id, self._limits, clean=self._session.clean)
+            spec = session_queue(self.client_id, self._limits, clean=self._session.clean)
             self._inbound.expect(self._channel.declare_queue(spec), self._prepared)
         self._broker.sessions.enter(self._session, self, present=present)
         options = ConsumeOptions(prefetch=self._broker.settings.max_inflight, exclusive=True)
@@ -207,7 +219,7 @@ class Link:
         if self._ended:
             return
         self._gateway.log.warning("a session can't be opened", client=self.client_id, peer=self._connection.peer, reason=error.text)
-        self._send(ConnAck(session_present=False, code=translate.connack_code(error, self._connect)))  # [MQTT-3.2.2-4]
+        self._send(ConnAck(session_present=False, code=connack_code(error, self._connect)))  # [MQTT-3.2.2-4]
         self._connection.close(CloseReason.LOCAL)
         self.end()
 
@@ -246,14 +258,14 @@ class Link:
             if index >= limit or (len(filters) >= limit and pattern not in filters):
                 request.refuse(f"more than {limit} subscriptions", len(packet.filters) - index)
                 break
-            reason = translate.filter_refusal(pattern, self._broker.topic_limits)
+            reason = filter_refusal(pattern, self._broker.topic_limits)
             if reason:
                 request.refuse(reason)
                 continue
-            granted = min(qos, translate.GRANTED_QOS)  # [MQTT-3.8.4-6]
+            granted = min(qos, GRANTED_QOS)  # [MQTT-3.8.4-6]
             filters.add(pattern)
             request.left += 1
-            number = self._channel.bind(translate.subscription(self._queue, pattern, granted))
+            number = self._channel.bind(subscription(self._queue, pattern, granted))
             self._inbound.expect(number, partial(self._bound, request, index, granted))
         if not request.left:
             self._subscribed(request)
@@ -288,10 +300,10 @@ class Link:
         for pattern in known:
             self._outbound.unwant_retained(pattern)
         for pattern in known[:-1]:
-            self._inbound.expect(self._channel.unbind(translate.subscription(self._queue, pattern, 0)), _done)
+            self._inbound.expect(self._channel.unbind(subscription(self._queue, pattern, 0)), _done)
         answer = partial(self._unsubscribed, packet.packet_id)
         if known:
-            self._inbound.expect(self._channel.unbind(translate.subscription(self._queue, known[-1], 0)), answer)
+            self._inbound.expect(self._channel.unbind(subscription(self._queue, known[-1], 0)), answer)
         else:
             answer(None)
 
@@ -334,9 +346,9 @@ class Link:
 
     def _is_there(self, client_id: str) -> bool:
         """Say whether a client has a session in this virtual host."""
-        return self._channel.queue_exists(translate.session_queue_name(client_id))
+        return self._channel.queue_exists(session_queue_name(client_id))
 
-    def _publish_will(self, will: translate.WillMessage) -> None:
+    def _publish_will(self, will: WillMessage) -> None:
         if will.retain:
             self._channel.retain(will.route, will.message)  # [MQTT-3.1.2-17]
         self._channel.publish(will.route, will.message)

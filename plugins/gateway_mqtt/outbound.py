@@ -17,10 +17,10 @@ from gateway.api import (
     Message,
     NotFound,
 )
-from gateway_mqtt.packets import MAX_IDENTIFIER, malformed
+from gateway_mqtt.codec.packets import MAX_IDENTIFIER, malformed
 from gateway_mqtt.retained import RetainedQueue, Rota
 from gateway_mqtt.session import Session
-from gateway_mqtt.translate import Encoder, retained_start, with_flags
+from gateway_mqtt.translate.messages import Encoder, retained_start, with_flags
 
 IDENTIFIERS = tuple(number.to_bytes(2, "big") for number in range(MAX_IDENTIFIER + 1))
 DUP = 8

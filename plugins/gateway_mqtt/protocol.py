@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from gateway_mqtt.codec import check_publish_flags, decode
-from gateway_mqtt.packets import (
+from gateway_mqtt.codec.coding import check_publish_flags, decode
+from gateway_mqtt.codec.packets import (
     DISCONNECT,
     NAMES,
     PINGREQ,
@@ -19,7 +19,7 @@ from gateway_mqtt.packets import (
     Unsubscribe,
     malformed,
 )
-from gateway_mqtt.splitter import LONG_LENGTH, too_long
+from gateway_mqtt.codec.splitter import LONG_LENGTH, too_long
 
 NO_IDENTIFIER = b"\0\0"
 

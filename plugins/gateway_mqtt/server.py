@@ -9,10 +9,8 @@ from functools import partial
 import trio
 
 from gateway.api import AccessRefused, CloseReason, Connection, Credentials, Gateway, Principal, ProtocolViolation
-from gateway_mqtt import translate
-from gateway_mqtt.codec import decode, encode
-from gateway_mqtt.link import Broker, Link
-from gateway_mqtt.packets import (
+from gateway_mqtt.codec.coding import decode, encode
+from gateway_mqtt.codec.packets import (
     BAD_IDENTIFIER,
     BAD_LEVEL,
     CONNECT,
@@ -26,8 +24,10 @@ from gateway_mqtt.packets import (
     UnknownLevel,
     malformed,
 )
+from gateway_mqtt.codec.splitter import Splitter
+from gateway_mqtt.link import Broker, Link
 from gateway_mqtt.settings import MqttSettings
-from gateway_mqtt.splitter import Splitter
+from gateway_mqtt.translate.sessions import MAX_CLIENT_ID_BYTES, connack_code
 
 FIRST_WITH_EMPTY = 4
 """MQTT 3.1 knows no empty client identifiers."""
@@ -130,7 +130,7 @@ class Server:
         """Return the client identifier, an assigned one [MQTT-3.1.3-6], or None: it is not acceptable [MQTT-3.1.3-9]."""
         if not connect.client_id:
             return f"auto-{secrets.token_hex(8)}" if connect.clean and connect.level >= FIRST_WITH_EMPTY else None  # [MQTT-3.1.3-8]
-        return connect.client_id if len(connect.client_id.encode()) <= translate.MAX_CLIENT_ID_BYTES else None
+        return connect.client_id if len(connect.client_id.encode()) <= MAX_CLIENT_ID_BYTES else None
 
     async def _admit(self, connection: Connection, connect: Connect) -> Principal | None:
         """Authenticate; None: refused, and told."""
@@ -145,7 +145,7 @@ class Server:
         try:
             return await self._gateway.authenticate(credentials)
         except AccessRefused as error:
-            self._refuse(connection, translate.connack_code(error, connect), error.text)
+            self._refuse(connection, connack_code(error, connect), error.text)
             return None
 
     def _refuse(self, connection: Connection, code: int, reason: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
-from gateway_mqtt.packets import MAX_IDENTIFIER
+from gateway_mqtt.codec.packets import MAX_IDENTIFIER
 
 SessionKey: TypeAlias = tuple[str, str]
 """Virtual host and client identifier."""

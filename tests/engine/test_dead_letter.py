@@ -63,14 +63,13 @@ def test_body_priority_persistence_and_all_other_properties_are_kept():
     properties = Properties(
         content_type="text/plain", correlation_id=b"\xff", message_id="m", priority=7, timestamp_s=5, headers={"z": 1, "a": [1, 2]}
     )
-    publisher = object()
-    transient = Message(Address("/", "ex", "k"), b"x", False, "common", encode_properties(properties), 7, 0, publisher)
+    transient = Message(Address("/", "ex", "k"), b"x", False, "common", encode_properties(properties), 7, 0)
     letter = die(transient)
 
     told = decode(letter)
     assert list(told.headers or {})[:2] == ["z", "a"]
     assert msgspec.structs.replace(told, headers=properties.headers) == properties
-    assert (letter.body, letter.priority, letter.persistent, letter.publisher) == (b"x", 7, False, publisher)
+    assert (letter.body, letter.priority, letter.persistent) == (b"x", 7, False)
     assert die(message(properties, priority=7)).persistent
 
 

@@ -13,7 +13,7 @@ import zmq
 from gateway.errors import JournalError
 from gateway.journal.sqlite import SqliteJournal
 from gateway.runtime.channel import BrokerChannel
-from gateway_mqtt.packets import PUBACK, Ack, Publish
+from gateway_mqtt.codec.packets import PUBACK, Ack, Publish
 from gateway_zeromq.plugin import ZeroMqFrontEnd
 from tests.mqtt.support import mqtt_broker
 from tests.runtime.support import Log

@@ -86,7 +86,7 @@ def test_v_retained_shows_last_values(rig):
 
 def test_v_session_shows_what_mqtt_sessions_keep(rig):
     pytest.importorskip("gateway_mqtt")
-    from gateway_mqtt.translate import session_queue_name  # noqa: PLC0415, RUF100
+    from gateway_mqtt.translate.sessions import session_queue_name  # noqa: PLC0415, RUF100
 
     name = session_queue_name("meter ☃/7")
     rig.record(QueueDeclared("/", 8, QueueSpec(name)), QueueDeclared("/", 9, QueueSpec(session_queue_name("idle"))))

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 import trio
 
 from gateway.runtime.broker import Broker
-from gateway_mqtt.codec import decode, encode
-from gateway_mqtt.packets import (
+from gateway_mqtt.codec.coding import decode, encode
+from gateway_mqtt.codec.packets import (
     DISCONNECT,
     PINGREQ,
     PINGRESP,
@@ -25,9 +25,9 @@ from gateway_mqtt.packets import (
     Subscribe,
     Will,
 )
+from gateway_mqtt.codec.splitter import Splitter
 from gateway_mqtt.plugin import MqttFrontEnd
 from gateway_mqtt.settings import MqttSettings
-from gateway_mqtt.splitter import Splitter
 from tests.runtime.support import HandJournal, Log, running
 
 PATIENCE_S = 5

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import trio
 
-from gateway_mqtt.codec import encode, encode_length
-from gateway_mqtt.packets import (
+from gateway_mqtt.codec.coding import encode, encode_length
+from gateway_mqtt.codec.packets import (
     ACKS,
     PINGREQ,
     Ack,

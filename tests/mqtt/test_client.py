@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from gateway_mqtt.client import WINDOW, Lost, Refused, open_client
-from gateway_mqtt.packets import Connect, Publish
+from gateway_mqtt.codec.packets import Connect, Publish
 from tests.mqtt.support import mqtt_broker, until
 
 
@@ -99,7 +99,7 @@ async def test_it_keeps_itself_alive(autojump_clock):
 
 
 async def test_what_speaks_no_mqtt_is_told_so():
-    from gateway_mqtt.packets import MalformedPacket
+    from gateway_mqtt.codec.packets import MalformedPacket
 
     async def greet(stream):
         await stream.send_all(b"220 mail.example\r\n")

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway_mqtt.codec import decode, encode, encode_length, topic_filter
-from gateway_mqtt.packets import (
+from gateway_mqtt.codec.coding import decode, encode, encode_length, topic_filter
+from gateway_mqtt.codec.packets import (
     ACKS,
     FAILURE,
     MAX_LENGTH,
@@ -26,7 +26,7 @@ from gateway_mqtt.packets import (
     Unsubscribe,
     Will,
 )
-from gateway_mqtt.splitter import Splitter
+from gateway_mqtt.codec.splitter import Splitter
 
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=30)
 topics = texts.map(lambda text: text.replace("+", "").replace("#", "") or "t")

@@ -10,9 +10,9 @@ import pytest
 import trio
 from typer.testing import CliRunner
 
+from gateway_mqtt.codec.packets import Publish, Will
 from gateway_mqtt.commands import app
 from gateway_mqtt.formats import formatter
-from gateway_mqtt.packets import Publish, Will
 from tests.mqtt.support import mqtt_broker
 
 COMMANDS = [sys.executable, "-c", "from gateway_mqtt.commands import app; app()"]

@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from gateway.journal.sqlite import SqliteJournal
-from gateway_mqtt.packets import PUBACK, Ack, Connect, Publish, Will
+from gateway_mqtt.codec.packets import PUBACK, Ack, Connect, Publish, Will
 from tests.mqtt.support import mqtt_broker, until
 from tests.mqtt.test_slow_readers import KIB, LITTLE, congested, slow_client
 

@@ -7,8 +7,8 @@ import random
 import pytest
 import trio
 
-from gateway_mqtt.codec import encode
-from gateway_mqtt.packets import PINGREQ, PUBACK, Ack, Connect, Publish, Signal, Subscribe, Unsubscribe, Will
+from gateway_mqtt.codec.coding import encode
+from gateway_mqtt.codec.packets import PINGREQ, PUBACK, Ack, Connect, Publish, Signal, Subscribe, Unsubscribe, Will
 from tests.mqtt.support import mqtt_broker, until
 
 

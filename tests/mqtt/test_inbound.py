@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from gateway.api import Address, CloseReason, MessageRefused, Outcome, Principal
 from gateway_mqtt.inbound import Inbound
-from gateway_mqtt.translate import Encoder, Routes, TopicLimits
+from gateway_mqtt.translate.messages import Encoder
+from gateway_mqtt.translate.topics import Routes, TopicLimits
 
 
 class FakeRoute:

@@ -66,7 +66,7 @@ async def test_a_taken_port_is_told_before_it_is_ready():
 
 
 async def test_draining_ends_every_connection_and_publishes_their_wills():
-    from gateway_mqtt.packets import PUBACK, Ack, Publish, Will
+    from gateway_mqtt.codec.packets import PUBACK, Ack, Publish, Will
 
     async with mqtt_broker() as bench:
         keeper = await bench.client("keeper", clean=False)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway_mqtt.codec import encode
-from gateway_mqtt.packets import PINGREQ, PUBACK, Ack, MalformedPacket, Publish, Signal, Subscribe, Unsubscribe
+from gateway_mqtt.codec.coding import encode
+from gateway_mqtt.codec.packets import PINGREQ, PUBACK, Ack, MalformedPacket, Publish, Signal, Subscribe, Unsubscribe
 from gateway_mqtt.protocol import Connected
 
 LIMIT = 100_000

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from gateway.errors import JournalError
-from gateway_mqtt.codec import encode
-from gateway_mqtt.packets import PUBACK, Ack, Connect, Publish, Will
+from gateway_mqtt.codec.coding import encode
+from gateway_mqtt.codec.packets import PUBACK, Ack, Connect, Publish, Will
 from tests.mqtt.support import mqtt_broker, until
 from tests.runtime.support import HandJournal
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.journal.sqlite import SqliteJournal
-from gateway_mqtt.packets import PUBACK, Ack, Publish, Will
+from gateway_mqtt.codec.packets import PUBACK, Ack, Publish, Will
 from tests.mqtt.support import mqtt_broker
 
 

@@ -7,7 +7,7 @@ import pytest
 from gateway.api import Address, Message
 from gateway.engine.retained import RetainedLimits
 from gateway.routing.keytree import KeyTree
-from gateway_mqtt.packets import PUBACK, UNSUBACK, Ack, Publish, SubAck, Subscribe, Unsubscribe
+from gateway_mqtt.codec.packets import PUBACK, UNSUBACK, Ack, Publish, SubAck, Subscribe, Unsubscribe
 from gateway_mqtt.retained import SLICE, SLICE_BYTES, VISITS, RetainedQueue, Rota
 from tests.mqtt.support import mqtt_broker, until
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from gateway.api import Address, Message, NotFound
+from gateway_mqtt.codec.packets import MAX_IDENTIFIER
 from gateway_mqtt.outbound import Outbound
-from gateway_mqtt.packets import MAX_IDENTIFIER
 from gateway_mqtt.session import Session, Sessions
-from gateway_mqtt.translate import Encoder
+from gateway_mqtt.translate.messages import Encoder
 
 
 class Sent:

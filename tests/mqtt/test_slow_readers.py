@@ -6,8 +6,8 @@ import socket
 
 import trio
 
-from gateway_mqtt.codec import encode
-from gateway_mqtt.packets import PINGREQ, PUBACK, Ack, Connect, Publish, Signal
+from gateway_mqtt.codec.coding import encode
+from gateway_mqtt.codec.packets import PINGREQ, PUBACK, Ack, Connect, Publish, Signal
 from tests.mqtt.support import Peer, mqtt_broker, until
 
 KIB = b"x" * 1024

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.api import Message, Principal
-from gateway_mqtt.packets import PUBACK, UNSUBACK, Ack, Publish, SubAck, Subscribe, Unsubscribe
+from gateway_mqtt.codec.packets import PUBACK, UNSUBACK, Ack, Publish, SubAck, Subscribe, Unsubscribe
 from tests.mqtt.support import mqtt_broker, until
 
 

@@ -6,11 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.api import AccessRefused, Address, Message, Overflow, Principal, ProtocolViolation
-from gateway_mqtt import translate
-from gateway_mqtt.codec import encode
-from gateway_mqtt.packets import Connect, MalformedPacket, Publish
-from gateway_mqtt.translate import Encoder, Routes, SessionLimits, TopicLimits
+from gateway.api import AccessRefused, Address, GatewayError, Message, Overflow, Principal, ProtocolViolation
+from gateway_mqtt.codec.coding import encode
+from gateway_mqtt.codec.packets import Connect, MalformedPacket, Publish
+from gateway_mqtt.translate.messages import Encoder
+from gateway_mqtt.translate.sessions import (
+    MAX_CLIENT_ID_BYTES,
+    SessionLimits,
+    connack_code,
+    session_queue,
+    session_queue_name,
+    subscription,
+)
+from gateway_mqtt.translate.topics import Routes, TopicLimits
 
 LIMITS = TopicLimits(200, 65_535)
 
@@ -66,7 +74,7 @@ def test_routes_are_found_once_per_topic_and_shared_by_the_connections_of_a_prin
 
 
 def test_the_cache_of_routes_is_bounded_and_long_topics_stay_out_of_it(monkeypatch):
-    monkeypatch.setattr(translate, "MAX_CACHED_TOPICS", 10)
+    monkeypatch.setattr("gateway_mqtt.translate.topics.MAX_CACHED_TOPICS", 10)
     routes = Routes(FakeChannel(), Principal("x"), LIMITS)
     for n in range(100):
         routes.resolve(b"t/%d" % n)
@@ -88,10 +96,10 @@ def test_a_topic_that_may_not_be_published_to_or_is_too_deep_is_refused_and_not_
 
 def test_a_clean_session_is_its_connections_own_and_a_persistent_one_outlives_it_and_both_have_their_limits():
     limits = SessionLimits(7, 70, Overflow.REJECT_PUBLISH)
-    persistent = translate.session_queue("c", limits, clean=False)
+    persistent = session_queue("c", limits, clean=False)
     assert (persistent.name, persistent.durable, persistent.exclusive) == ("mqtt.session.c", True, False)
     assert (persistent.max_length, persistent.max_length_bytes, persistent.overflow) == (7, 70, Overflow.REJECT_PUBLISH)
-    clean = translate.session_queue("c", SessionLimits(7, 70, Overflow.END_QUEUE), clean=True)
+    clean = session_queue("c", SessionLimits(7, 70, Overflow.END_QUEUE), clean=True)
     assert (clean.name, clean.durable, clean.exclusive) == ("mqtt.session.c", False, True)
     assert (clean.max_length, clean.max_length_bytes, clean.overflow) == (7, 70, Overflow.END_QUEUE)
     assert not persistent.keep_transient
@@ -99,16 +107,16 @@ def test_a_clean_session_is_its_connections_own_and_a_persistent_one_outlives_it
 
 
 def test_the_longest_client_identifier_makes_the_longest_queue_name():
-    assert len(translate.session_queue_name("x" * translate.MAX_CLIENT_ID_BYTES)) == 255
+    assert len(session_queue_name("x" * MAX_CLIENT_ID_BYTES)) == 255
 
 
 def test_a_subscription_is_a_binding_that_spares_dollar_topics():
-    binding = translate.subscription("q", "a/+/#", 1)
+    binding = subscription("q", "a/+/#", 1)
     assert (binding.source, binding.destination, binding.key) == ("amq.topic", "q", "a.*.#")
     assert (binding.options.qos, binding.options.mqtt) == (1, True)
 
 
 def test_refusals_have_their_return_codes():
-    assert translate.connack_code(AccessRefused(""), Connect("c", user="u")) == 4
-    assert translate.connack_code(AccessRefused(""), Connect("c")) == 5
-    assert translate.connack_code(translate.GatewayError(""), Connect("c")) == 3
+    assert connack_code(AccessRefused(""), Connect("c", user="u")) == 4
+    assert connack_code(AccessRefused(""), Connect("c")) == 5
+    assert connack_code(GatewayError(""), Connect("c")) == 3

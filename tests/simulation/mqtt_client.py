@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway_mqtt.codec import decode, encode
-from gateway_mqtt.packets import (
+from gateway_mqtt.codec.coding import decode, encode
+from gateway_mqtt.codec.packets import (
     DISCONNECT,
     PUBACK,
     PUBLISH,
@@ -19,7 +19,7 @@ from gateway_mqtt.packets import (
     Unsubscribe,
     Will,
 )
-from gateway_mqtt.splitter import Splitter
+from gateway_mqtt.codec.splitter import Splitter
 from tests.simulation.ledger import Sent, Shape
 from tests.simulation.wires import SimConnection
 

@@ -83,7 +83,7 @@ def dead_letter(  # noqa: PLR0913 - what happened, and where to
     key = message.routing_key if routing_key is None else routing_key
     wire = encoded(msgspec.structs.replace(properties, headers=headers, expiration_ms=None))
     address = Address(message.address.vhost, exchange, key)
-    return Message(address, message.body, message.persistent, COMMON, wire, message.priority, 0, message.publisher)
+    return Message(address, message.body, message.persistent, COMMON, wire, message.priority, 0)
 
 
 def forms_cycle(properties: Properties, queue: str) -> bool:

@@ -18,7 +18,7 @@ def delayed(message: Message, properties: Properties, delay_ms: int) -> Message:
     headers = {**(properties.headers or {}), DELAY: -delay_ms}
     wire = encoded(msgspec.structs.replace(properties, headers=headers))
     address, expires_at_ms = message.address, message.expires_at_ms
-    return Message(address, message.body, message.persistent, COMMON, wire, message.priority, expires_at_ms, message.publisher)
+    return Message(address, message.body, message.persistent, COMMON, wire, message.priority, expires_at_ms)
 
 
 def expiring_later(message: Message, delay_ms: int) -> Message:
@@ -27,7 +27,7 @@ def expiring_later(message: Message, delay_ms: int) -> Message:
         return message
     address, wire, wire_tag = message.address, message.wire, message.wire_tag
     expires_at_ms = message.expires_at_ms + delay_ms
-    return Message(address, message.body, message.persistent, wire_tag, wire, message.priority, expires_at_ms, message.publisher)
+    return Message(address, message.body, message.persistent, wire_tag, wire, message.priority, expires_at_ms)
 
 
 def reason_of(answer: object) -> str:

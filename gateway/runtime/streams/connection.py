@@ -15,7 +15,7 @@ from gateway.api.stream import CloseReason, CongestionSink
 from gateway.errors import ProtocolViolation
 
 if TYPE_CHECKING:
-    from gateway.runtime.listener import Listeners
+    from gateway.runtime.streams.listener import Listeners
 
 RECEIVE_BYTES = 65_536
 """More than 16 KiB and less than what makes one peer unfair to others."""

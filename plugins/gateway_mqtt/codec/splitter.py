@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from gateway_mqtt.packets import MAX_LENGTH, MalformedPacket, malformed
+from gateway_mqtt.codec.packets import MAX_LENGTH, MalformedPacket, malformed
 
 
 def too_long(length: int, limit: int) -> MalformedPacket:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import assert_never
 
-from gateway_mqtt.packets import (
+from gateway_mqtt.codec.packets import (
     ACKS,
     CONNACK,
     CONNECT,

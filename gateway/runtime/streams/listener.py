@@ -16,9 +16,9 @@ from gateway.api.stream import CloseReason, Connection
 from gateway.config import Limits
 from gateway.errors import ConfigError, ListenError, ProtocolViolation
 from gateway.runtime.alarms import CONNECTION, Alarms
-from gateway.runtime.connection import StreamConnection
 from gateway.runtime.dispatcher import Turns
 from gateway.runtime.flow import Flow
+from gateway.runtime.streams.connection import StreamConnection
 
 if TYPE_CHECKING:
     from collections import Counter

@@ -1,0 +1,79 @@
+"""Where does a topic lead, and how large may it be?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.api import TOPIC_EXCHANGE, AccessRefused, Channel, Principal, ProtocolViolation, Route, swap_key
+from gateway_mqtt.codec.coding import topic_name
+from gateway_mqtt.codec.packets import malformed
+
+MAX_CACHED_TOPICS = 50_000
+MAX_CACHED_TOPIC_BYTES = 256
+"""Longer topics are resolved at every message: what a cache holds must be bounded in bytes too."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicLimits:
+    """How large topic names and filters may be."""
+
+    levels: int
+    bytes: int
+
+    def excess(self, topic: str) -> str:
+        """Return what is too much of a topic; empty: nothing is."""
+        if topic.count("/") >= self.levels:
+            return f"a topic of more than {self.levels} levels"
+        if len(topic.encode()) > self.bytes:
+            return f"a topic of more than {self.bytes} bytes"
+        return ""
+
+    def check(self, topic: str) -> None:
+        """Refuse a topic that is too large.
+
+        Raises:
+            MalformedPacket: it is.
+        """
+        if reason := self.excess(topic):
+            raise malformed(reason, "§4.7")
+
+
+def filter_refusal(pattern: str, limits: TopicLimits) -> str:
+    """Return why a well-formed topic filter is refused all the same; empty: it is not."""
+    if pattern.startswith("$share/"):
+        return "shared subscriptions are not supported by this version"
+    return limits.excess(pattern)
+
+
+class Routes:
+    """Where do topics lead? One cache for all connections of a principal.
+
+    Args:
+        known: `Principal.cache`'s share: routes by topic, as it is received.
+    """
+
+    __slots__ = ("_channel", "_limits", "known")
+
+    def __init__(self, channel: Channel, principal: Principal, limits: TopicLimits) -> None:
+        self._channel: Channel = channel
+        self._limits: TopicLimits = limits
+        self.known: dict[bytes, Route] = principal.cache.setdefault("mqtt", {})
+
+    def resolve(self, topic: bytes) -> Route:
+        """Check a topic that is not in `known`, and put it there.
+
+        Raises:
+            MalformedPacket: it is not a topic name, or is too large.
+            ProtocolViolation: the client may not publish to it: MQTT 3.1.1 has no other answer [MQTT-3.3.5-2].
+        """
+        name = topic_name(topic)
+        self._limits.check(name)
+        try:
+            route = self._channel.route(TOPIC_EXCHANGE, swap_key(name))
+        except AccessRefused as error:
+            raise ProtocolViolation(error.text, "MQTT 3.1.1 [MQTT-3.3.5-2]") from None
+        if len(topic) <= MAX_CACHED_TOPIC_BYTES:
+            if len(self.known) >= MAX_CACHED_TOPICS:
+                self.known.clear()
+            self.known[topic] = route
+        return route
