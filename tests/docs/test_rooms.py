@@ -13,7 +13,7 @@ def question(package):
 
 
 def test_every_package_is_listed_with_its_question():
-    packages = [path.parent for path in sorted([*ROOT.glob("gateway/*/**/__init__.py"), *ROOT.glob("plugins/*/__init__.py")])]
+    packages = [path.parent for path in sorted([*ROOT.glob("gateway/*/**/__init__.py"), *ROOT.glob("plugins/**/__init__.py")])]
     listed = re.findall(r"^\| `((?:gateway|plugins)/[\w/]+)` \| (.*) \|$", (ROOT / "docs" / "rooms.md").read_text(), re.MULTILINE)
     assert listed == [(str(package.relative_to(ROOT)), question(package)) for package in packages]
 
