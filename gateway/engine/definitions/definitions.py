@@ -242,7 +242,7 @@ class Definitions:
         if entry.segment is None:
             return
         old = entry.message
-        message = Message(old.address, old.body, True, old.wire_tag, old.wire, old.priority, old.expires_at_ms, old.publisher)
+        message = Message(old.address, old.body, True, old.wire_tag, old.wire, old.priority, old.expires_at_ms)
         message.first = entry
         message.live = 1
         entry.message = message
