@@ -10,8 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 
@@ -92,20 +92,28 @@ def end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def tidegate_command() -> list[str]:
-    return [sys.executable, "-m", "gateway"]
+def tidegate_command(python: str = sys.executable) -> list[str]:
+    return [python, "-m", "gateway"]
+
+
+def tidegate_of(python: str) -> Callable[[set[int] | None], AbstractContextManager[Broker]]:
+    """Return what starts the Tidegate of an environment."""
+    return lambda cores: tidegate(cores, python=str(Path(python).absolute()))
 
 
 @contextmanager
-def tidegate(cores: set[int] | None = None, *settings: str, data_dir: Path | None = None) -> Iterator[Broker]:
+def tidegate(
+    cores: set[int] | None = None, *settings: str, data_dir: Path | None = None, python: str = sys.executable
+) -> Iterator[Broker]:
     """Start `tidegate serve` with MQTT on a free port and a data directory of its own."""
     port = free_port()
     directory = data_dir or Path(tempfile.mkdtemp(prefix="tidegate-bench-"))
     options = [f'frontend.mqtt.listen=["tcp://127.0.0.1:{port}"]', "frontend.zeromq.enabled=false", "log.level=error", *settings]
-    command = [*tidegate_command(), "serve", "--data-dir", str(directory)]
+    command = [*tidegate_command(python), "serve", "--data-dir", str(directory)]
     for option in options:
         command += ["--set", option]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, preexec_fn=pinned(cores))  # noqa: PLW1509
+    where = None if python == sys.executable else directory  # so that what is installed there is run, not what is here
+    process = subprocess.Popen(command, cwd=where, stdout=subprocess.DEVNULL, preexec_fn=pinned(cores))  # noqa: PLW1509
     try:
         wait_for(port, process)
         yield Broker("tidegate", process, port)
@@ -145,14 +153,16 @@ def rabbitmq_script() -> Path | None:
 
 
 @contextmanager
-def rabbitmq(cores: set[int] | None = None) -> Iterator[Broker]:
-    """Start RabbitMQ with AMQP on a free port of loopback and a directory of its own; CPU is its Erlang process's."""
+def rabbitmq(cores: set[int] | None = None, *, mqtt: bool = False) -> Iterator[Broker]:
+    """Start RabbitMQ with AMQP (or MQTT) on a free port of loopback and a directory of its own; CPU is its Erlang process's."""
     script = rabbitmq_script()
     assert script is not None
     port = free_port()
     directory = Path(tempfile.mkdtemp(prefix="rabbitmq-bench-"))
-    (directory / "rabbitmq.conf").write_text(f"listeners.tcp.1 = 127.0.0.1:{port}\nlog.file.level = error\n")
-    (directory / "plugins").write_text("[].\n")
+    amqp = f"listeners.tcp.1 = 127.0.0.1:{free_port() if mqtt else port}\n"
+    also = f"mqtt.listeners.tcp.1 = 127.0.0.1:{port}\nmqtt.allow_anonymous = true\nmqtt.prefetch = 1000\n" if mqtt else ""
+    (directory / "rabbitmq.conf").write_text(f"{amqp}{also}log.file.level = error\n")
+    (directory / "plugins").write_text("[rabbitmq_mqtt].\n" if mqtt else "[].\n")
     environment = dict(
         os.environ,
         HOME=str(directory),
@@ -175,3 +185,85 @@ def rabbitmq(cores: set[int] | None = None) -> Iterator[Broker]:
     finally:
         end(process)
         shutil.rmtree(directory, ignore_errors=True)
+
+
+NATS = """
+server_name: bench
+listen: "127.0.0.1:{plain}"
+jetstream {{ store_dir: "{directory}" }}
+mqtt {{ host: "127.0.0.1", port: {port}, max_ack_pending: 1000 }}
+"""
+
+
+@contextmanager
+def nats(cores: set[int] | None = None) -> Iterator[Broker]:
+    """Start nats-server with MQTT on a free port."""
+    program = shutil.which("nats-server") or "/usr/sbin/nats-server"
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="nats-bench-", ignore_cleanup_errors=True) as directory:
+        config = Path(directory) / "nats.conf"
+        config.write_text(NATS.format(plain=free_port(), directory=directory, port=port))
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        process = subprocess.Popen([program, "-c", str(config)], preexec_fn=pinned(cores), **quiet)  # noqa: PLW1509
+        try:
+            wait_for(port, process)
+            yield Broker("nats", process, port)
+        finally:
+            end(process)
+
+
+AMQTT = """
+listeners:
+  default: {{type: tcp, bind: "127.0.0.1:{port}", max_connections: 20000}}
+plugins:
+  amqtt.plugins.authentication.AnonymousAuthPlugin: {{allow_anonymous: true}}
+"""
+
+
+@contextmanager
+def amqtt(cores: set[int] | None = None) -> Iterator[Broker]:
+    """Start amqtt's broker on a free port."""
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="amqtt-bench-") as directory:
+        config = Path(directory) / "amqtt.yaml"
+        config.write_text(AMQTT.format(port=port))
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        command = [str(Path(sys.executable).with_name("amqtt")), "-c", str(config)]
+        process = subprocess.Popen(command, preexec_fn=pinned(cores), **quiet)  # noqa: PLW1509
+        try:
+            wait_for(port, process)
+            yield Broker("amqtt", process, port)
+        finally:
+            end(process)
+
+
+def mqtt_peers() -> dict[str, Callable[[set[int] | None], AbstractContextManager[Broker]]]:
+    """Return the other MQTT brokers that are installed here, by name."""
+    found: dict[str, Callable[[set[int] | None], AbstractContextManager[Broker]]] = {}
+    if has_mosquitto():
+        found["mosquitto"] = mosquitto
+    if shutil.which("nats-server") or Path("/usr/sbin/nats-server").exists():
+        found["nats"] = nats
+    if rabbitmq_script():
+        found["rabbitmq"] = lambda cores: rabbitmq(cores, mqtt=True)
+    if Path(sys.executable).with_name("amqtt").exists():
+        found["amqtt"] = amqtt
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Return what each peer says of its version."""
+    asked = {
+        "mosquitto": [shutil.which("mosquitto") or "/usr/sbin/mosquitto", "-h"],
+        "nats": [shutil.which("nats-server") or "/usr/sbin/nats-server", "--version"],
+        "amqtt": [str(Path(sys.executable).with_name("pip")), "show", "amqtt"],
+    }
+    told: dict[str, str] = {}
+    for name, command in asked.items():
+        if Path(command[0]).exists():
+            answer = subprocess.run(command, check=False, capture_output=True, text=True).stdout
+            told[name] = next((word for word in answer.replace("v", " ").split() if word[:1].isdigit() and "." in word), "?")
+    script = rabbitmq_script()
+    if script is not None:
+        told["rabbitmq"] = script.parts[-3].removeprefix("rabbitmq_server-")
+    return told

@@ -1,9 +1,11 @@
-"""MQTT through a real socket: Tidegate and mosquitto in turn, broker on one core, load on the other.
+"""MQTT brokers on the same core under the same load, in turn: which costs how much, and which goal is met?
 
-    python bench/mqtt.py [--seconds 3] [--rounds 3] [--only NAME]
+    python bench/mqtt.py [--rounds 3] [--only NAME] [--peers mosquitto,nats] [--scale 1.0] [--write]
+                         [--tidegate compiled=PYTHON --tidegate pure=PYTHON]
 
-Packets all have one size, so that the load costs little: publishers send ready-made buffers, subscribers count bytes and cut
-packet identifiers out at a fixed stride.
+Peers that are not installed are left out. The broker has one core, the load generator (bench/load/mqttflood.c) the other.
+`--tidegate` names an interpreter in whose environment Tidegate is installed; without it this one is measured.
+`--write` puts the tables into docs/performance.md.
 """
 
 from __future__ import annotations
@@ -13,247 +15,162 @@ import sys
 sys.path[0] = sys.path[0].removesuffix("/bench")  # there `queue` would not be the standard library's
 
 import argparse
+import json
 import os
-import select
-import socket
 import statistics
-import struct
+import subprocess
 import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from bench import brokers
+from bench import brokers, load, mqtt_report
 
-PAYLOAD = b"x" * 64
-RUN = 64
-"""Packets in one ready-made buffer."""
+Start = Callable[[set[int] | None], AbstractContextManager[brokers.Broker]]
 
 
 @dataclass(frozen=True)
 class Case:
+    """One load. `count`: messages per publisher for a broker of mosquitto's speed."""
+
     name: str
-    publishers: int
-    subscribers: int
-    qos: int = 0
-    window: int = 0
-    persistent: bool = False
-    paired: bool = False
+    options: dict[str, Any]
+    count: int
+    drains: bool = False
+
+
+def pairs(qos: int, window: int, **more: Any) -> dict[str, Any]:
+    return {"publishers": 10, "subscribers": 10, "topics": 10, "qos": qos, "window": window, **more}
 
 
 CASES = [
-    Case("qos0 1->1", 1, 1),
-    Case("qos0 50->1", 50, 1),
-    Case("qos0 1->50", 1, 50),
-    Case("qos1 10->10 w100", 10, 10, qos=1, window=100, paired=True),
-    Case("qos1 10->10 w100 persistent", 10, 10, qos=1, window=100, persistent=True, paired=True),
-    Case("qos1 10->10 w10 persistent", 10, 10, qos=1, window=10, persistent=True, paired=True),
-    Case("qos1 10->10 w1 persistent", 10, 10, qos=1, window=1, persistent=True, paired=True),
+    Case("QoS 0, 1 to 1", {}, 250_000),
+    Case("QoS 0, 50 to 1", {"publishers": 50, "topics": 50, "wildcard": True}, 5_000),
+    Case("QoS 0, 1 to 50", {"subscribers": 50}, 8_000),
+    Case("QoS 1, window 100, clean", pairs(1, 100), 12_000),
+    Case("QoS 1, window 1, clean", pairs(1, 1), 4_000),
+    Case("QoS 1, window 100, persistent", pairs(1, 100, persistent=True), 12_000),
+    Case("QoS 1, window 10, persistent", pairs(1, 10, persistent=True), 10_000),
+    Case("QoS 1, window 1, persistent", pairs(1, 1, persistent=True), 3_000),
+    Case("QoS 1, subscriber away", pairs(1, 100, away=True), 12_000, drains=True),
 ]
+PACED = Case("1,000 messages/s, QoS 1, 1 to 1", {"qos": 1, "rate": 1_000}, 4_000)
+IDLE = 5_000
+
+SPEED = {"amqtt": 0.06, "rabbitmq": 0.25, "nats": 2.5, "mosquitto": 1.0}
+"""Of mosquitto's: so that every run takes a second or two."""
+OURS = 3.0
 
 
-def field(text: bytes) -> bytes:
-    return struct.pack("!H", len(text)) + text
+def starters(options: argparse.Namespace) -> dict[str, Start]:
+    """Return who can be started here, by name."""
+    found: dict[str, Start] = {}
+    for given in options.tidegate or [f"tidegate={sys.executable}"]:
+        name, _, python = given.partition("=")
+        found[name if name.startswith("tidegate") else f"tidegate {name}"] = brokers.tidegate_of(python)
+    peers = brokers.mqtt_peers()
+    chosen = options.peers.split(",") if options.peers else peers
+    return found | {name: start for name, start in peers.items() if name in chosen}
 
 
-def packet(first: int, body: bytes) -> bytes:
-    assert len(body) < 16_384
-    length = bytes([len(body)]) if len(body) < 128 else bytes([len(body) & 127 | 128, len(body) >> 7])
-    return bytes([first]) + length + body
+def speed_of(name: str) -> float:
+    return OURS if name.startswith("tidegate") else SPEED[name]
 
 
-def connected(port: int, client: bytes, *, clean: bool) -> socket.socket:
-    sock = socket.create_connection(("127.0.0.1", port))
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.sendall(packet(0x10, field(b"MQTT") + bytes([4, 2 if clean else 0, 0, 0]) + field(client)))
-    answer = sock.recv(4)
-    assert answer[:1] == b"\x20", answer
-    assert answer[3:] == b"\0", answer
-    return sock
-
-
-class Subscriber:
-    def __init__(self, port: int, number: int, case: Case) -> None:
-        self.sock = connected(port, b"sub%03d" % number, clean=not case.persistent)
-        topic = topic_of(number if case.paired else 0)
-        self.sock.sendall(packet(0x82, b"\0\1" + field(topic) + bytes([case.qos])))
-        answer = self.sock.recv(5)
-        assert answer[:1] == b"\x90", answer
-        self.sock.setblocking(False)
-        self.qos = case.qos
-        self.size = len(packet(0x30, field(topic) + (b"\0\0" if case.qos else b"") + PAYLOAD))
-        self.at = len(field(topic)) + 2
-        self.part = b""
-        self.count = 0
-
-    def ready(self) -> None:
-        data = self.sock.recv(1 << 18)
-        if not self.qos:
-            self.count += len(data)
-            return
-        data = self.part + data
-        whole = len(data) - len(data) % self.size
-        self.part = data[whole:]
-        if not whole:
-            return
-        at = self.at
-        acks = b"".join([b"\x40\x02" + data[i + at : i + at + 2] for i in range(0, whole, self.size)])
-        self.count += whole
-        while acks:
-            try:
-                acks = acks[self.sock.send(acks) :]
-            except BlockingIOError:
-                select.select([], [self.sock], [])
-
-    @property
-    def messages(self) -> int:
-        return self.count // self.size
-
-
-class Publisher:
-    def __init__(self, port: int, number: int, case: Case) -> None:
-        self.sock = connected(port, b"pub%03d" % number, clean=True)
-        self.sock.setblocking(False)
-        topic = topic_of(number if case.paired else 0)
-        self.window = case.window
-        self.sent = self.acked = 0
-        self.rest = b""
-        if case.qos:
-            ids = range(1, 60_001)
-            self.packets = [packet(0x32, field(topic) + struct.pack("!H", i) + PAYLOAD) for i in ids]
-        else:
-            self.run = packet(0x30, field(topic) + PAYLOAD) * RUN
-
-    def ready_to_read(self) -> None:
-        data = self.sock.recv(1 << 16)
-        self.acked += len(data)
-
-    def push(self) -> bool:
-        """Send what the window allows; False: nothing more for now."""
-        if not self.rest:
-            if self.window:
-                room = self.window - (self.sent - self.acked // 4)
-                if room <= 0:
-                    return False
-                start = self.sent % len(self.packets)
-                chosen = self.packets[start : start + room]
-                self.sent += len(chosen)
-                self.rest = b"".join(chosen)
-            else:
-                self.sent += RUN
-                self.rest = self.run
-        try:
-            self.rest = self.rest[self.sock.send(self.rest) :]
-        except BlockingIOError:
-            return False
-        return not self.rest
-
-
-def topic_of(number: int) -> bytes:
-    return b"bench/%03d/temperature" % number
-
-
-class Load:
-    """All clients of a case, in one loop."""
-
-    def __init__(self, port: int, case: Case) -> None:
-        self.case = case
-        self.subscribers = [Subscriber(port, i, case) for i in range(case.subscribers)]
-        self.publishers = [Publisher(port, i, case) for i in range(case.publishers)]
-        self.epoll = select.epoll()
-        self.by_fd: dict[int, Subscriber | Publisher] = {p.sock.fileno(): p for p in [*self.subscribers, *self.publishers]}
-        for subscriber in self.subscribers:
-            self.epoll.register(subscriber.sock, select.EPOLLIN)
-        for publisher in self.publishers:
-            self.epoll.register(publisher.sock, select.EPOLLIN | (0 if case.window else select.EPOLLOUT))
-            publisher.push()
-
-    def run(self, seconds: float) -> float:
-        """Publish for so long, then take what is left; return the seconds until the last message."""
-        started = quiet = time.perf_counter()
-        publishing = True
-        while publishing or (time.perf_counter() - quiet < 0.3 and not self.all_there()):
-            events = self.epoll.poll(0.05)
-            if publishing and time.perf_counter() - started > seconds:
-                publishing = False
-                for publisher in self.publishers:
-                    self.epoll.modify(publisher.sock, select.EPOLLIN)
-            if self.turn(events, publishing=publishing):
-                quiet = time.perf_counter()
-        return quiet - started
-
-    def turn(self, events: list[tuple[int, int]], *, publishing: bool) -> bool:
-        """Serve what is ready; return whether messages came."""
-        came = False
-        for fd, event in events:
-            peer = self.by_fd[fd]
-            if isinstance(peer, Subscriber):
-                peer.ready()
-                came = True
-                continue
-            if event & select.EPOLLIN:
-                peer.ready_to_read()
-            while publishing and peer.push() and self.case.window:
-                pass
-        return came
-
-    @property
-    def expected(self) -> int:
-        return sum(p.sent for p in self.publishers) * (1 if self.case.paired else self.case.subscribers)
-
-    @property
-    def delivered(self) -> int:
-        return sum(subscriber.messages for subscriber in self.subscribers)
-
-    def all_there(self) -> bool:
-        acked = not self.case.window or all(p.acked // 4 >= p.sent for p in self.publishers)
-        return acked and self.delivered >= self.expected
-
-    def close(self) -> None:
-        for peer in self.by_fd.values():
-            if not getattr(peer, "rest", b""):
-                peer.sock.sendall(b"\xe0\0")
-            peer.sock.close()
-
-
-def run(broker: brokers.Broker, case: Case, seconds: float) -> tuple[float, float, float]:
-    """Return messages delivered per second, CPU us per delivery, share that arrived."""
-    load = Load(broker.port, case)
+def run_case(broker: brokers.Broker, case: Case, factor: float) -> dict[str, float]:
+    """Return rate, CPU per delivery and what was lost."""
+    count = max(int(case.count * factor), 50)
     cpu = broker.cpu_s()
-    elapsed = load.run(seconds)
+    told = load.flood(broker.port, {**case.options, "count": count})
     cpu = broker.cpu_s() - cpu
-    delivered, expected = load.delivered, load.expected
-    load.close()
-    return delivered / elapsed, cpu / max(delivered, 1) * 1e6, delivered / max(expected, 1)
+    delivered = max(told["delivered"], 1)
+    return {
+        "rate": (told["confirmed"] if case.drains else told["delivered"]) / max(told["seconds"], 1e-9),
+        "cpu_us": cpu / delivered * 1e6,
+        "lost": told["lost"] + told["doubled"] + told["disordered"],
+        "p50_us": told["latency_p50_us"],
+        "p99_us": told["latency_p99_us"],
+        "confirm_p50_us": told["confirm_p50_us"],
+        "confirm_p99_us": told["confirm_p99_us"],
+        "drain_rate": delivered / told["drain_seconds"] if told["drain_seconds"] else 0.0,
+    }
+
+
+def run_idle(broker: brokers.Broker, connections: int = IDLE) -> dict[str, float]:
+    """Return connections accepted per second, and the memory that each takes."""
+    before = broker.resident_kib()
+    command = load.command(broker.port, {"idle": connections, "hold": 2})
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    time.sleep(1)
+    after = broker.resident_kib()
+    process.wait(60)
+    return {"connects": json.loads(line)["connects_per_s"], "kib": (after - before) / connections}
+
+
+Results = dict[str, dict[str, list[dict[str, float]]]]
+"""By case and broker: a measurement per round."""
+
+
+def measure(chosen: Sequence[Case], found: dict[str, Start], options: argparse.Namespace, core: set[int] | None) -> Results:
+    results: Results = {}
+    for case in chosen:
+        for _ in range(options.rounds):
+            for name, start in found.items():
+                factor = 1.0 if case is PACED else speed_of(name) * options.scale
+                _note(
+                    results, case.name, name, start, core, lambda broker, case=case, factor=factor: run_case(broker, case, factor)
+                )
+    if options.only in mqtt_report.IDLE_NAME:
+        for _ in range(options.rounds):
+            for name, start in found.items():
+                _note(results, mqtt_report.IDLE_NAME, name, start, core, run_idle)
+    return results
+
+
+def _note(
+    results: Results, case: str, name: str, start: Start, core: set[int] | None, run: Callable[[brokers.Broker], dict[str, float]]
+) -> None:
+    with start(core) as broker:
+        try:
+            figures = run(broker)
+        except (RuntimeError, OSError) as error:
+            print(f"{case:34} {name:18} failed: {error}", flush=True)
+            return
+    results.setdefault(case, {}).setdefault(name, []).append(figures)
+    print(f"{case:34} {name:18} " + "  ".join(f"{key} {value:,.2f}" for key, value in figures.items() if value), flush=True)
+
+
+def medians(results: Results) -> mqtt_report.Medians:
+    return {
+        case: {name: {key: statistics.median(r[key] for r in rounds) for key in rounds[0]} for name, rounds in by.items()}
+        for case, by in results.items()
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Tidegate and mosquitto in turn")
-    parser.add_argument("--seconds", type=float, default=3.0)
+    parser = argparse.ArgumentParser(description="MQTT brokers in turn")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--scale", type=float, default=1.0, help="of the messages per run")
     parser.add_argument("--only", default="", help="run the cases whose name contains this")
+    parser.add_argument("--peers", default="", help="names between commas; all that are installed, if not given")
+    parser.add_argument("--tidegate", action="append", help="NAME=PYTHON: an environment that has Tidegate")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/performance.md")
     options = parser.parse_args()
+    load.build()
     cores = sorted(os.sched_getaffinity(0))
-    broker_core = {cores[-1]} if len(cores) > 1 else None
-    if len(cores) > 1:
+    core = {cores[-1]} if len(cores) > 1 else None
+    if core:
         os.sched_setaffinity(0, {cores[0]})
-    starts = [brokers.tidegate] + ([brokers.mosquitto] if brokers.has_mosquitto() else [])
-    for case in [case for case in CASES if options.only in case.name]:
-        results: dict[str, list[tuple[float, float, float]]] = {}
-        for _ in range(options.rounds):
-            for start in starts:
-                with start(broker_core) as broker:
-                    results.setdefault(broker.name, []).append(run(broker, case, options.seconds))
-        report(case, results)
-
-
-def report(case: Case, results: dict[str, list[tuple[float, float, float]]]) -> None:
-    medians = {}
-    for name, rounds in results.items():
-        rate, cpu, share = (statistics.median(column) for column in zip(*rounds, strict=True))
-        medians[name] = (rate, cpu)
-        print(f"{case.name:30} {name:10} {rate:12,.0f} msg/s  {cpu:7.2f} us CPU  {share:7.2%} arrived", flush=True)
-    if len(medians) == 2:
-        ours, theirs = medians["tidegate"], medians["mosquitto"]
-        print(f"{'':30} {'ratio':10} {ours[0] / theirs[0]:12.2f} x rate   {theirs[1] / ours[1]:7.2f} x CPU", flush=True)
+    found = starters(options)
+    chosen = [case for case in [*CASES, PACED] if options.only in case.name]
+    report = mqtt_report.text(medians(measure(chosen, found, options, core)), list(found), options.rounds)
+    print(report)
+    if options.write:
+        mqtt_report.write(Path(__file__).parents[1] / "docs" / "performance.md", report)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,48 @@
+"""Builds and runs the load generator."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+SOURCE = Path(__file__).with_name("mqttflood.c")
+
+
+def build() -> Path:
+    """Compile the generator, unless that was done already; return the program.
+
+    Raises:
+        SystemExit: there is no C compiler.
+    """
+    program = Path(tempfile.gettempdir()) / f"mqttflood-{os.getuid()}-{int(SOURCE.stat().st_mtime)}"
+    if not program.exists():
+        compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc") or shutil.which("clang")
+        if compiler is None:
+            raise SystemExit("bench/load/mqttflood.c needs a C compiler: there is none")
+        subprocess.run([compiler, "-O2", "-Wall", "-Wextra", "-o", str(program), str(SOURCE)], check=True)
+    return program
+
+
+def command(port: int, options: dict[str, Any]) -> list[str]:
+    words = [str(build()), "--port", str(port)]
+    for name, value in options.items():
+        words += [f"--{name}"] if value is True else [] if value is False else [f"--{name}", str(value)]
+    return words
+
+
+def flood(port: int, options: dict[str, Any], timeout_s: float = 300.0) -> dict[str, Any]:
+    """Run the load; return what it counted.
+
+    Raises:
+        RuntimeError: the broker closed a connection, or refused one.
+    """
+    done = subprocess.run(command(port, options), check=False, capture_output=True, text=True, timeout=timeout_s)
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip())
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
