@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from bench import brokers
-from bench.mqtt import connected, field, packet
+from bench.wire import connected, field, packet
 
 PORTION = 250
 """Messages that are joined into one send."""

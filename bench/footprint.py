@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from bench import brokers
-from bench.mqtt import connected, field, packet
+from bench.wire import connected, field, packet
 
 BODY_BYTES = 100
 WINDOW = 2_000

@@ -33,7 +33,7 @@ import trio
 
 from bench import brokers
 from bench.confirmed import Mqtt
-from bench.mqtt import connected, field, packet
+from bench.wire import connected, field, packet
 from gateway.errors import JournalError
 from gateway.journal.writer import Writer
 
