@@ -11,19 +11,22 @@ import trio
 from gateway_mqtt.codec.coding import decode, encode
 from gateway_mqtt.codec.packets import (
     ACCEPTED,
-    DISCONNECT,
     MAX_IDENTIFIER,
     PINGREQ,
     PUBACK,
     Ack,
+    Auth,
     ConnAck,
     Connect,
+    Disconnect,
     MalformedPacket,
     Packet,
     Publish,
     Signal,
     SubAck,
     Subscribe,
+    Subscription,
+    UnsubAck,
     Unsubscribe,
 )
 from gateway_mqtt.codec.splitter import Splitter
@@ -112,7 +115,7 @@ class Client:
         packet_id = self._identifier()
         answer, answered = trio.open_memory_channel[bytes](1)
         self._subacks[packet_id] = answer
-        await self._send(Subscribe(packet_id, filters))
+        await self._send(Subscribe(packet_id, tuple(Subscription(pattern, qos) for pattern, qos in filters)))
         try:
             return await answered.receive()
         except trio.EndOfChannel:
@@ -126,7 +129,7 @@ class Client:
     async def disconnect(self) -> None:
         """Say goodbye: the broker forgets the will. Raises Lost. Cancellation: the connection is to be closed by its owner."""
         if not self.lost:
-            await self._send(Signal(DISCONNECT))
+            await self._send(Disconnect())
             await self._stream.aclose()
 
     def _identifier(self) -> int:
@@ -207,9 +210,9 @@ class Client:
                 answer = self._subacks.pop(packet_id, None)
                 if answer is not None:
                     answer.send_nowait(codes)
-            case Signal():
+            case Signal() | UnsubAck():
                 pass
-            case Connect() | ConnAck() | Subscribe() | Unsubscribe():
+            case Connect() | ConnAck() | Subscribe() | Unsubscribe() | Disconnect() | Auth():
                 raise MalformedPacket(f"{type(packet).__name__} after the CONNACK", "MQTT 3.1.1 §2.2.1")
             case _:
                 assert_never(packet)

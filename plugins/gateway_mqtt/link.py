@@ -24,8 +24,6 @@ from gateway_mqtt.codec.packets import (
     ACCEPTED,
     FAILURE,
     PINGRESP,
-    UNSUBACK,
-    Ack,
     ConnAck,
     Connect,
     MalformedPacket,
@@ -33,6 +31,7 @@ from gateway_mqtt.codec.packets import (
     Signal,
     SubAck,
     Subscribe,
+    UnsubAck,
     Unsubscribe,
 )
 from gateway_mqtt.inbound import Inbound
@@ -254,7 +253,7 @@ class Link:
         request = _Request(packet, [FAILURE] * len(packet.filters), self._channel.retained_mark())
         filters = self._session.filters
         limit = self._broker.settings.max_subscriptions
-        for index, (pattern, qos) in enumerate(packet.filters):
+        for index, (pattern, qos) in enumerate((wanted.pattern, wanted.qos) for wanted in packet.filters):
             if index >= limit or (len(filters) >= limit and pattern not in filters):
                 request.refuse(f"more than {limit} subscriptions", len(packet.filters) - index)
                 break
@@ -274,7 +273,7 @@ class Link:
         if outcome.error is None:
             request.codes[index] = granted
         else:
-            self._session.filters.discard(request.packet.filters[index][0])
+            self._session.filters.discard(request.packet.filters[index].pattern)
             request.refuse(outcome.error.text)
         request.left -= 1
         if not request.left:
@@ -284,9 +283,9 @@ class Link:
         if self._ended:
             return
         self._send(SubAck(request.packet.packet_id, bytes(request.codes)))  # [MQTT-3.8.4-2] [MQTT-3.8.4-5] [MQTT-3.9.3-1]
-        for (pattern, _), granted in zip(request.packet.filters, request.codes, strict=True):
+        for wanted, granted in zip(request.packet.filters, request.codes, strict=True):
             if granted != FAILURE:
-                self._outbound.want_retained(pattern, granted, request.mark)  # also of a filter that was there [MQTT-3.8.4-3]
+                self._outbound.want_retained(wanted.pattern, granted, request.mark)  # of one that was there too [MQTT-3.8.4-3]
         if request.refused:
             self._gateway.count("subscriptions_refused", sum(request.refused.values()))
             self._gateway.log.warning(
@@ -309,7 +308,7 @@ class Link:
 
     def _unsubscribed(self, packet_id: int, _: Outcome | None) -> None:
         if not self._ended:
-            self._send(Ack(UNSUBACK, packet_id))  # [MQTT-3.10.4-4]
+            self._send(UnsubAck(packet_id))  # [MQTT-3.10.4-4]
 
     def ping(self) -> None:
         """Answer a PINGREQ [MQTT-3.12.4-1]."""

@@ -7,13 +7,13 @@ from typing import Protocol
 
 from gateway_mqtt.codec.coding import check_publish_flags, decode
 from gateway_mqtt.codec.packets import (
-    DISCONNECT,
     NAMES,
     PINGREQ,
     PUBACK,
     PUBLISH,
     Ack,
     Connect,
+    Disconnect,
     Signal,
     Subscribe,
     Unsubscribe,
@@ -169,7 +169,7 @@ class Connected:
                 self._control.unsubscribe(packet)
             case Signal(type=type_) if type_ == PINGREQ:
                 self._control.ping()
-            case Signal(type=type_) if type_ == DISCONNECT:
+            case Disconnect():
                 self.over = True  # [MQTT-3.14.4-2]: nothing after it counts
                 self._control.disconnect()
             case Connect():

@@ -31,6 +31,7 @@ from gateway_mqtt.translate.sessions import MAX_CLIENT_ID_BYTES, connack_code
 
 FIRST_WITH_EMPTY = 4
 """MQTT 3.1 knows no empty client identifiers."""
+SERVED_LEVELS = (3, 4)
 
 
 class Server:
@@ -119,6 +120,8 @@ class Server:
                 if packet is not None:
                     connect = decode(*packet)
                     assert isinstance(connect, Connect)
+                    if connect.level not in SERVED_LEVELS or connect.bridge:
+                        raise UnknownLevel(f"protocol level {connect.level} is not served", "MQTT 3.1.1 [MQTT-3.1.2-2]")  # noqa: TRY301
                     return connect, splitter.rest()
         except UnknownLevel as error:
             self._refuse(connection, BAD_LEVEL, error.reason)  # [MQTT-3.1.2-2]

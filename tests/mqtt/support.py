@@ -11,18 +11,19 @@ import trio
 from gateway.runtime.broker import Broker
 from gateway_mqtt.codec.coding import decode, encode
 from gateway_mqtt.codec.packets import (
-    DISCONNECT,
     PINGREQ,
     PINGRESP,
     PUBACK,
     Ack,
     ConnAck,
     Connect,
+    Disconnect,
     Packet,
     Publish,
     Signal,
     SubAck,
     Subscribe,
+    Subscription,
     Will,
 )
 from gateway_mqtt.codec.splitter import Splitter
@@ -84,7 +85,7 @@ class Peer:
 
     async def subscribe(self, *filters: str, qos: int = 0) -> bytes:
         packet_id = next(self._identifiers)
-        await self.send(Subscribe(packet_id, tuple((pattern, qos) for pattern in filters)))
+        await self.send(Subscribe(packet_id, tuple(Subscription(pattern, qos) for pattern in filters)))
         answer = await self.next()
         assert isinstance(answer, SubAck), answer
         assert answer.packet_id == packet_id
@@ -104,7 +105,7 @@ class Peer:
 
     async def leave(self) -> None:
         """Say goodbye, and wait until the broker has closed."""
-        await self.send(Signal(DISCONNECT))
+        await self.send(Disconnect())
         assert await self.next() is None
         await self.stream.aclose()
 

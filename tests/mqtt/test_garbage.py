@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from gateway_mqtt.codec.coding import encode
-from gateway_mqtt.codec.packets import PINGREQ, PUBACK, Ack, Connect, Publish, Signal, Subscribe, Unsubscribe, Will
+from gateway_mqtt.codec.packets import PINGREQ, PUBACK, Ack, Connect, Publish, Signal, Subscribe, Subscription, Unsubscribe, Will
 from tests.mqtt.support import mqtt_broker, until
 
 
@@ -22,7 +22,9 @@ def traffic(rng, name):
                 [
                     Publish(topic, rng.randbytes(rng.randrange(300)), 0, rng.random() < 0.3),
                     Publish(topic, rng.randbytes(rng.randrange(300)), 1, rng.random() < 0.3, packet_id=rng.randrange(1, 65_536)),
-                    Subscribe(rng.randrange(1, 65_536), ((rng.choice(["#", "a/+", "+/b/#", topic]), rng.randrange(3)),)),
+                    Subscribe(
+                        rng.randrange(1, 65_536), (Subscription(rng.choice(["#", "a/+", "+/b/#", topic]), rng.randrange(3)),)
+                    ),
                     Unsubscribe(rng.randrange(1, 65_536), (rng.choice(["#", "a/+", topic]),)),
                     Ack(PUBACK, rng.randrange(1, 20)),
                     Signal(PINGREQ),

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway_mqtt.codec.coding import encode
-from gateway_mqtt.codec.packets import PINGREQ, PUBACK, Ack, MalformedPacket, Publish, Signal, Subscribe, Unsubscribe
+from gateway_mqtt.codec.packets import PINGREQ, PUBACK, Ack, MalformedPacket, Publish, Signal, Subscribe, Subscription, Unsubscribe
 from gateway_mqtt.protocol import Connected
 
 LIMIT = 100_000
@@ -73,7 +73,7 @@ packets = st.one_of(
     publishes(),
     st.builds(Ack, st.just(PUBACK), identifiers),
     st.just(Signal(PINGREQ)),
-    st.builds(Subscribe, identifiers, st.just((("a/#", 1), ("b", 0)))),
+    st.builds(Subscribe, identifiers, st.just((Subscription("a/#", 1), Subscription("b", 0)))),
     st.builds(Unsubscribe, identifiers, st.just(("a", "b"))),
 )
 

@@ -7,7 +7,7 @@ import pytest
 from gateway.api import Address, Message
 from gateway.engine.retained import RetainedLimits
 from gateway.routing.keytree import KeyTree
-from gateway_mqtt.codec.packets import PUBACK, UNSUBACK, Ack, Publish, SubAck, Subscribe, Unsubscribe
+from gateway_mqtt.codec.packets import PUBACK, Ack, Publish, SubAck, Subscribe, Subscription, UnsubAck, Unsubscribe
 from gateway_mqtt.retained import SLICE, SLICE_BYTES, VISITS, RetainedQueue, Rota
 from tests.mqtt.support import mqtt_broker, until
 
@@ -169,7 +169,7 @@ async def test_a_message_retained_while_a_subscribe_is_committed_comes_once(qos)
         publisher, client = await bench.client(), await bench.client("lasting", clean=False)
         await publisher.publish("s/old", b"1", retain=True, qos=1)
         bench.journal.automatic = False
-        await client.send(Subscribe(7, (("s/#", 1),)))
+        await client.send(Subscribe(7, (Subscription("s/#", 1),)))
         await until(lambda: bench.journal.writes)
         await publisher.send(Publish("s/new", b"2", qos, retain=True, packet_id=9 if qos else 0))
         await publisher.ping()
@@ -201,7 +201,7 @@ async def test_unsubscribing_stops_what_is_retained():
         await client.subscribe("s/#", qos=1)
         got = await client.take(2)
         await client.send(Unsubscribe(5, ("s/#",)))
-        assert await client.next() == Ack(UNSUBACK, 5)
+        assert await client.next() == UnsubAck(5)
         await client.send(*(Ack(PUBACK, packet.packet_id) for packet in got))
         await client.ping()
         assert not bench.logged("a front-end failed to send")
@@ -212,7 +212,7 @@ async def test_all_that_is_retained_is_sent_to_several_clients_at_once():
         await many_retained(bench)
         clients = [await bench.client() for _ in range(3)]
         for client in clients:
-            await client.send(Subscribe(1, (("#", 0),)))
+            await client.send(Subscribe(1, (Subscription("#", 0),)))
         for client in clients:
             first, *rest = await client.take(MANY + 1)
             assert isinstance(first, SubAck), "before what is retained"
@@ -225,7 +225,7 @@ async def test_a_client_that_goes_amid_what_is_retained_is_forgotten():
         await many_retained(bench, bytes(2_000))
         other = await bench.client()
         client = await bench.client("brief")
-        await client.send(Subscribe(1, (("#", 0),)))
+        await client.send(Subscribe(1, (Subscription("#", 0),)))
         await client.vanish()
         await bench.gone("brief")
         await other.ping()

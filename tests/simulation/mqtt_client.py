@@ -6,16 +6,17 @@ from typing import TYPE_CHECKING
 
 from gateway_mqtt.codec.coding import decode, encode
 from gateway_mqtt.codec.packets import (
-    DISCONNECT,
     PUBACK,
     PUBLISH,
     Ack,
     ConnAck,
     Connect,
+    Disconnect,
     Publish,
     Signal,
     SubAck,
     Subscribe,
+    Subscription,
     Unsubscribe,
     Will,
 )
@@ -96,7 +97,7 @@ class MqttClient:
     def leave(self) -> None:
         if self.connection is not None:
             self.world.log(f"{self.name} leaves")
-            self._send(Signal(DISCONNECT))
+            self._send(Disconnect())
             self.connection = None
 
     # -- what it does
@@ -154,9 +155,11 @@ class MqttClient:
                     self.world.ledger.ack(self.queue, text)
 
     def subscribe(self) -> None:
-        packet = Subscribe(self._next_identifier(), ((self.world.chance.choice(FILTERS), self.world.chance.choice((0, 1, 1))),))
+        packet = Subscribe(
+            self._next_identifier(), (Subscription(self.world.chance.choice(FILTERS), self.world.chance.choice((0, 1, 1))),)
+        )
         self._pending[packet.packet_id] = packet
-        self._weaken(packet.filters[0][0])
+        self._weaken(packet.filters[0].pattern)
         self._send(packet)
 
     def unsubscribe(self) -> None:
@@ -227,7 +230,7 @@ class MqttClient:
     def _subscribed(self, packet_id: int, codes: bytes) -> None:
         packet = self._pending.pop(packet_id)
         assert isinstance(packet, Subscribe)
-        pattern = packet.filters[0][0]
+        pattern = packet.filters[0].pattern
         others = [other for other in self._pending.values() if _concerns(other, pattern)]
         shape = self.world.ledger.shapes.get(self.queue)
         if shape is not None and codes[0] < 2 and not others:
@@ -257,4 +260,4 @@ class MqttClient:
 
 
 def _concerns(packet: Subscribe | Unsubscribe, pattern: str) -> bool:
-    return any(pattern in (entry, entry[0]) for entry in packet.filters)
+    return any(pattern == (entry.pattern if isinstance(entry, Subscription) else entry) for entry in packet.filters)

@@ -1,64 +1,78 @@
-"""Which control packets does MQTT 3.1.1 have?"""
+"""Which control packets does MQTT have?"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
-CONNECT, CONNACK, PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP = range(1, 8)
-SUBSCRIBE, SUBACK, UNSUBSCRIBE, UNSUBACK, PINGREQ, PINGRESP, DISCONNECT = range(8, 15)
+from gateway_mqtt.codec.names import (
+    AUTH,
+    CONNACK,
+    CONNECT,
+    DISCONNECT,
+    FLAGS,
+    LEVELS,
+    MAX_IDENTIFIER,
+    MAX_LENGTH,
+    MAX_STRING_BYTES,
+    NAMES,
+    PINGREQ,
+    PINGRESP,
+    PUBACK,
+    PUBCOMP,
+    PUBLISH,
+    PUBREC,
+    PUBREL,
+    SUBACK,
+    SUBSCRIBE,
+    UNSUBACK,
+    UNSUBSCRIBE,
+    MalformedPacket,
+    UnknownLevel,
+    malformed,
+)
+from gateway_mqtt.codec.properties import NO_PROPERTIES, Properties
+
+__all__ = [
+    "ACCEPTED", "ACKS", "AUTH", "BAD_CREDENTIALS", "BAD_IDENTIFIER", "BAD_LEVEL", "CONNACK", "CONNECT", "DISCONNECT",
+    "FAILURE", "FLAGS", "LEVELS", "MAX_CONNECT_BYTES", "MAX_IDENTIFIER", "MAX_LENGTH", "MAX_STRING_BYTES", "NAMES",
+    "NOT_AUTHORIZED", "PINGREQ", "PINGRESP", "PUBACK", "PUBCOMP", "PUBLISH", "PUBREC", "PUBREL", "REFUSALS", "SIGNALS",
+    "SUBACK", "SUBSCRIBE", "UNAVAILABLE", "UNSUBACK", "UNSUBSCRIBE", "Ack", "Auth", "ConnAck", "Connect", "Disconnect",
+    "MalformedPacket", "Packet", "Publish", "Signal", "SubAck", "Subscribe", "Subscription", "UnknownLevel", "UnsubAck",
+    "Unsubscribe", "Will", "malformed",
+]  # fmt: skip
 
 ACCEPTED, BAD_LEVEL, BAD_IDENTIFIER, UNAVAILABLE, BAD_CREDENTIALS, NOT_AUTHORIZED = range(6)
-"""CONNACK return codes (MQTT 3.1.1 §3.2.2.3)."""
+"""CONNACK return codes (MQTT 3.1.1 §3.2.2.3); those of MQTT 5 are in `reasons`."""
 REFUSALS = ("", "protocol level", "client identifier", "unavailable", "credentials", "not authorized")
-FAILURE = 0x80
+FAILURE: Final = 0x80
 """SUBACK return code of a refused filter (MQTT 3.1.1 §3.9.3)."""
 
-MAX_LENGTH = 268_435_455
-MAX_STRING_BYTES = 65_535
-MAX_IDENTIFIER = 65_535
-MAX_CONNECT_BYTES = 12 + 5 * (2 + MAX_STRING_BYTES)
-"""No CONNECT is longer: the variable header and five strings."""
+MAX_CONNECT_BYTES: Final = 12 + 5 * (2 + MAX_STRING_BYTES)
+"""No CONNECT of 3.1 or 3.1.1 is longer: the variable header and five strings."""
 
-LEVELS = {4: "MQTT", 3: "MQIsdp"}
-
-
-class MalformedPacket(Exception):
-    """Bytes that no conforming peer sends.
-
-    Args:
-        reason: one line for the log.
-        spec: the normative section that they break.
-    """
-
-    def __init__(self, reason: str, spec: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.spec = spec
-
-
-class UnknownLevel(MalformedPacket):
-    """A CONNECT of a protocol level other than 3.1 and 3.1.1; it deserves CONNACK 1 [MQTT-3.1.2-2]."""
-
-
-def malformed(reason: str, tag: str) -> MalformedPacket:
-    """Return the error for a broken normative statement, named by its section or tag."""
-    return MalformedPacket(reason, f"MQTT 3.1.1 {tag}")
+ACKS: Final = (PUBACK, PUBREC, PUBREL, PUBCOMP)
+SIGNALS: Final = (PINGREQ, PINGRESP)
 
 
 @dataclass(frozen=True, slots=True)
 class Will:
-    """What is published for a client that is lost (MQTT 3.1.1 §3.1.2.5)."""
+    """What is published for a client that is lost (MQTT 3.1.1 §3.1.2.5; MQTT 5.0 §3.1.2.5, §3.1.3.2)."""
 
     topic: str
     payload: bytes
     qos: int = 0
     retain: bool = False
+    properties: Properties = NO_PROPERTIES
 
 
 @dataclass(frozen=True, slots=True)
 class Connect:
-    """MQTT 3.1.1 §3.1. ``level`` is 4, or 3 for MQTT 3.1; ``keep_alive_s`` 0 means none."""
+    """§3.1 of both. ``level`` 3 is MQTT 3.1, 4 is 3.1.1, 5 is 5.0; ``clean`` is Clean Start there; ``keep_alive_s`` 0 means none.
+
+    ``bridge`` is mosquitto's way to say, below 5, that the client is a bridge: it wants no message back that it has published,
+    and the RETAIN flag as it was published.
+    """
 
     client_id: str
     clean: bool = True
@@ -67,19 +81,25 @@ class Connect:
     user: str | None = None
     password: bytes | None = None
     level: int = 4
+    properties: Properties = NO_PROPERTIES
+    bridge: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ConnAck:
-    """MQTT 3.1.1 §3.2."""
+    """§3.2 of both."""
 
     session_present: bool
     code: int
+    properties: Properties = NO_PROPERTIES
 
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """MQTT 3.1.1 §3.3. The broker makes none on the path of a message. ``packet_id`` is 0 for QoS 0."""
+    """§3.3 of both. The broker makes none on the path of a message. ``packet_id`` is 0 for QoS 0.
+
+    ``topic`` is empty where a topic alias stands for it.
+    """
 
     topic: str
     payload: bytes
@@ -87,55 +107,90 @@ class Publish:
     retain: bool = False
     dup: bool = False
     packet_id: int = 0
+    properties: Properties = NO_PROPERTIES
 
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """PUBACK, PUBREC, PUBREL, PUBCOMP or UNSUBACK, by ``type``: nothing but a packet identifier."""
+    """PUBACK, PUBREC, PUBREL or PUBCOMP, by ``type`` (§3.4 to §3.7 of both)."""
 
     type: int
     packet_id: int
+    code: int = 0
+    properties: Properties = NO_PROPERTIES
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A topic filter of a SUBSCRIBE and what is wanted of it (MQTT 5.0 §3.8.3.1). Below level 5 there is but the QoS.
+
+    ``retain_handling``: 0 sends retained messages, 1 only if the subscription is new, 2 never.
+    """
+
+    pattern: str
+    qos: int
+    no_local: bool = False
+    retain_as_published: bool = False
+    retain_handling: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
-    """MQTT 3.1.1 §3.8: filters with their requested QoS."""
+    """§3.8 of both."""
 
     packet_id: int
-    filters: tuple[tuple[str, int], ...]
+    filters: tuple[Subscription, ...]
+    properties: Properties = NO_PROPERTIES
 
 
 @dataclass(frozen=True, slots=True)
 class SubAck:
-    """MQTT 3.1.1 §3.9: one granted QoS or `FAILURE` for each filter."""
+    """§3.9 of both: one granted QoS, or why there is none, for each filter."""
 
     packet_id: int
     codes: bytes
+    properties: Properties = NO_PROPERTIES
 
 
 @dataclass(frozen=True, slots=True)
 class Unsubscribe:
-    """MQTT 3.1.1 §3.10."""
+    """§3.10 of both."""
 
     packet_id: int
     filters: tuple[str, ...]
+    properties: Properties = NO_PROPERTIES
+
+
+@dataclass(frozen=True, slots=True)
+class UnsubAck:
+    """§3.11 of both. Below level 5 there are no codes."""
+
+    packet_id: int
+    codes: bytes = b""
+    properties: Properties = NO_PROPERTIES
 
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """PINGREQ, PINGRESP or DISCONNECT, by ``type``: nothing but themselves."""
+    """PINGREQ or PINGRESP, by ``type``: nothing but themselves."""
 
     type: int
 
 
-Packet: TypeAlias = Connect | ConnAck | Publish | Ack | Subscribe | SubAck | Unsubscribe | Signal
+@dataclass(frozen=True, slots=True)
+class Disconnect:
+    """§3.14 of both."""
 
-ACKS = (PUBACK, PUBREC, PUBREL, PUBCOMP, UNSUBACK)
-SIGNALS = (PINGREQ, PINGRESP, DISCONNECT)
-FLAGS = {type_: 2 if type_ in {PUBREL, SUBSCRIBE, UNSUBSCRIBE} else 0 for type_ in range(1, 15) if type_ != PUBLISH}
-"""Reserved bits of the first byte (MQTT 3.1.1 §2.2.2, table 2.2)."""
-NAMES = {
-    CONNECT: "CONNECT", CONNACK: "CONNACK", PUBLISH: "PUBLISH", PUBACK: "PUBACK", PUBREC: "PUBREC", PUBREL: "PUBREL",
-    PUBCOMP: "PUBCOMP", SUBSCRIBE: "SUBSCRIBE", SUBACK: "SUBACK", UNSUBSCRIBE: "UNSUBSCRIBE", UNSUBACK: "UNSUBACK",
-    PINGREQ: "PINGREQ", PINGRESP: "PINGRESP", DISCONNECT: "DISCONNECT",
-}  # fmt: skip
+    code: int = 0
+    properties: Properties = NO_PROPERTIES
+
+
+@dataclass(frozen=True, slots=True)
+class Auth:
+    """MQTT 5.0 §3.15."""
+
+    code: int = 0
+    properties: Properties = NO_PROPERTIES
+
+
+Packet: TypeAlias = Connect | ConnAck | Publish | Ack | Subscribe | SubAck | Unsubscribe | UnsubAck | Signal | Disconnect | Auth

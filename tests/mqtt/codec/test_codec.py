@@ -17,12 +17,15 @@ from gateway_mqtt.codec.packets import (
     Ack,
     ConnAck,
     Connect,
+    Disconnect,
     MalformedPacket,
     Publish,
     Signal,
     SubAck,
     Subscribe,
+    Subscription,
     UnknownLevel,
+    UnsubAck,
     Unsubscribe,
     Will,
 )
@@ -55,10 +58,14 @@ def publishes(draw: st.DrawFn) -> Publish:
 packets = st.one_of(
     connects(),
     publishes(),
-    st.builds(ConnAck, st.booleans(), st.integers(0, 5)),
+    st.builds(ConnAck, st.just(False), st.integers(0, 5)),
     st.builds(Ack, st.sampled_from(ACKS), identifiers),
     st.builds(Signal, st.sampled_from(SIGNALS)),
-    st.builds(Subscribe, identifiers, st.lists(st.tuples(filters, st.integers(0, 2)), min_size=1, max_size=5).map(tuple)),
+    st.builds(UnsubAck, identifiers),
+    st.just(Disconnect()),
+    st.builds(
+        Subscribe, identifiers, st.lists(st.builds(Subscription, filters, st.integers(0, 2)), min_size=1, max_size=5).map(tuple)
+    ),
     st.builds(SubAck, identifiers, st.lists(st.sampled_from([0, 1, 2, FAILURE]), min_size=1).map(bytes)),
     st.builds(Unsubscribe, identifiers, st.lists(filters, min_size=1, max_size=5).map(tuple)),
 )
@@ -176,7 +183,7 @@ def test_what_is_behind_a_packet_is_handed_back():
     assert splitter.rest() == b""
 
 
-@pytest.mark.parametrize(("name", "level"), [(b"MQTT", 5), (b"MQTT", 3), (b"MQIsdp", 4), (b"MQTT", 0x84)])
+@pytest.mark.parametrize(("name", "level"), [(b"MQTT", 6), (b"MQTT", 3), (b"MQIsdp", 4), (b"MQTT", 0x85)])
 def test_another_level_is_known_by_its_first_bytes_mqtt_3_1_2_2(name, level):
     with pytest.raises(UnknownLevel):
         decode(0x10, len(name).to_bytes(2, "big") + name + bytes((level,)) + b"whatever follows")
