@@ -3,7 +3,7 @@
 `API_VERSION` rises when something is removed; hooks and protocols only gain optional parameters in between.
 """
 
-from gateway.api.address import reachable, tcp_address
+from gateway.api.address import StreamAddress, reachable, stream_address, tcp_address
 from gateway.api.channel import (
     Channel,
     ConsumeOptions,
@@ -16,7 +16,18 @@ from gateway.api.channel import (
     QueueInfo,
     Route,
 )
-from gateway.api.frontend import Authorize, Credentials, Flushable, FrontEnd, Gateway, LetInFirst, Log, Principal, WritesWire
+from gateway.api.frontend import (
+    Authorize,
+    Credentials,
+    Flushable,
+    FrontEnd,
+    Gateway,
+    LetInFirst,
+    Log,
+    OwnSockets,
+    Principal,
+    WritesWire,
+)
 from gateway.api.hooks import API_VERSION, ENTRY_POINT_GROUP, PROJECT, hookimpl, hookspec
 from gateway.api.stream import CloseReason, CongestionSink, Connection, Receiver
 from gateway.errors import (
@@ -91,6 +102,7 @@ __all__ = [
     "OutcomeSink",
     "Overflow",
     "Overloaded",
+    "OwnSockets",
     "PreconditionFailed",
     "Principal",
     "Properties",
@@ -102,6 +114,7 @@ __all__ = [
     "Retry",
     "Route",
     "Scheduled",
+    "StreamAddress",
     "WireDecoder",
     "WritesWire",
     "decode_properties",
@@ -114,6 +127,7 @@ __all__ = [
     "queue_spec",
     "reachable",
     "reply_address",
+    "stream_address",
     "swap_key",
     "swap_key_bytes",
     "tcp_address",

@@ -238,3 +238,14 @@ class LetInFirst(Protocol):
         Args:
             settings: an instance of `settings_model`.
         """
+
+
+@runtime_checkable
+class OwnSockets(Protocol):
+    """What a front-end also has if it opens its sockets itself, and never by `Gateway.serve_streams`.
+
+    The host's settings of transports (``tls``, ``proxy_protocol`` ...) are errors in its section: nothing would come of them.
+    """
+
+    own_sockets: bool
+    """True."""

@@ -24,6 +24,7 @@ class ZeroMqFrontEnd:
 
     name = "zeromq"
     settings_model: type[Any] = ZeroMqSettings
+    own_sockets = True
 
     def addresses(self, settings: ZeroMqSettings) -> Sequence[str]:
         """See `gateway.api.FrontEnd.addresses`."""

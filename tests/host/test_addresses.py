@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.api import reachable, tcp_address
+from gateway.api import StreamAddress, reachable, stream_address, tcp_address
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,70 @@ def test_any_text_is_an_address_or_refused(text):
         ("tcp://192.0.2.1:1883", "tcp://192.0.2.1:1883"),
         ("tcp://[2001:db8::1]:1", "tcp://[2001:db8::1]:1"),
         ("ipc:///run/tidegate", "ipc:///run/tidegate"),
+        ("wss://0.0.0.0:8884/mqtt", "wss://127.0.0.1:8884/mqtt"),
+        ("unix:/run/tidegate", "unix:/run/tidegate"),
     ],
 )
 def test_a_listener_on_every_interface_is_reached_on_loopback(listener, near):
     assert reachable(listener) == near
+
+
+@pytest.mark.parametrize(
+    ("address", "parsed"),
+    [
+        ("tcp://127.0.0.1:1883", StreamAddress("tcp", "127.0.0.1", 1883)),
+        ("tls://[::1]:8883", StreamAddress("tls", "::1", 8883)),
+        ("ws://localhost:8080", StreamAddress("ws", "localhost", 8080)),
+        ("ws://localhost:8080/", StreamAddress("ws", "localhost", 8080, "/")),
+        ("wss://0.0.0.0:0/mqtt/v5", StreamAddress("wss", "0.0.0.0", 0, "/mqtt/v5")),
+        ("unix:/run/tidegate/mqtt", StreamAddress("unix", path="/run/tidegate/mqtt")),
+        ("unix:/run/a b ü", StreamAddress("unix", path="/run/a b ü")),
+    ],
+)
+def test_every_kind_is_read_and_written_again(address, parsed):
+    assert stream_address(address) == parsed
+    assert str(parsed) == address
+
+
+def test_a_unix_address_may_be_written_as_an_url():
+    assert stream_address("unix:///run/x") == stream_address("unix:/run/x")
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("", "wss://HOST:PORT/PATH or unix:/PATH"),
+        ("mqtt://127.0.0.1:1883", "must be tcp://HOST:PORT"),
+        ("TLS://127.0.0.1:1883", "must be tcp://HOST:PORT"),
+        ("tls://127.0.0.1", "must be tcp://HOST:PORT"),
+        ("tls://127.0.0.1:1883\n", "must be tcp://HOST:PORT"),
+        ("tls://127.0.0.1:8883/mqtt", "tls://HOST:PORT, with nothing behind it"),
+        ("tcp://127.0.0.1:1883/", "tcp://HOST:PORT, with nothing behind it"),
+        ("ws://127.0.0.1:80/mqtt?x", "ws://HOST:PORT/PATH, with nothing behind it"),
+        ("ws://127.0.0.1:80/mqtt#x", "ws://HOST:PORT/PATH, with nothing behind it"),
+        ("ws://127.0.0.1:80/a b", "must be tcp://HOST:PORT"),
+        ("wss://127.0.0.1:65536/", "wss://HOST:PORT with a port of at most 65535"),
+        ("wss://127.0.0.256:1", "wss://HOST:PORT"),
+        ("unix:", "whole path of a file"),
+        ("unix:run/x", "whole path of a file"),
+        ("unix:/run/", "whole path of a file"),
+        ("unix:/a\0b", "whole path of a file"),
+        ("unix:/" + "a" * 103, "at most 103 bytes"),
+        ("unix:/" + "ü" * 52, "at most 103 bytes"),
+    ],
+)
+def test_no_address_of_any_kind_is_refused_with_what_is_allowed(address, said):
+    with pytest.raises(ValueError, match="must be ") as refused:
+        stream_address(address)
+    assert said in str(refused.value)
+
+
+@given(
+    st.text() | st.sampled_from(["tcp://", "ws://", "unix:/", "wss://[::1]:1"]).flatmap(lambda head: st.text().map(head.__add__))
+)
+def test_any_text_is_an_address_of_some_kind_or_refused(text):
+    try:
+        parsed = stream_address(text)
+    except ValueError:
+        return
+    assert stream_address(str(parsed)) == parsed
