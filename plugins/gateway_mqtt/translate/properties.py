@@ -1,0 +1,254 @@
+"""What are the properties of an MQTT 5 message in the common model, and back?"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from typing import Any, Final
+
+from gateway.api import (
+    NO_PROPERTIES,
+    TOPIC_EXCHANGE,
+    Message,
+    Properties,
+    is_mqtt_topic,
+    parse_reply_address,
+    reply_address,
+    swap_key,
+)
+from gateway_mqtt.codec import properties as mqtt
+from gateway_mqtt.codec.fields import encode_length, is_utf8
+from gateway_mqtt.codec.names import CLIENT, MAX_STRING_BYTES, PUBLISH
+
+WIRE_TAG: Final = "mqtt"
+"""Who wrote `Message.wire`: a byte of flags (`QOS`, `RETAIN`), then MQTT 5 publish properties as they came, in their order.
+
+Topic alias, message expiry and subscription identifiers are not among them. It is empty (and the tag is) where it would say
+nothing but QoS 0 or 1.
+"""
+QOS: Final = 3
+RETAIN: Final = 4
+UTF_8: Final = "utf-8"
+"""Content encoding that stands for payload format 1."""
+
+_EXPIRY: Final = 0x02
+_ALIAS: Final = 0x23
+_ALIAS_BYTES: Final = 3
+_SIZES: Final = {0x01: 2, _EXPIRY: 5, _ALIAS: _ALIAS_BYTES}
+_USER: Final = 0x26
+_MOST_S: Final = 0xFFFF_FFFF
+_long: Final = struct.Struct("!BI").pack
+_word: Final = struct.Struct("!BH").pack
+
+
+# -- as they come -----------------------------------------------------------
+
+
+class Carried:
+    """What the properties of a PUBLISH say.
+
+    ``kept``: those that belong to the message, as they came. ``alias``: topic alias; 0: none. ``expiry_s``: None: for ever.
+    ``is_text``: payload format 1. ``users``: how many user properties.
+    """
+
+    __slots__ = ("alias", "expiry_s", "is_text", "kept", "users")
+
+    def __init__(self, kept: bytes, alias: int = 0, expiry_s: int | None = None, is_text: bool = False, users: int = 0) -> None:
+        self.kept: bytes = kept
+        self.alias: int = alias
+        self.expiry_s: int | None = expiry_s
+        self.is_text: bool = is_text
+        self.users: int = users
+
+
+NOTHING: Final = Carried(b"")
+
+
+def carried(raw: bytes) -> Carried:
+    """Read the properties of a client's PUBLISH, without their length.
+
+    Raises:
+        MalformedPacket: they are not such.
+    """
+    if not raw:
+        return NOTHING
+    if len(raw) == _ALIAS_BYTES and raw[0] == _ALIAS and raw[1:] != b"\0\0":
+        return Carried(b"", raw[1] << 8 | raw[2])
+    said = mqtt.decode_properties(PUBLISH, raw, CLIENT)
+    kept = raw
+    if said.topic_alias is not None or said.message_expiry_s is not None:
+        kept = b"".join(raw[at:end] for at, end in _fields(raw) if raw[at] not in {_ALIAS, _EXPIRY})
+    return Carried(kept, said.topic_alias or 0, said.message_expiry_s, said.payload_format == 1, len(said.user))
+
+
+def _fields(raw: bytes) -> Iterator[tuple[int, int]]:
+    """Yield where each of a PUBLISH's properties begins and ends; they were found to be well-formed."""
+    at = 0
+    while at < len(raw):
+        number = raw[at]
+        end = at + _SIZES.get(number, 0)
+        if end == at:  # text or binary, or two of them
+            end = at + 3 + (raw[at + 1] << 8 | raw[at + 2])
+        if number == _USER:
+            end += 2 + (raw[end] << 8 | raw[end + 1])
+        yield at, end
+        at = end
+
+
+def wire_of(flags: int, kept: bytes) -> bytes:
+    """Return `Message.wire` for flags (`QOS`, `RETAIN`) and properties; empty if it would say nothing."""
+    return bytes((flags,)) + kept if kept or flags > 1 else b""
+
+
+def published_qos(message: Message) -> int:
+    """Return the QoS that a message was published with; what is persistent and comes from elsewhere has 1."""
+    if message.wire_tag == WIRE_TAG and message.wire:
+        return message.wire[0] & QOS
+    return int(message.persistent)
+
+
+def published_retained(message: Message) -> bool:
+    """Say whether a message was published with the RETAIN flag (for retain as published, MQTT 5.0 §3.8.3.1)."""
+    return message.wire_tag == WIRE_TAG and message.wire != b"" and message.wire[0] & RETAIN != 0
+
+
+# -- in the common model ----------------------------------------------------
+
+
+def read_wire(wire: bytes) -> Properties:
+    """Return in the common form what an MQTT client has said (a `gateway.api.WireDecoder`)."""
+    if len(wire) < 2:  # noqa: PLR2004 - flags alone
+        return NO_PROPERTIES
+    return to_common(mqtt.decode_properties(PUBLISH, wire[1:]))
+
+
+def to_common(said: mqtt.Properties) -> Properties:
+    """Return publish or will properties in the common form."""
+    reply_to = None if said.response_topic is None else reply_address(TOPIC_EXCHANGE, swap_key(said.response_topic))
+    return Properties(
+        content_type=said.content_type,
+        content_encoding=UTF_8 if said.payload_format == 1 else None,
+        headers=_headers(said.user) or None,
+        correlation_id=said.correlation_data,
+        reply_to=reply_to,
+    )
+
+
+def _headers(user: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+    """Return user properties by name, in the order of their first; a name that comes more than once has a list."""
+    headers: dict[str, Any] = {}
+    for name, value in user:
+        if name not in headers:
+            headers[name] = value
+        elif isinstance(headers[name], list):
+            headers[name].append(value)
+        else:
+            headers[name] = [headers[name], value]
+    return headers
+
+
+# -- from the common model --------------------------------------------------
+
+
+def from_common(properties: Properties, body: bytes) -> bytes:
+    """Return common properties as MQTT 5 publish properties, without their length. What MQTT can't carry is left out.
+
+    Cost: that of looking at the body, if it is said to be UTF-8.
+    """
+    if properties == NO_PROPERTIES:
+        return b""
+    encoding = properties.content_encoding
+    is_text = encoding is not None and encoding.lower() == UTF_8 and is_utf8(body)
+    response_topic = _response_topic(properties.reply_to)
+    others = {
+        "reply-to": None if response_topic is not None else properties.reply_to,
+        "content-encoding": None if is_text else encoding,
+        "message-id": properties.message_id,
+        "timestamp": properties.timestamp_s,
+        "type": properties.type,
+        "user-id": properties.user_id,
+        "app-id": properties.app_id,
+        "priority": properties.priority,
+    }
+    said = mqtt.Properties(
+        payload_format=1 if is_text else None,
+        content_type=_text_or_none(properties.content_type),
+        response_topic=response_topic,
+        correlation_data=_correlation(properties.correlation_id),
+        user=tuple(_pairs(properties.headers or {})) + tuple(_pairs(others)),
+    )
+    encoded = mqtt.encode_properties(said)
+    at = 1
+    while encoded[at - 1] > 127:  # noqa: PLR2004 - the length in front
+        at += 1
+    return encoded[at:]
+
+
+def _response_topic(reply_to: str | None) -> str | None:
+    address = parse_reply_address(reply_to) if reply_to is not None else None
+    if address is None or address[0] != TOPIC_EXCHANGE:
+        return None
+    topic = swap_key(address[1])
+    try:
+        return topic if is_mqtt_topic(topic) else None
+    except UnicodeEncodeError:
+        return None
+
+
+def _correlation(value: object) -> bytes | None:
+    data = value.encode("utf-8", "replace") if isinstance(value, str) else value
+    return data if isinstance(data, bytes) and len(data) <= MAX_STRING_BYTES else None
+
+
+def _pairs(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield user properties for headers: one for each value of a list; not those whose name or value is too long."""
+    for name, value in values.items():
+        if value is None:
+            continue
+        key = _text_or_none(str(name))
+        for one in value if isinstance(value, list | tuple) else (value,):
+            text = _text_or_none(_as_text(one))
+            if key is not None and text is not None:
+                yield key, text
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bytes | bytearray):
+        return bytes(value).decode("utf-8", "replace")
+    if value is None or isinstance(value, bool | dict | list):
+        return json.dumps(value, default=str, ensure_ascii=False)
+    return str(value)
+
+
+def _text_or_none(text: str | None) -> str | None:
+    """Return what a string field of MQTT can hold: no U+0000 [MQTT5-1.5.4-2], no lone surrogates; None: it is too long."""
+    if text is None:
+        return None
+    if "\0" in text:
+        text = text.replace("\0", "\ufffd")
+    data = text.encode("utf-8", "replace")
+    return data.decode() if len(data) <= MAX_STRING_BYTES else None
+
+
+# -- as they go -------------------------------------------------------------
+
+
+def section(kept: bytes, expiry_s: int | None, subscription_ids: tuple[int, ...], alias: int) -> bytes:
+    """Return the properties of a PUBLISH to a client, with their length in front.
+
+    Args:
+        kept: those that belong to the message.
+        expiry_s: what is left of the message expiry interval [MQTT5-3.3.2-6]; None: there is none.
+        subscription_ids: of all the subscriptions that it is sent for [MQTT5-3.3.4-4].
+        alias: topic alias; 0: none.
+    """
+    if expiry_s is not None:
+        kept = _long(_EXPIRY, min(expiry_s, _MOST_S)) + kept
+    if alias:
+        kept = _word(_ALIAS, alias) + kept
+    for identifier in subscription_ids:
+        kept += b"\x0b" + encode_length(identifier)
+    return encode_length(len(kept)) + kept
