@@ -117,8 +117,14 @@ async def serve(
     Cancellation: ends at once, as a crash would; nothing confirmed is lost.
     """
     journal = make_journal(config, log)
-    authenticate = Authentication(anonymous=anonymous).authenticate
-    broker = Broker(journal, limits=config.runtime_limits(), authenticate=authenticate, log=log)
+    authentication = Authentication(anonymous=anonymous)
+    broker = Broker(
+        journal,
+        limits=config.runtime_limits(),
+        authenticate=authentication.authenticate,
+        authenticate_now=authentication.authenticate_now,
+        log=log,
+    )
     for tag, decoder in host.wire_decoders().items():
         broker.decoders.register(tag, decoder)
     failure: GatewayError | None = None

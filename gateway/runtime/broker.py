@@ -34,9 +34,11 @@ from gateway.runtime.memory import resident_bytes
 from gateway.runtime.pager import Pager
 from gateway.runtime.scheduled import ScheduledReader
 from gateway.runtime.streams.connection import StreamConnection
-from gateway.runtime.streams.listener import Handler, Listeners
+from gateway.runtime.streams.listener import Listeners, Serving
+from gateway.runtime.streams.poller import HAS_EPOLL
 
 Authenticate = Callable[[Credentials], Awaitable[Principal]]
+AuthenticateNow = Callable[[Credentials], Principal | None]
 MAX_LOGGED_KEYS = 1_000
 LEAST_PATIENCE_S = 0.1
 """A journal that fails is waited for so long at the end, whatever draining may take."""
@@ -49,24 +51,27 @@ class Broker:
         journal: where batches go; opened by `run`.
         limits: what may wait where, and for how long.
         authenticate: lets peers in, or raises AccessRefused.
+        authenticate_now: does the same without waiting, or returns None: it has to wait; None: it always has.
         log: the broker's own logger.
         clock: what messages go by; None: the system's.
         resident: tells how many bytes of memory the process takes.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it is made of
         self,
         journal: Journal,
         *,
         limits: Limits,
         authenticate: Authenticate,
         log: Log,
+        authenticate_now: AuthenticateNow | None = None,
         clock: Clock | None = None,
         resident: Callable[[], int] = resident_bytes,
     ) -> None:
         self.journal = journal
         self.limits = limits
         self.authenticate = authenticate
+        self.authenticate_now = authenticate_now
         self.log = log
         self.clock = clock or WallClock()
         self.resident = resident
@@ -179,9 +184,9 @@ class Broker:
 
     # -- life ---------------------------------------------------------------
 
-    def gateway(self, front_end: str, announce: Callable[[str], None], log: Log) -> Gateway:
-        """Return the broker as one front-end sees it."""
-        listeners = Listeners(front_end, self.turns, self.flow, self.alarms, self.limits, log, self.counters)
+    def gateway(self, front_end: str, announce: Callable[[str], None], log: Log, *, epoll: bool = HAS_EPOLL) -> Gateway:
+        """Return the broker as one front-end sees it. `epoll`: see `Listeners`."""
+        listeners = Listeners(front_end, self.turns, self.flow, self.alarms, self.limits, log, self.counters, epoll=epoll)
         self.listeners.append(listeners)
         return FrontEndGateway(self, front_end, announce, log, listeners)
 
@@ -277,6 +282,11 @@ class FrontEndGateway:
         """See `gateway.api.Gateway.node_id`."""
         return self._broker.node_id
 
+    def authenticate_now(self, credentials: Credentials) -> Principal | None:
+        """See `gateway.api.Gateway.authenticate_now`."""
+        decide = self._broker.authenticate_now
+        return decide(credentials) if decide is not None else None
+
     async def authenticate(self, credentials: Credentials) -> Principal:
         """See `gateway.api.Gateway.authenticate`."""
         return await self._broker.authenticate(credentials)
@@ -314,14 +324,18 @@ class FrontEndGateway:
     async def serve_streams(
         self,
         listen: Sequence[str],
-        handler: Callable[[Connection], Awaitable[None]],
+        handler: Callable[[Connection], Awaitable[None]] | None = None,
         *,
         setting: str,
         task_status: trio.TaskStatus[list[str]],
+        accept: Callable[[Connection], None] | None = None,
+        websocket: Sequence[str] = (),
     ) -> None:
         """See `gateway.api.Gateway.serve_streams`."""
-        served: Handler = handler
-        await self._listeners.serve(listen, served, setting, self._announce, self._broker.draining, task_status)
+        if (handler is None) == (accept is None):
+            raise TypeError("serve_streams needs a handler or accept, and not both")
+        serving = Serving(handler, accept)
+        await self._listeners.serve(listen, serving, setting, self._announce, self._broker.draining, task_status)
 
     def announce(self, line: str) -> None:
         """See `gateway.api.Gateway.announce`."""

@@ -55,6 +55,7 @@ class Turns(trio.abc.Instrument):
         self._flush_failed = flush_failed
         self._token = trio.lowlevel.current_trio_token()
         self._dirty: list[Flushable] = []
+        self._waking = False
         self._waited_from = 0.0
         self._rested = 0.0
         self._naps = len(os.sched_getaffinity(0)) > 1 if hasattr(os, "sched_getaffinity") else True
@@ -62,7 +63,9 @@ class Turns(trio.abc.Instrument):
 
     def wake(self) -> None:
         """See to it that another turn comes, now."""
-        self._token.run_sync_soon(_nothing, idempotent=True)
+        if not self._waking:
+            self._waking = True
+            self._token.run_sync_soon(_nothing, idempotent=True)
 
     def soon(self, call: Callable[[], object]) -> None:
         """Call something at the beginning of the next turn; safe at the end of one, where tasks can't be woken directly."""
@@ -78,6 +81,7 @@ class Turns(trio.abc.Instrument):
 
     def after_io_wait(self, timeout: float) -> None:
         """Begin the turn; let the journal's thread run first if nothing else did."""
+        self._waking = False
         if self._waited_from:
             self._nap(self._waited_from)
         self._engine.now_ms = self._now_ms()

@@ -26,6 +26,9 @@ class Flow:
         self._gate: trio.Event | None = None
         self._gate_until = 0.0
         self._slow = 0
+        self._waiting = 0
+        self._waiting_since = 0.0
+        self._waited_s = 0.0
         self._token = trio.lowlevel.current_trio_token()
         self._released: trio.Event | None = None
 
@@ -40,6 +43,21 @@ class Flow:
 
     async def until_released(self) -> None:
         """Wait while `holding`. Cancellation: safe."""
+        if not self._waiting:
+            self._waiting_since = trio.current_time()
+        self._waiting += 1
+        try:
+            await self._until_released()
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self._waited_s += trio.current_time() - self._waiting_since
+
+    def unheard_s(self, now_s: float) -> float:
+        """Return for how long, all in all, somebody waited here: what peers sent in that time was not read."""
+        return self._waited_s + now_s - self._waiting_since if self._waiting else self._waited_s
+
+    async def _until_released(self) -> None:
         while self._is_batch_full():
             if self._released is None:
                 self._released = trio.Event()

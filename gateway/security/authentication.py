@@ -31,6 +31,10 @@ class Authentication:
         """
         return self.decide(credentials)
 
+    def authenticate_now(self, credentials: Credentials) -> Principal | None:
+        """Return what `authenticate` would; None: it has to wait for that. Errors likewise."""
+        return self.decide(credentials)
+
     def decide(self, credentials: Credentials) -> Principal:
         """Return what `authenticate` would: nothing has to be waited for yet. Errors likewise."""
         if not self._anonymous:

@@ -2,81 +2,120 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import socket
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final
 
 import trio
-from trio.lowlevel import wait_readable, wait_writable
+from trio.lowlevel import wait_readable
 
-from gateway.api.stream import CloseReason, CongestionSink
+from gateway.api.stream import CloseReason, CongestionSink, Receiver
 from gateway.errors import ProtocolViolation
 
 if TYPE_CHECKING:
+    from gateway.runtime.streams.layer import Layer
     from gateway.runtime.streams.listener import Listeners
 
-RECEIVE_BYTES = 65_536
+RECEIVE_BYTES: Final = 65_536
 """More than 16 KiB and less than what makes one peer unfair to others."""
-LINGER_S = 2.0
+HEARD_BYTES: Final = 1_024
+"""A part of a packet that is as long as this says that the peer lives; a trickle does not."""
+SEND_BYTES: Final = 65_536
+"""What waits to be sent is put together up to about this."""
+LINGER_S: Final = 2.0
 """How long a closing connection may take to have its goodbye read."""
+UNREAD_TIMES: Final = 16
+"""How often a closing connection is emptied in one go."""
+
+
+# How far a connection has come.
+OPEN: Final = 0
+SENDING: Final = 1
+"""It is closing: the rest is being sent."""
+LINGERING: Final = 2
+"""All is sent; the peer may read it, until it closes or LINGER_S are over."""
+LOST: Final = 3
+"""Nothing can be sent any more; who served it is about to be told."""
+GONE: Final = 4
+CLOSING: Final = (SENDING, LINGERING)
 
 
 class StreamConnection:
-    """A connection (`gateway.api.Connection` says what each method does)."""
+    """A connection (`gateway.api.Connection` says what each method does).
+
+    Open: `readable` feeds the receiver, `flush` sends at the end of the turn, what the kernel does not take waits for `writable`.
+    Then `close` gives a reason; at the end of that turn the receiver is told, and the socket lingers without any of what it served.
+
+    ``handled``: a handler's task has it, and sees to its end. ``resting``: not read from, as what it sends is not welcome now.
+    ``heard_at``: by the listeners' `heard_now`. ``watched``: the `Way`'s own. ``layer``, ``peer``, ``is_loopback`` may be changed.
+    """
 
     __slots__ = (
         "_backlog",
         "_backlog_bytes",
         "_congestion",
-        "_gone",
-        "_limit",
         "_listeners",
-        "_peer",
+        "_receiver",
         "_relieved",
-        "_scope",
-        "_socket",
+        "_scopes",
         "_touch",
-        "_writing",
+        "deadline_at",
+        "handled",
         "heard_at",
         "held_in",
         "idle_timeout_s",
         "is_congested",
         "is_loopback",
+        "layer",
         "out",
+        "peer",
         "publisher",
         "reason",
         "refused_in",
+        "resting",
+        "socket",
+        "stage",
+        "watched",
     )
 
     def __init__(self, sock: socket.socket, peer: str, *, is_loopback: bool, listeners: Listeners) -> None:
-        self._socket = sock
-        self._peer = peer
+        self.socket = sock
+        self.peer = peer
         self.is_loopback = is_loopback
+        self.layer: Layer | None = None
         self._listeners = listeners
-        self._limit = listeners.limits.outgoing_bytes
         self._touch = listeners.turns.touch
         self.out: list[bytes] = []
-        self._backlog: list[bytes | memoryview] = []
+        self._receiver: Receiver | None = None
+        self._backlog: list[bytes | memoryview] | None = None
         self._backlog_bytes = 0
-        self._writing = False
         self._relieved: trio.Event | None = None
-        self._gone = False
         self._congestion: CongestionSink | None = None
-        self._scope: trio.CancelScope | None = None
+        self._scopes: set[trio.CancelScope] | None = None
+        self.stage = OPEN
+        self.handled = self.resting = False
+        self.watched = 0
         self.is_congested = False
         self.reason: CloseReason | None = None
         self.heard_at = 0.0
         self.idle_timeout_s = 0.0
+        self.deadline_at = 0.0
         # What `Alarms` knows of it: in which alarm it has published, and as whose channel, and in which it is refused.
         self.held_in = self.refused_in = 0
         self.publisher: object = None
 
     @property
-    def peer(self) -> str:
-        """See `gateway.api.Connection.peer`."""
-        return self._peer
+    def transport(self) -> str:
+        """See `gateway.api.Connection.transport`."""
+        if self.layer is not None:
+            return self.layer.transport
+        return "tcp" if self.socket.family in (socket.AF_INET, socket.AF_INET6) else "unix"
+
+    @property
+    def certificate_subject(self) -> str | None:
+        """See `gateway.api.Connection.certificate_subject`."""
+        return self.layer.certificate_subject if self.layer is not None else None
 
     @property
     def closing(self) -> bool:
@@ -93,94 +132,196 @@ class StreamConnection:
 
     # -- receiving ----------------------------------------------------------
 
+    def attach(self, receiver: Receiver, *, idle_timeout_s: float = 0.0, deadline_s: float = 0.0) -> None:
+        """See `gateway.api.Connection.attach`."""
+        fresh = self._receiver is None
+        self._receiver = receiver
+        self.idle_timeout_s = idle_timeout_s
+        self.heard_at = math.inf if self.resting else self._listeners.heard_now()
+        self.deadline_at = trio.current_time() + deadline_s if deadline_s else 0.0
+        if self.reason is not None:
+            self._touch(self)  # to have it told
+        elif fresh:
+            self._listeners.way.read(self)
+
+    def readable(self, now: float) -> None:
+        """Feed what has come, if anything. Errors of whatever kind end this connection only.
+
+        Args:
+            now: what the listeners' `heard_now` says.
+        """
+        if self.reason is not None:
+            if self.stage == LINGERING:
+                self._empty(1)
+            return
+        if (self.held_in or self.is_congested) and self._hold():
+            return
+        try:
+            data = self.socket.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._lost()
+            return
+        if not data:
+            self.close(CloseReason.EOF)
+            return
+        try:
+            if self._feed(data):
+                self.heard_at = now
+        except Exception as error:  # an edge: one connection
+            self.fail(error)
+
+    def _feed(self, data: bytes) -> bool:
+        """Return whether the peer is heard."""
+        size = len(data)
+        if self.layer is not None:
+            data = self._through(self.layer, data)
+        receiver = self._receiver
+        if receiver is None or not data:
+            return False
+        return receiver.feed(data) is not False or size >= HEARD_BYTES
+
+    def _through(self, layer: Layer, data: bytes) -> bytes:
+        try:
+            return layer.received(data)
+        finally:
+            if layer.out:
+                answer = b"".join(layer.out)
+                layer.out.clear()
+                self._send(answer)
+            if layer.ended:
+                self.close(CloseReason.EOF)
+
+    def fail(self, error: Exception) -> None:
+        """Close: what a peer did against its protocol is counted, what a front-end did wrong is logged."""
+        if isinstance(error, ProtocolViolation):
+            self._listeners.violated(self, error)
+            self.close(CloseReason.VIOLATION)
+        else:
+            self._listeners.failed(self, error)
+            self.close(CloseReason.ERROR)
+
+    def _hold(self) -> bool:
+        """Stop reading while what this peer sends is not welcome; False: it is."""
+        if self.held_in:
+            self.start(self._until_read)
+        elif self._congestion is not None:
+            return False
+        self.resting = True
+        self.heard_at = math.inf  # it is not silent: nobody listens
+        self._listeners.way.unread(self)
+        return True
+
+    async def _until_read(self) -> None:
+        await self._listeners.alarms.until_read(self)
+        self._resume()
+
+    def _resume(self) -> None:
+        if self.resting:
+            self.resting = False
+            self.heard_at = self._listeners.heard_now()
+            if self.reason is None:
+                self._listeners.way.read(self)
+
+    # -- receiving in a task ------------------------------------------------
+
     async def receive(self) -> bytes:
         """See `gateway.api.Connection.receive`."""
         while self.reason is None:
-            with trio.CancelScope() as self._scope:
-                await self._welcome()
-                await wait_readable(self._socket)
+            with trio.CancelScope() as scope:
+                self._cancel_with_end(scope)
+                try:
+                    await self._welcome()
+                    await wait_readable(self.socket)
+                finally:
+                    self._release(scope)
             if self.closing or self._listeners.draining:
                 break
             try:
-                return self._socket.recv(RECEIVE_BYTES)
+                data = self.socket.recv(RECEIVE_BYTES)
             except BlockingIOError:
                 continue
             except OSError:
-                self.reason = CloseReason.ERROR
+                self._lost()
+                break
+            if self.layer is not None and data:
+                data = self._through(self.layer, data)
+                if not data:
+                    continue
+            return data
         return b""
 
     async def pump(self, feed: Callable[[bytes], None], *, idle_timeout_s: float = 0.0) -> CloseReason:
         """See `gateway.api.Connection.pump`."""
-        self.idle_timeout_s = idle_timeout_s
-        self.heard_at = trio.current_time()
-        with trio.CancelScope() as self._scope:
-            if self.reason is None:
-                try:
-                    await self._pump(feed)
-                except ProtocolViolation as violation:
-                    self._listeners.violated(self, violation)
-                    self.close(CloseReason.VIOLATION)
-                except OSError:
-                    self._lost()
-        self._scope = None
-        self.idle_timeout_s = 0.0
+        receiver = _Pump(feed, self)
+        self.attach(receiver, idle_timeout_s=idle_timeout_s)
+        try:
+            await receiver.done.wait()
+        except trio.Cancelled:
+            self._receiver = None
+            self.close(CloseReason.SHUTDOWN)
+            raise
+        if receiver.error is not None:
+            raise receiver.error
         return self.reason or CloseReason.SHUTDOWN
-
-    async def _pump(self, feed: Callable[[bytes], None]) -> None:
-        sock = self._socket
-        flow = self._listeners.flow
-        while True:
-            await wait_readable(sock)
-            if self._listeners.draining:
-                await trio.sleep_forever()
-            if flow.holding or self.is_congested or self.held_in:
-                await self._welcome()
-            try:
-                data = sock.recv(RECEIVE_BYTES)
-            except BlockingIOError:
-                continue
-            if not data:
-                self.reason = CloseReason.EOF
-                return
-            self.heard_at = trio.current_time()
-            feed(data)
-            if self.reason is not None:
-                return
 
     async def _welcome(self) -> None:
         """Wait until there is room for what this peer sends: it reads what it is answered, publishers are not held back."""
-        self.heard_at = math.inf  # it is not silent: nobody listens
         if self.held_in:
             await self._listeners.alarms.until_read(self)
         if self._listeners.flow.holding:
             await self._listeners.flow.until_released()
         while self.is_congested and self._congestion is None:
-            await self._relief()
-        self.heard_at = trio.current_time()
+            self._relieved = trio.Event()
+            await self._relieved.wait()
 
-    async def _relief(self) -> None:
-        """Wait until the peer has caught up, or nothing is left to be sent."""
-        self._relieved = trio.Event()
-        await self._relieved.wait()
+    def start(self, task: Callable[[], Awaitable[None]]) -> None:
+        """See `gateway.api.Connection.start`."""
+        self._listeners.spawn(self._run, task)
 
-    def _relieve(self) -> None:
-        if self._relieved is not None:
-            self._relieved.set()
+    async def _run(self, task: Callable[[], Awaitable[None]]) -> None:
+        with trio.CancelScope() as scope:
+            self._cancel_with_end(scope)
+            try:
+                await task()
+            except Exception as error:  # an edge: one connection
+                self.fail(error)
+            finally:
+                self._release(scope)
+
+    def _cancel_with_end(self, scope: trio.CancelScope) -> None:
+        if self._scopes is None:
+            self._scopes = set()
+        self._scopes.add(scope)
+        if self.reason is not None:
+            scope.cancel()
+
+    def _release(self, scope: trio.CancelScope) -> None:
+        if self._scopes is not None:
+            self._scopes.discard(scope)
+            if not self._scopes:
+                self._scopes = None
 
     # -- sending ------------------------------------------------------------
 
     def flush(self) -> None:
-        """Send what the turn collected, in one send. Never blocks."""
+        """Send what the turn collected, in one send; see to the end if there is one. Never blocks."""
         out = self.out
-        if not out:
-            return
-        data = out[0] if len(out) == 1 else b"".join(out)
-        out.clear()
-        if self._gone:
-            return
-        if not self._backlog:
+        if out:
+            data = out[0] if len(out) == 1 else b"".join(out)
+            out.clear()
+            if self.layer is not None:
+                data = self.layer.sending(data)
+            if self.stage == OPEN and data:
+                self._send(data)
+        if self.reason is not None:
+            self._wind_up(self.reason)
+
+    def _send(self, data: bytes) -> None:
+        if self._backlog is None:
             try:
-                sent = self._socket.send(data)
+                sent = self.socket.send(data)
             except BlockingIOError:
                 sent = 0
             except OSError:
@@ -188,44 +329,46 @@ class StreamConnection:
                 return
             if sent == len(data):
                 return
-            self._backlog.append(memoryview(data)[sent:])
+            self._backlog = [memoryview(data)[sent:]]
+            self._listeners.way.write(self)
         else:
             sent = 0
             self._backlog.append(data)
         self._backlog_bytes += len(data) - sent
-        if self._backlog_bytes > self._limit and not self.is_congested:
+        if self._backlog_bytes > self._listeners.limits.outgoing_bytes and not self.is_congested:
             self._fell_behind()
-        if not self._writing:
-            self._writing = True
-            self._listeners.spawn(self._write)
 
-    async def _write(self) -> None:
-        """Send what the kernel did not take, as it takes it."""
-        try:
-            while self._backlog and not self._gone:
-                await wait_writable(self._socket)
-                self._send_backlog()
-        except (OSError, trio.ClosedResourceError):
-            self._lost()
-        finally:
-            self._writing = False
-            self._relieve()
-
-    def _send_backlog(self) -> None:
-        if not self._backlog or self._gone:
+    def writable(self) -> None:
+        """Send what the kernel did not take before."""
+        backlog = self._backlog
+        if backlog is None:
+            self._listeners.way.unwrite(self)
             return
-        data = self._backlog[0] if len(self._backlog) == 1 else b"".join(self._backlog)
+        if len(backlog) > 1 and len(backlog[0]) < SEND_BYTES:
+            backlog[:] = [b"".join(backlog)]
+        data = backlog[0]
         try:
-            sent = self._socket.send(data)
+            sent = self.socket.send(data)
         except BlockingIOError:
-            sent = 0
+            return
         except OSError:
             self._lost()
             return
-        self._backlog = [memoryview(data)[sent:]] if sent < len(data) else []
-        self._backlog_bytes = len(data) - sent
-        if self.is_congested and self._backlog_bytes < self._limit // 4:
+        self._backlog_bytes -= sent
+        if sent < len(data):
+            backlog[0] = memoryview(data)[sent:]
+        else:
+            del backlog[0]
+            if not backlog:
+                self._all_sent()
+        if self.is_congested and self._backlog_bytes < self._listeners.limits.outgoing_bytes // 4:
             self._caught_up()
+
+    def _all_sent(self) -> None:
+        self._backlog = None
+        self._listeners.way.unwrite(self)
+        if self.stage == SENDING:
+            self._leave()
 
     def _fell_behind(self) -> None:
         self.is_congested = True
@@ -235,10 +378,14 @@ class StreamConnection:
 
     def _caught_up(self) -> None:
         self.is_congested = False
-        self._relieve()
         self._listeners.flow.caught_up()
-        if self._congestion is not None and not self._gone:
-            self._congestion.decongested()
+        if self._relieved is not None:
+            self._relieved.set()
+            self._relieved = None
+        if self.reason is None:
+            self._resume()
+            if self._congestion is not None:
+                self._congestion.decongested()
 
     # -- the end ------------------------------------------------------------
 
@@ -246,53 +393,124 @@ class StreamConnection:
         """See `gateway.api.Connection.close`."""
         if self.reason is None:
             self.reason = reason
-        if self._scope is not None:
-            self._scope.cancel()
-        self.touch()
-        self._listeners.turns.wake()
+            self._touch(self)
 
     def abort(self, reason: CloseReason = CloseReason.ERROR) -> None:
         """See `gateway.api.Connection.abort`."""
         self.out.clear()
-        self._gone = True
+        if self.stage < LOST:
+            self.stage = LOST
+            self._touch(self)
         self.close(reason)
 
     def _lost(self) -> None:
-        self._gone = True
-        self._backlog = []
-        self._backlog_bytes = 0
-        self.close(CloseReason.ERROR)
+        self.abort(CloseReason.ERROR)
 
-    async def shut(self) -> None:
-        """Have the goodbye read, within LINGER_S, then close the socket. Cancellation: closes at once."""
-        try:
-            if not self._gone and self.reason is not CloseReason.EOF:
-                with trio.move_on_after(LINGER_S):
-                    await self._linger()
-            elif not self._gone:
+    def let_go(self) -> None:
+        """Take it from its handler, which has returned: it lives on if a receiver is attached."""
+        self.handled = False
+        if self._receiver is None:
+            self.close(CloseReason.LOCAL)
+        self._touch(self)
+
+    def _wind_up(self, reason: CloseReason) -> None:
+        """Tell who served it, at the end of the turn in which it was closed; keep but what its goodbye needs."""
+        receiver = self._receiver
+        if receiver is not None:
+            self._receiver = None
+            self._listeners.tell_end(self, receiver, reason)
+            if self.out:
                 self.flush()
-        except OSError:
-            pass
-        finally:
-            self._gone = True
-            if self.is_congested:
-                self._caught_up()
-            trio.lowlevel.notify_closing(self._socket)
-            self._socket.close()
+                return
+        if self._scopes is not None:
+            for scope in self._scopes:
+                scope.cancel()
+            self._listeners.turns.wake()
+        if self.handled:
+            return
+        if self.stage == OPEN:
+            self._part()
+        if self.stage == LOST:
+            self.dispose()
+        elif self.stage == SENDING and self._backlog is None:
+            self._leave()
 
-    async def _linger(self) -> None:
-        self.flush()
-        while self._backlog and not self._gone:
-            await self._relief()
-        self._socket.shutdown(socket.SHUT_WR)
-        while True:
+    def _part(self) -> None:
+        self.stage = SENDING
+        self.publisher = self._congestion = None
+        self.idle_timeout_s = 0.0
+        self.deadline_at = trio.current_time() + LINGER_S
+        self._listeners.way.unread(self)
+        self._listeners.lingers(self)
+        if self.layer is not None:
+            goodbye = self.layer.goodbye()
+            if goodbye:
+                self._send(goodbye)
+
+    def _leave(self) -> None:
+        """Have the goodbye read: a socket that is closed with something unread would take it back."""
+        if self.reason is CloseReason.EOF:
+            self.dispose()
+            return
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.dispose()
+            return
+        self.stage = LINGERING
+        self._empty(UNREAD_TIMES)
+        if self.stage == LINGERING:
+            if self.reason is CloseReason.SHUTDOWN:
+                self.dispose()
+            else:
+                self._listeners.way.read(self)
+
+    def _empty(self, times: int) -> None:
+        """Drop what still comes; it may be a flood."""
+        for _ in range(times):
             try:
-                if not self._socket.recv(RECEIVE_BYTES):
-                    return
+                if self.socket.recv(RECEIVE_BYTES):
+                    continue
             except BlockingIOError:
-                if self.reason is CloseReason.SHUTDOWN:
-                    return  # nothing unread is left that would turn the goodbye into a reset
-                await wait_readable(self._socket)
-            except OSError as error:
-                if error.errno not in (errno.EINTR, errno.EAGAIN):
-                    return
+                return
+            except OSError:
+                pass
+            self.dispose()
+            return
+
+    def dispose(self) -> None:
+        """Close the socket, whatever it was about."""
+        if self.stage == GONE:
+            return
+        self.stage = GONE
+        self.out.clear()
+        self._backlog = None
+        if self.is_congested:
+            self._caught_up()
+        self._listeners.way.forget(self)
+        self.socket.close()
+        self._listeners.gone(self)
+
+
+class _Pump:
+    """The receiver of a handler that waits for the end."""
+
+    __slots__ = ("_connection", "_feed", "done", "error")
+
+    def __init__(self, feed: Callable[[bytes], None], connection: StreamConnection) -> None:
+        self._feed = feed
+        self._connection = connection
+        self.done = trio.Event()
+        self.error: Exception | None = None
+
+    def feed(self, data: bytes) -> None:
+        try:
+            self._feed(data)
+        except ProtocolViolation:
+            raise
+        except Exception as error:  # the handler's own: it is raised there
+            self.error = error
+            self._connection.close(CloseReason.ERROR)
+
+    def ended(self, reason: CloseReason) -> None:
+        self.done.set()

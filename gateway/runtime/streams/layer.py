@@ -15,14 +15,17 @@ class Layer(Protocol):
     out: list[bytes]
     """What the layer itself wants sent, in the socket's form: a handshake, a pong. The connection empties it."""
 
-    ended: bool
-    """The peer has said goodbye in the layer's own way: nothing comes any more."""
+    @property
+    def ended(self) -> bool:
+        """The peer has said goodbye in the layer's own way: nothing comes any more."""
 
-    transport: str
-    """``tcp``, ``tls``, ``ws`` or ``wss``: what the connection came over, as far as this layer knows."""
+    @property
+    def transport(self) -> str:
+        """``tcp``, ``tls``, ``ws``, ``wss`` or ``unix``: what the connection came over, as far as this layer knows."""
 
-    certificate_subject: str | None
-    """The common name of the client certificate that was verified; None: there was none."""
+    @property
+    def certificate_subject(self) -> str | None:
+        """The common name of the client certificate that was verified; None: there was none."""
 
     def received(self, data: bytes) -> bytes:
         """Take what the socket gave; return what is in it for those above: perhaps nothing, perhaps more than one piece.

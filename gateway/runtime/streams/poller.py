@@ -1,0 +1,150 @@
+"""How does one task wait for thousands of sockets?"""
+
+from __future__ import annotations
+
+import select
+import time
+from typing import TYPE_CHECKING, Final
+
+import trio
+from trio.lowlevel import checkpoint, wait_readable
+
+from gateway.runtime.alarms import CONNECTION
+
+if TYPE_CHECKING:
+    from gateway.runtime.streams.connection import StreamConnection
+    from gateway.runtime.streams.listener import Listeners
+
+HAS_EPOLL: Final = hasattr(select, "epoll")
+PER_TURN: Final = 256
+"""Connections that are seen to before others get their turn."""
+TURN_S: Final = 0.002
+"""After so long others get their turn, though connections are left that have something: they come first in the next one."""
+
+# What `StreamConnection.watched` says.
+_READ: Final = 1
+_READ_AT_LAST: Final = 2
+_WRITE: Final = 4
+
+Events = list[tuple[int, int]]
+
+
+class EpollSet:
+    """A `Way`: the kernel's sets of sockets, which can be waited for like sockets. Linux.
+
+    There are two: who is open is read from as long as that is welcome; who waits to send, or for its end, is seen to always.
+    An event is a hint and no more: by the time that its turn comes the socket's number may be another's.
+    """
+
+    def __init__(self, listeners: Listeners) -> None:
+        self._listeners = listeners
+        self._open = select.epoll()
+        self._leaving = select.epoll()
+        self._by_number: list[StreamConnection | None] = []
+
+    async def run(self, nursery: trio.Nursery) -> None:
+        """See `Way.run`."""
+        nursery.start_soon(self._see_to_leaving)
+        await self._see_to_open()
+
+    async def _see_to_open(self) -> None:
+        listeners = self._listeners
+        events: Events = []
+        while True:
+            if events:
+                await checkpoint()
+            else:
+                await wait_readable(self._open)
+            if listeners.draining:
+                return
+            if listeners.flow.holding:
+                await listeners.flow.until_released()
+            events = self._read_some(events or self._open.poll(0, PER_TURN))
+
+    def _read_some(self, events: Events) -> Events:
+        """Have some read; return whose turn did not come."""
+        by_number = self._by_number
+        flow = self._listeners.flow
+        now = self._listeners.heard_now()
+        short = self._listeners.alarms.level
+        until = time.perf_counter() + TURN_S
+        for index, (number, _) in enumerate(events, 1):
+            connection = by_number[number]
+            if connection is not None and connection.watched & _READ:
+                if short:
+                    CONNECTION.set(connection)
+                connection.readable(now)
+                if index < len(events) and (time.perf_counter() > until or flow.holding):
+                    return events[index:]
+        return []
+
+    async def _see_to_leaving(self) -> None:
+        while True:
+            await wait_readable(self._leaving)
+            now = self._listeners.heard_now()
+            for number, _ in self._leaving.poll(0, PER_TURN):
+                connection = self._by_number[number]
+                if connection is not None and connection.watched & _WRITE:
+                    connection.writable()
+                elif connection is not None:
+                    connection.readable(now)
+
+    def read(self, connection: StreamConnection) -> None:
+        """See `Way.read`."""
+        if connection.reason is None:
+            if not connection.watched & _READ:
+                number = self._number(connection)
+                connection.watched |= _READ
+                self._open.register(number, select.EPOLLIN)
+        else:
+            self._watch_leaving(connection, connection.watched | _READ_AT_LAST)
+
+    def unread(self, connection: StreamConnection) -> None:
+        """See `Way.unread`."""
+        if connection.watched & _READ:
+            connection.watched &= ~_READ
+            self._open.unregister(connection.socket)
+        self._watch_leaving(connection, connection.watched & ~_READ_AT_LAST)
+
+    def write(self, connection: StreamConnection) -> None:
+        """See `Way.write`."""
+        self._watch_leaving(connection, connection.watched | _WRITE)
+
+    def unwrite(self, connection: StreamConnection) -> None:
+        """See `Way.unwrite`."""
+        self._watch_leaving(connection, connection.watched & ~_WRITE)
+
+    def _watch_leaving(self, connection: StreamConnection, watched: int) -> None:
+        before = connection.watched & ~_READ
+        after = watched & ~_READ
+        if before == after:
+            return
+        connection.watched = watched
+        mask = (select.EPOLLOUT if after & _WRITE else 0) | (select.EPOLLIN if after & _READ_AT_LAST else 0)
+        if not after:
+            self._leaving.unregister(connection.socket)
+        elif before:
+            self._leaving.modify(connection.socket, mask)
+        else:
+            self._leaving.register(self._number(connection), mask)
+
+    def _number(self, connection: StreamConnection) -> int:
+        number = connection.socket.fileno()
+        while number >= len(self._by_number):
+            self._by_number.append(None)
+        self._by_number[number] = connection
+        return number
+
+    def forget(self, connection: StreamConnection) -> None:
+        """See `Way.forget`."""
+        if connection.watched:
+            self.unread(connection)
+            self.unwrite(connection)
+        number = connection.socket.fileno()
+        if number < len(self._by_number):
+            self._by_number[number] = None
+
+    def close(self) -> None:
+        """See `Way.close`."""
+        self._open.close()
+        self._leaving.close()
