@@ -24,10 +24,12 @@ from gateway.api import (
     LetInFirst,
     ListenError,
     Log,
+    OwnSockets,
+    StreamAddress,
     WireDecoder,
     WritesWire,
     hooks,
-    tcp_address,
+    stream_address,
 )
 from gateway.complaint import validated
 from gateway.config import DEFAULT_FRONT_ENDS, UNBUILT, Config
@@ -162,10 +164,11 @@ class Host:
         for name, address in [(service.name, address) for service in configured for address in service.addresses]:
             if _is_any_port(address):
                 continue
-            if address in taken:
-                both = "twice" if taken[address] == name else f"as well as frontend.{taken[address]}"
+            place = _place(address)
+            if place in taken:
+                both = "twice" if taken[place] == name else f"as well as frontend.{taken[place]}"
                 raise config.origin.complaint(("frontend", name), f"would listen on {address} {both}: choose another one")
-            taken[address] = name
+            taken[place] = name
 
     def standing(self) -> list[Credentials]:
         """Return what the configured front-ends will say of themselves when they start, before they know any peer."""
@@ -287,7 +290,8 @@ class Host:
 
     def _configure(self, config: Config, service: Service, front_end: FrontEnd) -> None:
         try:
-            service.settings = config.validated_front_end(service.name, front_end.settings_model)
+            own_sockets = isinstance(front_end, OwnSockets)
+            service.settings = config.validated_front_end(service.name, front_end.settings_model, own_sockets=own_sockets)
             service.addresses = tuple(front_end.addresses(service.settings))
             if isinstance(front_end, LetInFirst):
                 service.credentials = tuple(front_end.credentials(service.settings))
@@ -368,9 +372,19 @@ def _announcer(service: Service, say: Callable[[str], None]) -> Callable[[str], 
 
 def _is_any_port(address: str) -> bool:
     try:
-        return not tcp_address(address)[1]
+        parsed = stream_address(address)
     except ValueError:  # other kinds of addresses
         return address.endswith((":*", ":0"))
+    return not parsed.port and parsed.scheme != "unix"
+
+
+def _place(address: str) -> str:
+    """Return what can be listened on once only: a port, whatever is spoken there, or a file."""
+    try:
+        parsed = stream_address(address)
+    except ValueError:
+        return address
+    return str(parsed) if parsed.scheme == "unix" else str(StreamAddress("tcp", parsed.host, parsed.port))
 
 
 def _distribution(entry: EntryPoint) -> str:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -13,8 +14,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from gateway.api import FrontEnd, OwnSockets
 from gateway.complaint import models_in
-from gateway.config import DEFAULT_FRONT_ENDS, UNBUILT, defaults
+from gateway.config import DEFAULT_FRONT_ENDS, UNBUILT, HostSettings, TlsSettings, defaults
 
 _UNITS = {"_bytes": "bytes", "_us": "microseconds", "_ms": "milliseconds", "_s": "seconds"}
 _TOML = Path("conf/tidegate.toml")
@@ -79,18 +81,26 @@ class Table:
     items: tuple[str, ...] | None = None
 
 
-ENABLED = Setting("enabled", "true", "", "", "Start this front-end.")
-
-
 def tables(front_ends: Mapping[str, type[BaseModel]]) -> Iterator[Table]:
     """Yield every table: the core's, then those of the front-ends, by their own models."""
     for name, model in defaults().items():
         yield from _tables(name, model)
     for name, model in front_ends.items():
-        yield from _tables(f"frontend.{name}", model, (ENABLED,))
+        yield from _front_end_tables(name, model)
     for name, model in UNBUILT.items():
         if name not in front_ends:
             yield from _tables(f"frontend.{name}", model)
+
+
+def _front_end_tables(name: str, model: type[BaseModel]) -> Iterator[Table]:
+    """Yield a front-end's tables, with the host's keys that hold for it."""
+    own = [_setting(key, field) for key, field in HostSettings.model_fields.items() if not list(models_in(field.annotation))]
+    if isinstance(_front_ends().get(name), OwnSockets):
+        yield from _tables(f"frontend.{name}", model, tuple(setting for setting in own if setting.name == "enabled"))
+        return
+    yield from _tables(f"frontend.{name}", model, tuple(own))
+    tls = tuple(_setting(key, field) for key, field in TlsSettings.model_fields.items())
+    yield Table(f"frontend.{name}.tls", "TLS of this front-end alone. What it does not say is as in section ``tls``.", tls)
 
 
 def _tables(key: str, model: type[BaseModel], more: tuple[Setting, ...] = ()) -> Iterator[Table]:
@@ -210,15 +220,20 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def bundled() -> dict[str, type[BaseModel]]:
-    """Return the models of the bundled front-ends' settings."""
+@cache
+def _front_ends() -> dict[str, FrontEnd]:
     from gateway.cli.verbs import Complaints
     from gateway.host import Host
 
     host = Host(Complaints())
     host.discover()
     found = {name: host.services[name].front_end for name in DEFAULT_FRONT_ENDS if name in host.services}
-    return {name: front_end.settings_model for name, front_end in found.items() if front_end is not None}
+    return {name: front_end for name, front_end in found.items() if front_end is not None}
+
+
+def bundled() -> dict[str, type[BaseModel]]:
+    """Return the models of the bundled front-ends' settings."""
+    return {name: front_end.settings_model for name, front_end in _front_ends().items()}
 
 
 if __name__ == "__main__":

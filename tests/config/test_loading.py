@@ -103,17 +103,14 @@ def test_an_unknown_key_names_file_key_what_is_allowed_and_the_nearest(write):
     path = write("[limits]\noutgoing_byts = 1\n")
     assert complaint(path) == (
         f"{path}: limits.outgoing_byts is no setting; did you mean limits.outgoing_bytes? Allowed in limits: "
-        "max_connections, outgoing_bytes, queue_memory_bytes, open_batch_bytes, max_message_bytes, max_queues, max_exchanges, "
-        "max_bindings, memory_high_bytes, memory_max_bytes, hold_ms, drain_timeout_s"
+        "max_connections, outgoing_bytes, queue_memory_bytes, handshake_timeout_s, open_batch_bytes, max_message_bytes, "
+        "max_queues, max_exchanges, max_bindings, memory_high_bytes, memory_max_bytes, hold_ms, drain_timeout_s"
     )
 
 
 def test_an_unknown_section_names_the_sections(write):
     text = complaint(write("[brocker]\n"))
-    assert (
-        "brocker is no setting; did you mean broker? Allowed: broker, journal, limits, retained, security, log, admin, frontend"
-        in text
-    )
+    assert "brocker is no setting; did you mean broker? Allowed: broker, journal, limits, retained, security, tls, log, admin" in text
 
 
 def test_a_key_outside_its_section_is_sent_there(write):
@@ -230,7 +227,7 @@ def test_an_unknown_key_of_a_front_end_is_an_error_even_if_its_model_would_ignor
     path = write("[frontend.toy]\nlissten = 1\n")
     assert front_end_complaint(path) == (
         f"{path}: frontend.toy.lissten is no setting; did you mean frontend.toy.listen? "
-        "Allowed in frontend.toy: enabled, listen, endpoint"
+        "Allowed in frontend.toy: enabled, proxy_protocol, unix_mode, allowed_origins, tls, listen, endpoint"
     )
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from gateway.cli.reference import bundled, page, tables, toml, toml_file
 from gateway.complaint import models_in
-from gateway.config import DEFAULT_FRONT_ENDS, UNBUILT, Config, UnbuiltFrontEnd, defaults, load
+from gateway.config import DEFAULT_FRONT_ENDS, UNBUILT, Config, HostSettings, TlsSettings, UnbuiltFrontEnd, defaults, load
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "conf/tidegate.toml"
@@ -58,7 +58,9 @@ def test_the_page_is_as_it_would_be_written_now():
 def test_the_file_holds_every_key_and_no_other():
     expected = {key for name, model in models().items() for key in (name, *keys(model, name))}
     enabled = {f"frontend.{name}.enabled" for name in bundled()}
-    assert written_keys() == expected | enabled
+    transports = {f"frontend.mqtt.{name}" for name in HostSettings.model_fields}
+    certificates = {f"frontend.mqtt.tls.{name}" for name in TlsSettings.model_fields}
+    assert written_keys() == expected | enabled | transports | certificates
 
 
 def test_what_the_file_says_is_what_holds_without_a_file():
@@ -77,6 +79,11 @@ def test_every_setting_says_what_it_means(name):
             continue
         assert field.description, f"{name}.{key} has no description"
         assert field.description.endswith("."), f"{name}.{key}: a sentence"
+
+
+def test_every_setting_of_the_host_says_what_it_means():
+    fields = {name: field for name, field in HostSettings.model_fields.items() if name != "tls"}
+    assert [name for name, field in fields.items() if not (field.description or "").endswith(".")] == []
 
 
 def test_every_number_of_the_core_has_a_unit():
@@ -101,7 +108,8 @@ class Sample(BaseModel):
 def test_a_list_of_tables_is_written_with_its_default_elements_and_the_keys_of_each():
     text = toml_file({"sample": Sample})
     read = tomllib.loads(text)["frontend"]["sample"]
-    assert read == {"enabled": True, "endpoint": [{"name": "a"}, {"name": "b", "rate_s": 2.0}]}
+    own = HostSettings().model_dump(exclude={"tls"}) | {"tls": {}}
+    assert read == own | {"endpoint": [{"name": "a"}, {"name": "b", "rate_s": 2.0}]}
     assert "#   name = ...  # A name.\n#   rate_s = 1.5  # Pace. Unit: seconds. Allowed: more than 0.\n" in text
     assert "# A title.\n# title =\n" in text
 
