@@ -15,10 +15,16 @@ from gateway_mqtt.codec.names import (
     FLAGS,
     LEVELS,
     MQTT_5,
+    MQTT_31,
+    MQTT_311,
     NAMES,
     PINGREQ,
     PINGRESP,
+    PUBACK,
+    PUBCOMP,
     PUBLISH,
+    PUBREC,
+    PUBREL,
     SUBACK,
     SUBSCRIBE,
     UNSUBACK,
@@ -66,8 +72,7 @@ def decode(head: int, payload: bytes, level: int = 4, sender: int = EITHER) -> P
         return _decode_publish(head, Reader(payload, level), sender)
     if type_ not in FLAGS or (type_ == AUTH and level != MQTT_5):
         raise broken(level, f"packet type {type_} is reserved", "§2.2.1", "5 §2.1.2")
-    if head & 15 != FLAGS[type_]:
-        raise broken(level, f"{NAMES[type_]} with wrong reserved bits", "[MQTT-2.2.2-2]", "[MQTT5-2.1.3-1]")
+    _check_flags(type_, head & 15, level)
     reader = Reader(payload, level)
     packet = _decode(type_, reader, sender)
     reader.end()
@@ -99,6 +104,17 @@ def _decode(type_: int, reader: Reader, sender: int) -> Packet:  # noqa: PLR0911
     return Ack(type_, packet_id, code, properties)
 
 
+_FLAG_TAGS = {PUBREL: "3.6.1-1", SUBSCRIBE: "3.8.1-1", UNSUBSCRIBE: "3.10.1-1", DISCONNECT: "3.14.1-1", AUTH: "3.15.1-1"}
+
+
+def _check_flags(type_: int, flags: int, level: int) -> None:
+    if flags == FLAGS[type_] or (level == MQTT_31 and flags == 10 and FLAGS[type_] == 2):  # 3.1 has DUP there
+        return
+    number = _FLAG_TAGS.get(type_)
+    tags = (f"[MQTT-{number}]", f"[MQTT5-{number}]") if number else ("[MQTT-2.2.2-2]", "[MQTT5-2.1.3-1]")
+    raise broken(level, f"{NAMES[type_]} with wrong reserved bits", *tags)
+
+
 def _properties(kind: int, reader: Reader, sender: int = EITHER) -> Properties:
     """Take the properties of a packet, which none has below level 5."""
     if reader.level != MQTT_5:
@@ -117,8 +133,9 @@ def _reason(type_: int, reader: Reader, sender: int) -> tuple[int, Properties]:
 
 
 _CODE_TAGS = {
-    CONNACK: "[MQTT5-3.2.2-8]", 4: "[MQTT5-3.4.2-1]", 5: "[MQTT5-3.5.2-1]", 6: "[MQTT5-3.6.2-1]", 7: "[MQTT5-3.7.2-1]",
-    SUBACK: "[MQTT5-3.9.3-2]", UNSUBACK: "[MQTT5-3.11.3-2]", DISCONNECT: "[MQTT5-3.14.2-1]", AUTH: "[MQTT5-3.15.2-1]",
+    CONNACK: "[MQTT5-3.2.2-8]", PUBACK: "[MQTT5-3.4.2-1]", PUBREC: "[MQTT5-3.5.2-1]", PUBREL: "[MQTT5-3.6.2-1]",
+    PUBCOMP: "[MQTT5-3.7.2-1]", SUBACK: "[MQTT5-3.9.3-2]", UNSUBACK: "[MQTT5-3.11.3-2]",
+    DISCONNECT: "[MQTT5-3.14.2-1]", AUTH: "[MQTT5-3.15.2-1]",
 }  # fmt: skip
 
 
@@ -162,15 +179,18 @@ def check_publish_flags(qos: int, *, dup: bool, level: int = 4) -> None:
 # -- CONNECT and CONNACK ----------------------------------------------------
 
 
+_BRIDGES = {level | BRIDGE: level for level in (MQTT_31, MQTT_311)}
+
+
 def _decode_connect(reader: Reader) -> Connect:
     name = reader.binary()
     level = reader.byte()
     if name not in {b"MQTT", b"MQIsdp"}:
         raise malformed("a protocol name other than MQTT", "[MQTT-3.1.2-1]", 0x84)
-    bridge = level in {3 | BRIDGE, 4 | BRIDGE}
-    level &= ~BRIDGE if bridge else 0xFF
+    bridge = level in _BRIDGES
+    level = _BRIDGES.get(level, level)
     if LEVELS.get(level, "").encode() != name:
-        raise UnknownLevel(f"protocol level {level} is not supported", "MQTT 3.1.1 [MQTT-3.1.2-2]", 0x84)
+        raise UnknownLevel(f"protocol level {level} is not supported", "MQTT 3.1.1 [MQTT-3.1.2-2]", 0x84, level)
     reader.level = level
     flags = reader.byte()
     _check_connect_flags(flags, level)
@@ -178,9 +198,22 @@ def _decode_connect(reader: Reader) -> Connect:
     properties = _properties(CONNECT, reader, CLIENT)
     client_id = reader.text()  # [MQTT-3.1.3-4] [MQTT5-3.1.3-4]
     will = _decode_will(flags, reader) if flags & 4 else None
-    user = reader.text() if flags & 0x80 else None  # [MQTT-3.1.3-11] [MQTT5-3.1.3-12]
-    password = reader.binary() if flags & 0x40 else None
+    user = reader.text() if flags & 0x80 and _is_there(reader) else None  # [MQTT-3.1.3-11] [MQTT5-3.1.3-12]
+    password = reader.binary() if flags & 0x40 and _is_there(reader) else None
     return Connect(client_id, bool(flags & 2), keep_alive_s, will, user, password, level, properties, bridge)
+
+
+def _is_there(reader: Reader) -> bool:
+    """Return whether a flagged user name or password follows: in MQTT 3.1 (§3.1, user name flag) the length has the last word."""
+    return reader.level != MQTT_31 or reader.more()
+
+
+def connect_level(payload: bytes) -> int:
+    """Return the protocol level that a CONNECT claims, for the answer to one that is malformed; 0 if it is none of ours."""
+    size = 2 + int.from_bytes(payload[:2], "big")
+    level = payload[size] if len(payload) > size else 0
+    level = _BRIDGES.get(level, level)
+    return level if LEVELS.get(level, "?").encode() == payload[2:size] else 0
 
 
 def _decode_will(flags: int, reader: Reader) -> Will:

@@ -66,8 +66,12 @@ class MalformedPacket(Exception):
 class UnknownLevel(MalformedPacket):
     """A CONNECT of a protocol level that MQTT has not.
 
-    It deserves CONNACK 1 [MQTT-3.1.2-2], or 0x84 if it is of a later version [MQTT5-3.1.2-2].
+    It deserves CONNACK 1 [MQTT-3.1.2-2], or 0x84 [MQTT5-3.1.2-2] if ``level`` is of a later version.
     """
+
+    def __init__(self, reason: str, spec: str, code: int = 0x84, level: int = 0) -> None:
+        super().__init__(reason, spec, code)
+        self.level: int = level
 
 
 def malformed(reason: str, tag: str, code: int = 0x81) -> MalformedPacket:

@@ -223,6 +223,12 @@ def encode_properties(properties: Properties) -> bytes:
     """
     if properties is NO_PROPERTIES:
         return b"\0"
+    data = raw_properties(properties)
+    return encode_length(len(data)) + data
+
+
+def raw_properties(properties: Properties) -> bytes:
+    """Return properties without a length in front, as `decode_properties` takes them. Errors as `encode_properties`."""
     parts: list[bytes] = []
     for number, rule in RULES.items():
         value = getattr(properties, rule.name)
@@ -233,8 +239,7 @@ def encode_properties(properties: Properties) -> bytes:
             parts += [b"\x0b" + encode_length(identifier) for identifier in value]
         elif value is not None:
             parts += (bytes((number,)), _encoded(rule.form, value))
-    data = b"".join(parts)
-    return encode_length(len(data)) + data
+    return b"".join(parts)
 
 
 def _encoded(form: int, value: int | str | bytes) -> bytes:

@@ -3,15 +3,20 @@
 
 from __future__ import annotations
 
-from gateway_mqtt.codec.packets import MAX_LENGTH, MalformedPacket, malformed
+from gateway_mqtt.codec.names import MAX_LENGTH, MalformedPacket, broken
 
 
-def too_long(length: int, limit: int) -> MalformedPacket:
+def too_long(length: int, limit: int, level: int = 4) -> MalformedPacket:
     """Return the error for a packet that exceeds the receiver's limit."""
-    return malformed(f"a packet of {length} bytes is beyond the limit of {limit}", "§2.2.3")
+    return broken(level, f"a packet of {length} bytes is beyond the limit of {limit}", "§2.2.3", "[MQTT5-3.2.2-15]", 0x95)
 
 
 LONG_LENGTH = ("a remaining length of more than four bytes or with idle digits", "§2.2.3")
+
+
+def no_length(level: int = 4) -> MalformedPacket:
+    """Return the error for a remaining length that is none."""
+    return broken(level, *LONG_LENGTH, "[MQTT5-1.5.5-1]")
 
 
 class Splitter:
@@ -19,13 +24,15 @@ class Splitter:
 
     Args:
         limit: bytes after the remaining length that one packet may have.
+        level: of the connection, to name what is broken.
     """
 
-    __slots__ = ("_data", "limit")
+    __slots__ = ("_data", "level", "limit")
 
-    def __init__(self, limit: int = MAX_LENGTH) -> None:
-        self.limit = limit
-        self._data = bytearray()
+    def __init__(self, limit: int = MAX_LENGTH, level: int = 4) -> None:
+        self.limit: int = limit
+        self.level: int = level
+        self._data: bytearray = bytearray()
 
     @property
     def type(self) -> int | None:
@@ -51,12 +58,12 @@ class Splitter:
                 break
         else:
             if len(data) >= 5:
-                raise malformed(*LONG_LENGTH)
+                raise no_length(self.level)
             return None
         if start > 2 and not data[start - 1]:
-            raise malformed(*LONG_LENGTH)
+            raise no_length(self.level)
         if length > self.limit:
-            raise too_long(length, self.limit)
+            raise too_long(length, self.limit, self.level)
         if len(data) < start + length:
             return None
         head, payload = data[0], bytes(data[start : start + length])
