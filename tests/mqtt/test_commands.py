@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 
 from gateway_mqtt.codec.packets import Publish, Will
 from gateway_mqtt.commands import app
-from gateway_mqtt.formats import formatter
+from gateway_mqtt.commands.formats import formatter
 from tests.mqtt.support import mqtt_broker
 
 COMMANDS = [sys.executable, "-c", "from gateway_mqtt.commands import app; app()"]
@@ -64,6 +65,66 @@ async def test_sub_keeps_a_persistent_session_and_ends_with_27_at_its_time_out()
         await publisher.publish("a", b"waited", qos=1)
         assert await run(bench, "sub", "a", "-q", "1", "-i", "me", "-c", "-C", "1") == (0, b"waited\n", "")
         assert bench.queue("me").count == 0
+
+
+async def test_pub_and_sub_speak_every_version_and_quality_of_service():
+    async with mqtt_broker() as bench:
+        for version in ("mqttv31", "mqttv311", "mqttv5"):
+            await run(bench, "sub", "t", "-q", "2", "-i", "me", "-c", "-V", version, "-E")
+            for qos in ("0", "1", "2"):
+                assert await run(bench, "pub", "t", "x", "-q", qos, "-V", version, "--repeat", "2") == (0, b"", "")
+            code, out, _ = await run(bench, "sub", "t", "-q", "2", "-i", "me", "-c", "-V", version, "-C", "4", "-F", "%p%q")
+            assert (code, out) == (0, b"x1\nx1\nx2\nx2\n")
+
+
+async def test_sub_prints_the_properties_that_pub_sent():
+    options = [
+        *("-V", "5", "-D", "publish", "content-type", "text/plain", "-D", "publish", "response-topic", "answers"),
+        *("-D", "publish", "user-property", "b", "1", "-D", "publish", "user-property", "a", "2"),
+        *("-D", "publish", "correlation-data", "id", "-D", "publish", "payload-format-indicator", "1", "-r", "-q", "1"),
+    ]
+    async with mqtt_broker() as bench:
+        assert await run(bench, "pub", "t", "22", *options) == (0, b"", "")
+        wanted = ["-V", "5", "-D", "subscribe", "subscription-identifier", "7", "-C", "1"]
+        assert await run(bench, "sub", "t", *wanted, "-F", "%C|%R|%P|%D|%F|%S|%p") == (
+            0,
+            b"text/plain|answers|b:1 a:2|id|1|7|22\n",
+            "",
+        )
+        code, out, _ = await run(bench, "sub", "t", *wanted, "-F", "%J")
+        told = json.loads(out)
+        assert code == 0
+        assert (told["topic"], told["payload"], told["retain"]) == ("t", 22, 1)
+        assert told["properties"]["user-properties"] == [{"b": "1"}, {"a": "2"}]
+
+
+async def test_a_refused_publish_of_version_5_is_told_with_its_reason():
+    async with mqtt_broker(session_max_messages=1) as bench:
+        await run(bench, "sub", "t", "-q", "1", "-i", "me", "-c", "-E")
+        code, _, err = await run(bench, "pub", "t", "-l", "-q", "1", "-V", "5", stdin=b"1\n2\n3\n")
+        assert (code, err) == (0x97, "tidegate: the broker refused 2 messages: quota exceeded\n")
+
+
+async def test_sub_leaves_out_ends_and_clears_what_it_is_told_to():
+    async with mqtt_broker() as bench:
+        for topic in ("a", "b", "b/c"):
+            assert await run(bench, "pub", topic, topic, "-r", "-q", "1") == (0, b"", "")
+        code, out, _ = await run(bench, "sub", "#", "-T", "b/#", "-W", "0.3")
+        assert (code, out) == (27, b"a\n")
+        code, out, _ = await run(bench, "sub", "+", "-T", "a", "--remove-retained", "-C", "1")
+        assert (code, out) == (0, b"b\n")
+        code, out, _ = await run(bench, "sub", "#", "-v", "-C", "2")
+        assert (code, sorted(out.splitlines())) == (0, [b"a a", b"b/c b/c"])
+
+
+async def test_a_url_says_where_and_which_topic():
+    async with mqtt_broker() as bench:
+        url = f"mqtt://127.0.0.1:{bench.port}/from/url"
+        with trio.fail_after(30):
+            command = [*COMMANDS, "pub", "-L", url, "-m", "x", "-r", "-q", "1"]
+            done = await trio.run_process(command, capture_stderr=True, check=False)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert await run(bench, "sub", "from/#", "-v", "-C", "1") == (0, b"from/url x\n", "")
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
@@ -126,7 +187,23 @@ async def test_what_goes_wrong_has_its_exit_code_and_one_line():
         (["pub", "t", "x", "-m", "y"], "given twice"),
         (["pub", "t", "-t", "u", "-m", "y"], "given twice"),
         (["pub", "a/#", "x"], "wildcard"),
-        (["pub", "t", "x", "-q", "2"], "-q"),
+        (["pub", "t", "x", "-q", "3"], "-q"),
+        (["pub", "t", "-l", "--repeat", "2"], "--repeat is not for -l"),
+        (["pub", "t", "x", "-V", "mqttv4"], "known are mqttv31, mqttv311 and mqttv5"),
+        (["pub", "t", "x", "-x", "5"], "need -V mqttv5"),
+        (["pub", "t", "x", "-D", "publish", "content-type", "a"], "need -V mqttv5"),
+        (["pub", "t", "x", "-V", "5", "-D", "publish", "colour", "red"], "known are content-type"),
+        (["pub", "t", "x", "-V", "5", "-D", "puback", "content-type", "red"], "known are connect, publish"),
+        (["pub", "t", "x", "-V", "5", "-D", "publish", "message-expiry-interval", "soon"], "must be a whole number"),
+        (["pub", "t", "x", "-V", "5", "-D", "publish", "user-property", "alone"], "needs a name and a value"),
+        (["pub", "t", "x", "-V", "5", "-D"], "-D"),
+        (["pub", "t", "x", "-V", "5", "-D", "will", "content-type", "a"], "needs --will-topic"),
+        (["pub", "t", "x", "-L", "http://host/t"], "must be mqtt://"),
+        (["pub", "t", "x", "-L", "mqtt://host/u"], "given twice"),
+        (["pub", "x", "-L", "mqtt://host/u", "-h", "other"], "in place of -h"),
+        (["pub", "t", "x", "--unix", "/a", "-h", "other"], "in place of -h"),
+        (["pub", "t", "x", "-i", "a", "-I", "b"], "both given"),
+        (["sub", "t", "--no-local"], "need -V mqttv5"),
         (["pub", "t", "x", "-c"], "needs a client identifier"),
         (["pub", "t", "x", "-P", "pw"], "needs a user name"),
         (["pub", "t", "x", "--will-payload", "x"], "needs --will-topic"),
