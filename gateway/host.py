@@ -25,15 +25,15 @@ from gateway.api import (
     ListenError,
     Log,
     OwnSockets,
-    StreamAddress,
     WireDecoder,
     WritesWire,
     hooks,
-    stream_address,
 )
+from gateway.api.address import place_of
 from gateway.complaint import validated
-from gateway.config import DEFAULT_FRONT_ENDS, UNBUILT, Config
+from gateway.config import DEFAULT_FRONT_ENDS, UNBUILT, Config, Transport
 from gateway.errors import PluginLoadError
+from gateway.runtime.streams.certificates import check
 
 if TYPE_CHECKING:
     import typer
@@ -69,6 +69,7 @@ class Service:
     settings: Any = None
     addresses: Sequence[str] = ()
     credentials: Sequence[Credentials] = ()
+    transport: Transport = field(default_factory=Transport)
     listeners: list[str] = field(default_factory=list)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     ended: trio.Event = field(default_factory=trio.Event)
@@ -94,7 +95,7 @@ class RootLog(Log, Protocol):
 class Gateways(Protocol):
     """Who gives every front-end its view of the broker."""
 
-    def gateway(self, front_end: str, announce: Callable[[str], None], log: Log) -> Gateway:
+    def gateway(self, front_end: str, announce: Callable[[str], None], log: Log, *, transport: Transport) -> Gateway:
         """Return the view that one front-end gets."""
 
 
@@ -162,9 +163,9 @@ class Host:
         taken: dict[str, str] = {}
         configured = [service for service in self.services.values() if service.state is State.CONFIGURED]
         for name, address in [(service.name, address) for service in configured for address in service.addresses]:
-            if _is_any_port(address):
+            place = place_of(address)
+            if place is None:
                 continue
-            place = _place(address)
             if place in taken:
                 both = "twice" if taken[place] == name else f"as well as frontend.{taken[place]}"
                 raise config.origin.complaint(("frontend", name), f"would listen on {address} {both}: choose another one")
@@ -193,7 +194,8 @@ class Host:
         """
         for service in self.services.values():
             if service.front_end is not None and service.state is State.CONFIGURED:
-                gateway = gateways.gateway(service.name, _announcer(service, say), self._log.bind(front_end=service.name))
+                log = self._log.bind(front_end=service.name)
+                gateway = gateways.gateway(service.name, _announcer(service, say), log, transport=service.transport)
                 await nursery.start(self._supervise, service, service.front_end, gateway)
 
     def hints(self) -> Iterator[str]:
@@ -289,8 +291,8 @@ class Host:
             )
 
     def _configure(self, config: Config, service: Service, front_end: FrontEnd) -> None:
+        own_sockets = isinstance(front_end, OwnSockets)
         try:
-            own_sockets = isinstance(front_end, OwnSockets)
             service.settings = config.validated_front_end(service.name, front_end.settings_model, own_sockets=own_sockets)
             service.addresses = tuple(front_end.addresses(service.settings))
             if isinstance(front_end, LetInFirst):
@@ -301,6 +303,9 @@ class Host:
             self._break(service, error)
             return
         if config.enabled(service.name):
+            if not own_sockets:
+                service.transport = config.transport(service.name)
+                check(service.transport, service.addresses)
             service.state = State.CONFIGURED
         else:
             service.end(State.DISABLED if service.name in config.frontend else State.UNNAMED)
@@ -368,23 +373,6 @@ def _announcer(service: Service, say: Callable[[str], None]) -> Callable[[str], 
         say(f"listening {service.name} {line}")
 
     return announce
-
-
-def _is_any_port(address: str) -> bool:
-    try:
-        parsed = stream_address(address)
-    except ValueError:  # other kinds of addresses
-        return address.endswith((":*", ":0"))
-    return not parsed.port and parsed.scheme != "unix"
-
-
-def _place(address: str) -> str:
-    """Return what can be listened on once only: a port, whatever is spoken there, or a file."""
-    try:
-        parsed = stream_address(address)
-    except ValueError:
-        return address
-    return str(parsed) if parsed.scheme == "unix" else str(StreamAddress("tcp", parsed.host, parsed.port))
 
 
 def _distribution(entry: EntryPoint) -> str:

@@ -106,6 +106,17 @@ def _can_be(ipv6: str | None, name: str) -> bool:
     return True
 
 
+def place_of(address: str) -> str | None:
+    """Return what can be listened on once only, whatever is spoken there: a port, or a file; None: it is any free port."""
+    try:
+        parsed = stream_address(address)
+    except ValueError:  # of a kind that only its front-end knows
+        return None if address.endswith((":*", ":0")) else address
+    if parsed.scheme == "unix":
+        return str(parsed)
+    return f"{parsed.host}:{parsed.port}" if parsed.port else None
+
+
 def reachable(address: str) -> str:
     """Return the address at which a program on this machine reaches a listener: its own, unless that one is every interface."""
     try:

@@ -14,7 +14,7 @@ import trio.lowlevel
 from gateway.api.channel import Channel, OutcomeSink
 from gateway.api.frontend import Credentials, Flushable, Gateway, Log, Principal
 from gateway.api.stream import Connection
-from gateway.config import Limits
+from gateway.config import Limits, Transport
 from gateway.engine.engine import Engine
 from gateway.engine.queues.delivery import Entry
 from gateway.engine.retained import RetainedLimits
@@ -184,9 +184,19 @@ class Broker:
 
     # -- life ---------------------------------------------------------------
 
-    def gateway(self, front_end: str, announce: Callable[[str], None], log: Log, *, epoll: bool = HAS_EPOLL) -> Gateway:
-        """Return the broker as one front-end sees it. `epoll`: see `Listeners`."""
-        listeners = Listeners(front_end, self.turns, self.flow, self.alarms, self.limits, log, self.counters, epoll=epoll)
+    def gateway(
+        self,
+        front_end: str,
+        announce: Callable[[str], None],
+        log: Log,
+        *,
+        transport: Transport | None = None,
+        epoll: bool = HAS_EPOLL,
+    ) -> Gateway:
+        """Return the broker as one front-end sees it. `transport`, `epoll`: see `Listeners`."""
+        listeners = Listeners(
+            front_end, self.turns, self.flow, self.alarms, self.limits, log, self.counters, transport=transport, epoll=epoll
+        )
         self.listeners.append(listeners)
         return FrontEndGateway(self, front_end, announce, log, listeners)
 
@@ -334,7 +344,7 @@ class FrontEndGateway:
         """See `gateway.api.Gateway.serve_streams`."""
         if (handler is None) == (accept is None):
             raise TypeError("serve_streams needs a handler or accept, and not both")
-        serving = Serving(handler, accept)
+        serving = Serving(handler, accept, websocket)
         await self._listeners.serve(listen, serving, setting, self._announce, self._broker.draining, task_status)
 
     def announce(self, line: str) -> None:

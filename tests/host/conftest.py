@@ -84,7 +84,7 @@ class Broker:
         self.draining = trio.Event()
         self.views = {}
 
-    def gateway(self, front_end: str, announce: Callable[[str], None], log) -> View:
+    def gateway(self, front_end: str, announce: Callable[[str], None], log, *, transport) -> View:
         self.views[front_end] = View(self, announce, log)
         return self.views[front_end]
 

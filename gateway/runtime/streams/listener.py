@@ -7,21 +7,26 @@ import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import trio
 
-from gateway.api.address import tcp_address
 from gateway.api.frontend import Log
 from gateway.api.stream import CloseReason, Connection, Receiver
-from gateway.config import Limits
-from gateway.errors import ConfigError, ListenError, ProtocolViolation
+from gateway.config import Limits, Transport
+from gateway.errors import ProtocolViolation
 from gateway.runtime.alarms import CONNECTION, Alarms
 from gateway.runtime.dispatcher import Turns
 from gateway.runtime.flow import Flow
+from gateway.runtime.streams.addresses import Bound, bind
+from gateway.runtime.streams.certificates import Certificates
 from gateway.runtime.streams.connection import CLOSING, StreamConnection
+from gateway.runtime.streams.entrance import Entrance
+from gateway.runtime.streams.failures import Failures
 from gateway.runtime.streams.poller import HAS_EPOLL, EpollSet
 from gateway.runtime.streams.portable import Tasks
+from gateway.runtime.streams.stack import Stack
+from gateway.runtime.streams.tls import TlsFailure
 from gateway.runtime.streams.ways import Way
 
 if TYPE_CHECKING:
@@ -29,7 +34,6 @@ if TYPE_CHECKING:
 
 Handler = Callable[[Connection], Awaitable[None]]
 Accept = Callable[[Connection], None]
-BACKLOG = 4_096
 SWEEP_S = 0.5
 ACCEPT_AGAIN_S = 0.1
 PER_TURN = 64
@@ -40,16 +44,22 @@ MOST_LINGERING = 4_096
 
 
 class Serving(NamedTuple):
-    """Who serves a connection: a task of its own, or what is called once and attaches a receiver."""
+    """Who serves a connection: a task of its own, or what is called once and attaches a receiver.
+
+    Args:
+        websocket: the sub-protocols that are spoken over WebSocket.
+    """
 
     handler: Handler | None = None
     accept: Accept | None = None
+    websocket: Sequence[str] = ()
 
 
 class Listeners:
     """The listening sockets and connections of one front-end.
 
     Args:
+        transport: what stands between the sockets and the front-end; None: nothing that needs settings.
         epoll: connections share one set of the kernel's, where there is such a thing; False: each has a task that waits.
     """
 
@@ -63,6 +73,7 @@ class Listeners:
         log: Log,
         counters: Counter[str],
         *,
+        transport: Transport | None = None,
         epoll: bool = HAS_EPOLL,
     ) -> None:
         self.name = name
@@ -76,6 +87,9 @@ class Listeners:
         self.draining = False
         self.way: Way
         self._epoll = epoll
+        self._transport = transport if transport is not None else Transport()
+        self._failures = Failures(log, counters)
+        self._settling: dict[StreamConnection, float] = {}  # until when; those that began first come first
         self._lingering: dict[StreamConnection, None] = {}
         self._ended = trio.Event()
         self._nursery: trio.Nursery | None = None
@@ -90,34 +104,47 @@ class Listeners:
         task_status: trio.TaskStatus[list[str]],
     ) -> None:
         """See `gateway.api.Gateway.serve_streams`."""
-        sockets: list[socket.socket] = []
+        bound: list[Bound] = []
         self.way = EpollSet(self) if self._epoll else Tasks(self)
         try:
-            sockets.extend(_bind(address, setting, self.name) for address in listen)
-            addresses = [_address_of(sock) for sock in sockets]
+            certificates = self._bind(listen, setting, bound)
+            entrances = [
+                Entrance(one.address, self._transport, serving.websocket, certificates, self._layers_changed) for one in bound
+            ]
+            addresses = [str(one.address) for one in bound]
             async with trio.open_nursery() as self._nursery:
                 self._nursery.start_soon(self._sweep)
                 self._nursery.start_soon(self.way.run, self._nursery)
+                if certificates is not None:
+                    self._nursery.start_soon(certificates.watch)
                 async with trio.open_nursery() as accepting:
-                    for sock in sockets:
-                        accepting.start_soon(self._accept, sock, serving)
+                    for one, entrance in zip(bound, entrances, strict=True):
+                        accepting.start_soon(self._accept, one.socket, entrance, serving)
                     for address in addresses:
                         announce(address)
                     task_status.started(addresses)
                     await draining.wait()
                     self.draining = True
                     accepting.cancel_scope.cancel()
-                for sock in sockets:
-                    sock.close()
+                for one in bound:
+                    one.close()
                 if self.connections:
                     self._ended = trio.Event()
                     await self._ended.wait()
                 self._nursery.cancel_scope.cancel()
         finally:
             self._nursery = None
-            for sock in sockets:
-                sock.close()
+            for one in bound:
+                one.close()
             self._end_at_once()
+
+    def _bind(self, listen: Sequence[str], setting: str, bound: list[Bound]) -> Certificates | None:
+        """Add the sockets to `bound`; return the certificates, if an address needs them."""
+        for address in listen:
+            bound.append(bind(address, setting, self.name, self._transport.unix_mode))  # noqa: PERF401 - they are closed if one fails
+        if not any(one.address.is_encrypted for one in bound):
+            return None
+        return Certificates(self._transport, self.log)
 
     def _end_at_once(self) -> None:
         for connection in list(self.connections):
@@ -140,6 +167,9 @@ class Listeners:
 
     def violated(self, connection: StreamConnection, violation: ProtocolViolation) -> None:
         """Count and log what a peer did against its protocol."""
+        if isinstance(violation, TlsFailure):
+            self._failures.failed(connection.peer, violation.reason, trio.current_time())
+            return
         self.counters["violations"] += 1
         self.log.warning("protocol violation", peer=connection.peer, reason=violation.reason, spec=violation.spec)
 
@@ -165,6 +195,7 @@ class Listeners:
         """A connection's socket is closed."""
         self.connections.discard(connection)
         self._lingering.pop(connection, None)
+        self._settling.pop(connection, None)
         if not self.connections and self.draining:
             self.turns.soon(self._ended.set)
 
@@ -175,7 +206,7 @@ class Listeners:
 
     # -- accepting ----------------------------------------------------------
 
-    async def _accept(self, sock: socket.socket, serving: Serving) -> None:
+    async def _accept(self, sock: socket.socket, entrance: Entrance, serving: Serving) -> None:
         while True:
             await trio.lowlevel.wait_readable(sock)
             for _ in range(PER_TURN):
@@ -186,26 +217,31 @@ class Listeners:
                 except OSError as error:
                     await self._not_accepted(error)
                     break
-                self._start(accepted, address, serving)
+                self._start(accepted, address, entrance, serving)
 
     async def _not_accepted(self, error: OSError) -> None:
         if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
             self.log.error("no more connections can be accepted", error=str(error))
             await trio.sleep(ACCEPT_AGAIN_S)
 
-    def _start(self, accepted: socket.socket, address: tuple[str, int], serving: Serving) -> None:
+    def _start(self, accepted: socket.socket, address: Any, entrance: Entrance, serving: Serving) -> None:
         if len(self.connections) >= self.limits.max_connections:
             self.counters["refused_connections"] += 1
             accepted.close()
             return
+        is_unix = accepted.family == socket.AF_UNIX
         try:
             accepted.setblocking(False)
-            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if not is_unix:
+                accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError:  # macOS says so of a peer that is gone already
             accepted.close()
             return
-        host, port = address[:2]
-        connection = StreamConnection(accepted, f"{host}:{port}", is_loopback=_is_loopback(host), listeners=self)
+        host, port = ("", 0) if is_unix else address[:2]
+        peer = entrance.name if is_unix else f"{host}:{port}"
+        connection = StreamConnection(accepted, peer, is_loopback=is_unix or _is_loopback(host), listeners=self)
+        if entrance.prepare(connection, host):
+            self._settling[connection] = trio.current_time() + self.limits.handshake_timeout_s
         self.connections.add(connection)
         self.counters["connections"] += 1
         if serving.accept is not None:
@@ -230,10 +266,20 @@ class Listeners:
         finally:
             connection.let_go()
 
+    def _layers_changed(self, connection: StreamConnection, stack: Stack) -> None:
+        """Leave out what has done its work: what is left may be one layer, or none."""
+        if not stack.settled:
+            self._settling.setdefault(connection, trio.current_time() + self.limits.handshake_timeout_s)
+            return
+        self._settling.pop(connection, None)
+        if len(stack.parts) <= 1:
+            connection.layer = stack.parts[0] if stack.parts else None
+
     async def _sweep(self) -> None:
         """End connections that were silent for too long, or took too long for what they had to do."""
         while True:
             await trio.sleep(SWEEP_S)
+            self._sweep_settling()
             connections = list(self.connections)
             for first in range(0, len(connections), SWEPT_PER_TURN):
                 self._sweep_some(connections[first : first + SWEPT_PER_TURN])
@@ -247,6 +293,14 @@ class Listeners:
             if silent_s > connection.idle_timeout_s or now > connection.deadline_at > 0.0:
                 self._expire(connection)
 
+    def _sweep_settling(self) -> None:
+        now = trio.current_time()
+        late = [connection for connection, until in self._settling.items() if until < now]
+        for connection in late:
+            del self._settling[connection]
+            self.counters["handshake_timeouts"] += 1
+            connection.abort(CloseReason.IDLE)
+
     def _expire(self, connection: StreamConnection) -> None:
         if connection.reason is None:
             self.counters["idle"] += 1
@@ -258,42 +312,3 @@ class Listeners:
 @lru_cache(1_024)
 def _is_loopback(host: str) -> bool:
     return ipaddress.ip_address(host.partition("%")[0]).is_loopback
-
-
-def _bind(address: str, setting: str, name: str) -> socket.socket:
-    host, port = _parsed(address, setting)
-    try:
-        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except socket.gaierror as error:  # the network's answer of today, not the configuration
-        raise ListenError(
-            f"{setting}: {address!r} can't be listened on: {error.strerror}; "
-            f"choose another address, or switch it off by frontend.{name}.enabled = false"
-        ) from None
-    family, _, _, _, where = infos[0]
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind(where)
-        sock.listen(BACKLOG)
-    except OSError as error:
-        sock.close()
-        raise ListenError(
-            f"port {port} can't be listened on ({address}: {error.strerror}); "
-            f"choose another by {setting}, or switch it off by frontend.{name}.enabled = false"
-        ) from None
-    sock.setblocking(False)
-    return sock
-
-
-def _parsed(address: str, setting: str) -> tuple[str, int]:
-    try:
-        return tcp_address(address)
-    except ValueError as error:
-        raise ConfigError(f"{setting}: {address!r} {error}, for instance tcp://127.0.0.1:1883") from None
-
-
-def _address_of(sock: socket.socket) -> str:
-    host, port = sock.getsockname()[:2]
-    return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
