@@ -1,0 +1,85 @@
+"""QoS 2 with paho on both sides: a broker that is killed again and again neither loses nor doubles nor reorders a message."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+
+import paho.mqtt.client as paho
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from tests.interop.killing import BrokerProcess
+
+PATIENCE_S = 30
+
+
+class Side:
+    """A client whose session outlasts both the connection and the broker; it connects again by itself."""
+
+    def __init__(self, port: int, client_id: str, version: MQTTProtocolVersion) -> None:
+        five = version is MQTTProtocolVersion.MQTTv5
+        kept = {} if five else {"clean_session": False}
+        self.client = paho.Client(CallbackAPIVersion.VERSION2, client_id, protocol=version, **kept)
+        self.client.max_inflight_messages_set(20)
+        self.client.reconnect_delay_set(0.02, 0.05)
+        self.connected = threading.Event()
+        self.client.on_connect = lambda *_: self.connected.set()
+        self.client.on_disconnect = lambda *_: self.connected.clear()
+        more = {}
+        if five:
+            lasting = Properties(PacketTypes.CONNECT)
+            lasting.SessionExpiryInterval = 3_600
+            more = {"clean_start": False, "properties": lasting}
+        self.client.connect("127.0.0.1", port, **more)
+        self.client.loop_start()
+        assert self.connected.wait(PATIENCE_S)
+
+    def leave(self) -> None:
+        self.client.disconnect()
+        self.client.loop_stop()
+
+
+def play(data_dir, version, kills, seed):
+    """Return what was published and what came, while the broker was killed so often."""
+    chance = random.Random(seed)
+    broker = BrokerProcess(data_dir)
+    broker.start()
+    reader = Side(broker.port, "reader", version)
+    came: list[int] = []
+    reader.client.on_message = lambda _client, _data, message: came.append(int(message.payload))
+    subscribed = threading.Event()
+    reader.client.on_subscribe = lambda *_: subscribed.set()
+    reader.client.subscribe("exactly/once", qos=2)
+    assert subscribed.wait(PATIENCE_S)
+    writer = Side(broker.port, "writer", version)
+    count = 0
+    for _ in range(kills):
+        until = time.monotonic() + chance.uniform(0.05, 0.3)
+        while time.monotonic() < until:
+            writer.client.publish("exactly/once", str(count), qos=2)
+            count += 1
+            time.sleep(0.001)
+        broker.kill()
+        broker.start()
+        assert writer.connected.wait(PATIENCE_S)
+        assert reader.connected.wait(PATIENCE_S)
+    deadline = time.monotonic() + PATIENCE_S
+    while len(came) < count and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.3)  # for what would come twice
+    writer.leave()
+    reader.leave()
+    assert broker.stop() == 0
+    return count, came
+
+
+@pytest.mark.parametrize("version", [MQTTProtocolVersion.MQTTv311, MQTTProtocolVersion.MQTTv5], ids=["3.1.1", "5.0"])
+@pytest.mark.parametrize("kills", [2, pytest.param(25, marks=[pytest.mark.slow, pytest.mark.timeout(300)])])
+def test_every_message_of_qos_2_comes_once_and_in_order(tmp_path, version, kills):
+    count, came = play(tmp_path / "data", version, kills, seed=kills)
+    assert count > 20 * kills
+    assert came == list(range(count))
