@@ -9,16 +9,27 @@ import trio
 
 from gateway.api.stream import CloseReason
 from gateway.errors import ConfigError, ListenError, ProtocolViolation
+from gateway.runtime.streams.poller import HAS_EPOLL
 from tests.runtime.support import HandJournal, Log, running, turns
+
+WAYS = [True, False] if HAS_EPOLL else [False]
+
+
+@pytest.fixture(params=WAYS, ids=lambda epoll: "epoll" if epoll else "tasks", autouse=True)
+def way(request):
+    """Each test is run with each way to wait for sockets."""
+    Server.epoll = request.param
 
 
 class Server:
     """One front-end's listener with a handler; what it announced."""
 
+    epoll = True
+
     def __init__(self, broker, handler):
         self.log = Log()
         self.lines = []
-        self.gateway = broker.gateway("test", self.lines.append, self.log)
+        self.gateway = broker.gateway("test", self.lines.append, self.log, epoll=self.epoll)
         self.handler = handler
         self.reasons = []
 

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import math
 import socket
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
 import trio
-from trio.lowlevel import wait_readable
 
 from gateway.api.stream import CloseReason, CongestionSink, Receiver
 from gateway.errors import ProtocolViolation
+from gateway.runtime.streams.served import RECEIVE_BYTES, Served
 
 if TYPE_CHECKING:
     from gateway.runtime.streams.layer import Layer
     from gateway.runtime.streams.listener import Listeners
 
-RECEIVE_BYTES: Final = 65_536
-"""More than 16 KiB and less than what makes one peer unfair to others."""
 HEARD_BYTES: Final = 1_024
 """A part of a packet that is as long as this says that the peer lives; a trickle does not."""
 SEND_BYTES: Final = 65_536
@@ -41,7 +38,7 @@ GONE: Final = 4
 CLOSING: Final = (SENDING, LINGERING)
 
 
-class StreamConnection:
+class StreamConnection(Served):
     """A connection (`gateway.api.Connection` says what each method does).
 
     Open: `readable` feeds the receiver, `flush` sends at the end of the turn, what the kernel does not take waits for `writable`.
@@ -54,55 +51,37 @@ class StreamConnection:
     __slots__ = (
         "_backlog",
         "_backlog_bytes",
-        "_congestion",
-        "_listeners",
-        "_receiver",
-        "_relieved",
-        "_scopes",
         "_touch",
         "deadline_at",
         "handled",
         "heard_at",
-        "held_in",
         "idle_timeout_s",
-        "is_congested",
         "is_loopback",
-        "layer",
         "out",
         "peer",
         "publisher",
-        "reason",
         "refused_in",
         "resting",
-        "socket",
         "stage",
         "watched",
     )
 
     def __init__(self, sock: socket.socket, peer: str, *, is_loopback: bool, listeners: Listeners) -> None:
-        self.socket = sock
+        super().__init__(sock, listeners)
         self.peer = peer
         self.is_loopback = is_loopback
-        self.layer: Layer | None = None
-        self._listeners = listeners
         self._touch = listeners.turns.touch
         self.out: list[bytes] = []
-        self._receiver: Receiver | None = None
         self._backlog: list[bytes | memoryview] | None = None
         self._backlog_bytes = 0
-        self._relieved: trio.Event | None = None
-        self._congestion: CongestionSink | None = None
-        self._scopes: set[trio.CancelScope] | None = None
         self.stage = OPEN
         self.handled = self.resting = False
         self.watched = 0
-        self.is_congested = False
-        self.reason: CloseReason | None = None
         self.heard_at = 0.0
         self.idle_timeout_s = 0.0
         self.deadline_at = 0.0
         # What `Alarms` knows of it: in which alarm it has published, and as whose channel, and in which it is refused.
-        self.held_in = self.refused_in = 0
+        self.refused_in = 0
         self.publisher: object = None
 
     @property
@@ -116,11 +95,6 @@ class StreamConnection:
     def certificate_subject(self) -> str | None:
         """See `gateway.api.Connection.certificate_subject`."""
         return self.layer.certificate_subject if self.layer is not None else None
-
-    @property
-    def closing(self) -> bool:
-        """See `gateway.api.Connection.closing`."""
-        return self.reason is not None
 
     def touch(self) -> None:
         """See `gateway.api.Connection.touch`."""
@@ -161,7 +135,7 @@ class StreamConnection:
         except BlockingIOError:
             return
         except OSError:
-            self._lost()
+            self.lost()
             return
         if not data:
             self.close(CloseReason.EOF)
@@ -175,12 +149,14 @@ class StreamConnection:
     def _feed(self, data: bytes) -> bool:
         """Return whether the peer is heard."""
         size = len(data)
-        if self.layer is not None:
-            data = self._through(self.layer, data)
+        layer = self.layer
+        if layer is not None:
+            data = self._through(layer, data)
         receiver = self._receiver
-        if receiver is None or not data:
-            return False
-        return receiver.feed(data) is not False or size >= HEARD_BYTES
+        heard = receiver is not None and bool(data) and (receiver.feed(data) is not False or size >= HEARD_BYTES)
+        if layer is not None and layer.ended:
+            self.close(CloseReason.EOF)
+        return heard
 
     def _through(self, layer: Layer, data: bytes) -> bytes:
         try:
@@ -190,8 +166,6 @@ class StreamConnection:
                 answer = b"".join(layer.out)
                 layer.out.clear()
                 self._send(answer)
-            if layer.ended:
-                self.close(CloseReason.EOF)
 
     def fail(self, error: Exception) -> None:
         """Close: what a peer did against its protocol is counted, what a front-end did wrong is logged."""
@@ -224,85 +198,6 @@ class StreamConnection:
             if self.reason is None:
                 self._listeners.way.read(self)
 
-    # -- receiving in a task ------------------------------------------------
-
-    async def receive(self) -> bytes:
-        """See `gateway.api.Connection.receive`."""
-        while self.reason is None:
-            with trio.CancelScope() as scope:
-                self._cancel_with_end(scope)
-                try:
-                    await self._welcome()
-                    await wait_readable(self.socket)
-                finally:
-                    self._release(scope)
-            if self.closing or self._listeners.draining:
-                break
-            try:
-                data = self.socket.recv(RECEIVE_BYTES)
-            except BlockingIOError:
-                continue
-            except OSError:
-                self._lost()
-                break
-            if self.layer is not None and data:
-                data = self._through(self.layer, data)
-                if not data:
-                    continue
-            return data
-        return b""
-
-    async def pump(self, feed: Callable[[bytes], None], *, idle_timeout_s: float = 0.0) -> CloseReason:
-        """See `gateway.api.Connection.pump`."""
-        receiver = _Pump(feed, self)
-        self.attach(receiver, idle_timeout_s=idle_timeout_s)
-        try:
-            await receiver.done.wait()
-        except trio.Cancelled:
-            self._receiver = None
-            self.close(CloseReason.SHUTDOWN)
-            raise
-        if receiver.error is not None:
-            raise receiver.error
-        return self.reason or CloseReason.SHUTDOWN
-
-    async def _welcome(self) -> None:
-        """Wait until there is room for what this peer sends: it reads what it is answered, publishers are not held back."""
-        if self.held_in:
-            await self._listeners.alarms.until_read(self)
-        if self._listeners.flow.holding:
-            await self._listeners.flow.until_released()
-        while self.is_congested and self._congestion is None:
-            self._relieved = trio.Event()
-            await self._relieved.wait()
-
-    def start(self, task: Callable[[], Awaitable[None]]) -> None:
-        """See `gateway.api.Connection.start`."""
-        self._listeners.spawn(self._run, task)
-
-    async def _run(self, task: Callable[[], Awaitable[None]]) -> None:
-        with trio.CancelScope() as scope:
-            self._cancel_with_end(scope)
-            try:
-                await task()
-            except Exception as error:  # an edge: one connection
-                self.fail(error)
-            finally:
-                self._release(scope)
-
-    def _cancel_with_end(self, scope: trio.CancelScope) -> None:
-        if self._scopes is None:
-            self._scopes = set()
-        self._scopes.add(scope)
-        if self.reason is not None:
-            scope.cancel()
-
-    def _release(self, scope: trio.CancelScope) -> None:
-        if self._scopes is not None:
-            self._scopes.discard(scope)
-            if not self._scopes:
-                self._scopes = None
-
     # -- sending ------------------------------------------------------------
 
     def flush(self) -> None:
@@ -325,7 +220,7 @@ class StreamConnection:
             except BlockingIOError:
                 sent = 0
             except OSError:
-                self._lost()
+                self.lost()
                 return
             if sent == len(data):
                 return
@@ -352,7 +247,7 @@ class StreamConnection:
         except BlockingIOError:
             return
         except OSError:
-            self._lost()
+            self.lost()
             return
         self._backlog_bytes -= sent
         if sent < len(data):
@@ -403,7 +298,8 @@ class StreamConnection:
             self._touch(self)
         self.close(reason)
 
-    def _lost(self) -> None:
+    def lost(self) -> None:
+        """See `Served.lost`."""
         self.abort(CloseReason.ERROR)
 
     def let_go(self) -> None:
@@ -490,27 +386,3 @@ class StreamConnection:
         self._listeners.way.forget(self)
         self.socket.close()
         self._listeners.gone(self)
-
-
-class _Pump:
-    """The receiver of a handler that waits for the end."""
-
-    __slots__ = ("_connection", "_feed", "done", "error")
-
-    def __init__(self, feed: Callable[[bytes], None], connection: StreamConnection) -> None:
-        self._feed = feed
-        self._connection = connection
-        self.done = trio.Event()
-        self.error: Exception | None = None
-
-    def feed(self, data: bytes) -> None:
-        try:
-            self._feed(data)
-        except ProtocolViolation:
-            raise
-        except Exception as error:  # the handler's own: it is raised there
-            self.error = error
-            self._connection.close(CloseReason.ERROR)
-
-    def ended(self, reason: CloseReason) -> None:
-        self.done.set()

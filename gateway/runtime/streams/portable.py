@@ -35,7 +35,7 @@ class Tasks:
         CONNECTION.set(connection)
         listeners = self._listeners
         with scope:
-            while True:
+            while not scope.cancel_called:  # then the socket may be closed
                 await wait_readable(connection.socket)
                 if connection.reason is None:
                     if listeners.draining:
@@ -56,7 +56,7 @@ class Tasks:
 
     async def _write(self, connection: StreamConnection, scope: trio.CancelScope) -> None:
         with scope:
-            while True:
+            while not scope.cancel_called:  # then the socket may be closed
                 await wait_writable(connection.socket)
                 connection.writable()
 
