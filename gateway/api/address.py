@@ -71,7 +71,9 @@ def stream_address(address: str) -> StreamAddress:
         return StreamAddress("unix", path=_socket_file(address))
     match = _STREAM.fullmatch(address)
     if match is None:
-        raise ValueError("must be tcp://HOST:PORT, tls://HOST:PORT, ws://HOST:PORT/PATH, wss://HOST:PORT/PATH or unix:/PATH")
+        raise ValueError(
+            "must be an address tcp://HOST:PORT, tls://HOST:PORT, ws://HOST:PORT/PATH, wss://HOST:PORT/PATH or unix:/PATH"
+        )
     scheme, authority, path = match[1], match[2], match[3] or ""
     if path and (scheme in ("tcp", "tls") or "?" in path or "#" in path):
         raise ValueError(

@@ -27,9 +27,10 @@ class MqttFrontEnd:
 
     def hints(self, listeners: Sequence[str]) -> Sequence[str]:
         """See `gateway.api.FrontEnd.hints`."""
-        if not listeners:
+        plain = next((listener for listener in listeners if listener.startswith("tcp://")), None)
+        if plain is None:  # the commands speak plain TCP
             return ()
-        host, port = tcp_address(reachable(listeners[0]))
+        host, port = tcp_address(reachable(plain))
         to = "" if (host, port) == ("127.0.0.1", 1883) else f" -h {host} -p {port}"
         return (f"tidegate sub{to} 'demo/#' -v", f"tidegate pub{to} demo/hello world -q 1")
 

@@ -29,6 +29,8 @@ from gateway_mqtt.link import Broker, Link
 from gateway_mqtt.settings import MqttSettings
 from gateway_mqtt.translate.sessions import MAX_CLIENT_ID_BYTES, connack_code
 
+SUB_PROTOCOLS = ("mqtt", "mqttv3.1")
+"""Over WebSocket [MQTT-6.0.0-3]; the second one is what clients of MQTT 3.1 ask for."""
 FIRST_WITH_EMPTY = 4
 """MQTT 3.1 knows no empty client identifiers."""
 SERVED_LEVELS = (3, 4)
@@ -46,7 +48,13 @@ class Server:
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Serve until the broker drains. Errors and cancellation as `FrontEnd.serve`."""
         async with trio.open_nursery() as nursery:
-            serve = partial(self._gateway.serve_streams, self._settings.listen, self.handle, setting="frontend.mqtt.listen")
+            serve = partial(
+                self._gateway.serve_streams,
+                self._settings.listen,
+                self.handle,
+                setting="frontend.mqtt.listen",
+                websocket=SUB_PROTOCOLS,
+            )
             await nursery.start(serve)
             task_status.started()
 
@@ -144,6 +152,7 @@ class Server:
             front_end="mqtt",
             peer=connection.peer,
             loopback=connection.is_loopback,
+            certificate_subject=connection.certificate_subject,
         )
         try:
             return await self._gateway.authenticate(credentials)

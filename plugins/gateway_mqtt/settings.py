@@ -6,7 +6,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from gateway.api import tcp_address
+from gateway.api import stream_address
 from gateway_mqtt.translate.sessions import MAX_CLIENT_ID_BYTES
 
 MOST_MESSAGES = 1_000_000_000
@@ -20,7 +20,7 @@ def _as_list(value: object) -> object:
 
 
 def _check_address(address: str) -> str:
-    tcp_address(address)
+    stream_address(address)
     return address
 
 
@@ -35,7 +35,8 @@ class MqttSettings(BaseModel):
     listen: Annotated[list[_Address], BeforeValidator(_as_list)] = Field(
         default=["tcp://127.0.0.1:1883"],
         min_length=1,
-        description="Addresses: tcp://HOST:PORT; port 0 is any free port; one or a list.",
+        description="Addresses, one or a list: tcp://HOST:PORT, tls://HOST:PORT, ws://HOST:PORT/PATH, wss://HOST:PORT/PATH, "
+        "unix:/PATH. Port 0 is any free port; without a path any is served. WebSocket is understood on tcp:// and tls://, too.",
     )
     connect_timeout_s: float = Field(
         default=10.0, gt=0, le=3_600, description="Seconds that a client has from its connection to an answered CONNECT."

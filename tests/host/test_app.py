@@ -137,7 +137,7 @@ def test_endpoints_that_could_let_nobody_in_are_named_with_what_to_write(log):
     assert "frontend.zeromq (pull, push, router). Write frontend.zeromq.enabled = false" in caught.value.text
 
 
-@pytest.mark.parametrize("address", ["tls://127.0.0.1:1883", "tcp://0.0.0.0", "tcp://0.0.0.0:99999"])
+@pytest.mark.parametrize("address", ["mqtt://127.0.0.1:1883", "tcp://0.0.0.0", "tcp://0.0.0.0:99999"])
 def test_an_address_that_is_none_is_called_so_and_not_one_that_others_could_reach(log, address):
     with pytest.raises(ConfigError) as caught:
         prepare(load(overrides=[f"frontend.mqtt.listen={address}"]), Host(log))
