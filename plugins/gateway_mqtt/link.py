@@ -26,6 +26,7 @@ from gateway_mqtt.codec.packets import (
     PINGRESP,
     ConnAck,
     Connect,
+    Disconnect,
     MalformedPacket,
     Packet,
     Signal,
@@ -314,7 +315,7 @@ class Link:
         """Answer a PINGREQ [MQTT-3.12.4-1]."""
         self._outbound.reply(PONG)
 
-    def disconnect(self) -> None:
+    def disconnect(self, packet: Disconnect) -> None:
         """Forget the will [MQTT-3.14.4-3] and close."""
         self._will = None
         self._connection.close(CloseReason.LOCAL)

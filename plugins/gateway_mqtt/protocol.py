@@ -3,45 +3,81 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Final, Protocol
 
 from gateway_mqtt.codec.coding import check_publish_flags, decode
+from gateway_mqtt.codec.names import MQTT_5, broken, malformed
 from gateway_mqtt.codec.packets import (
     NAMES,
     PINGREQ,
     PUBACK,
+    PUBCOMP,
     PUBLISH,
+    PUBREC,
+    PUBREL,
     Ack,
+    Auth,
     Connect,
     Disconnect,
     Signal,
     Subscribe,
     Unsubscribe,
-    malformed,
 )
 from gateway_mqtt.codec.splitter import LONG_LENGTH, too_long
 
-NO_IDENTIFIER = b"\0\0"
+NO_IDENTIFIER: Final = b"\0\0"
+NEVER: Final = -1
+"""No first byte of a packet."""
 
 
 class PublishSink(Protocol):
     """Who takes what the client publishes. Topics, bodies and identifiers are slices of what was received."""
 
     def publish(self, topic: bytes, body: bytes, packet: bytes) -> None:
-        """QoS 0. `packet` is the whole packet, fit to be sent to other clients as it is."""
+        """QoS 0, not to be retained, without properties.
+
+        Args:
+            packet: the whole packet, fit to be sent to other clients of the same protocol level as it is.
+        """
 
     def publish_confirmed(self, topic: bytes, body: bytes, packet_id: bytes, front: bytes) -> None:
-        """QoS 1. `front` is the packet up to its identifier, fit to be sent to other clients as it is; empty if it isn't."""
+        """QoS 1, likewise, and not sent before.
 
-    def publish_retained(self, topic: bytes, body: bytes, packet_id: bytes) -> None:
-        """With the retain flag; `packet_id` is empty for QoS 0."""
+        Args:
+            front: the packet up to its identifier, fit to be sent to other clients of the same protocol level as it is.
+        """
+
+    def publish_other(self, head: int, topic: bytes, body: bytes, packet_id: bytes, properties: bytes) -> None:
+        """All others: QoS 2, to be retained, sent before, with properties, or with a topic that may be empty.
+
+        Args:
+            head: first byte of the packet: DUP (8), QoS (6) and RETAIN (1); never QoS 3, nor DUP with QoS 0.
+            packet_id: empty for QoS 0, never zero.
+            properties: as received, not looked at yet, without their length; level 5 only.
+        """
+
+    def released(self, packet_id: int, code: int) -> None:
+        """PUBREL, with its reason code; never of identifier 0."""
+
+    def fed(self) -> None:
+        """The sink was told of all packets of one read. At level 5, and whenever a PUBREL was among them."""
 
 
 class AckSink(Protocol):
-    """Who takes the client's acknowledgements."""
+    """Who takes the client's acknowledgements. Unknown identifiers are the sink's to judge."""
 
     def acknowledged(self, packet_id: int) -> None:
-        """PUBACK; 0 and unknown identifiers are the sink's to judge."""
+        """PUBACK: success. Identifier 0 is the sink's to judge, too."""
+
+    def acknowledged_with(self, packet_id: int, code: int) -> None:
+        """PUBACK with a reason code other than 0; from 0x80 it is a refusal."""
+
+    def received(self, packet_id: int, code: int) -> None:
+        """PUBREC; from 0x80 it is a refusal."""
+
+    def completed(self, packet_id: int, code: int) -> None:
+        """PUBCOMP."""
 
 
 class ControlSink(Protocol):
@@ -56,8 +92,11 @@ class ControlSink(Protocol):
     def ping(self) -> None:
         """Answer with a PINGRESP [MQTT-3.12.4-1]."""
 
-    def disconnect(self) -> None:
-        """The client leaves in peace: forget its will, close."""
+    def disconnect(self, packet: Disconnect) -> None:
+        """The client leaves, in peace or with a reason; nothing that follows is looked at."""
+
+    def authenticate(self, packet: Auth) -> None:
+        """AUTH: the client goes on with its authentication, or wants to begin anew."""
 
 
 class Connected:
@@ -65,35 +104,51 @@ class Connected:
 
     Args:
         limit: bytes after the remaining length that one packet may have; at least 127.
+        level: protocol level of the CONNECT.
     """
 
-    __slots__ = ("_acknowledged", "_confirmed", "_control", "_held", "_limit", "_publish", "_retained", "_wanted", "over")
+    __slots__ = (
+        "_acknowledged", "_acks", "_confirmed", "_control", "_held", "_level", "_limit", "_once", "_plain", "_plain5", "_publish",
+        "_publishes", "_tells", "_wanted", "over",
+    )  # fmt: skip
 
-    def __init__(self, publishes: PublishSink, acks: AckSink, control: ControlSink, limit: int) -> None:
-        self._publish = publishes.publish
-        self._confirmed = publishes.publish_confirmed
-        self._retained = publishes.publish_retained
-        self._acknowledged = acks.acknowledged
+    def __init__(self, publishes: PublishSink, acks: AckSink, control: ControlSink, limit: int, level: int = 4) -> None:
+        self._publish: Callable[[bytes, bytes, bytes], None] = publishes.publish
+        self._confirmed: Callable[[bytes, bytes, bytes, bytes], None] = publishes.publish_confirmed
+        self._acknowledged: Callable[[int], None] = acks.acknowledged
+        self._publishes: PublishSink = publishes
+        self._acks: AckSink = acks
         self._control: ControlSink = control
         self._limit: int = limit
+        self._level: int = level
+        # First bytes of what is plain, so that neither level is asked for at every packet.
+        self._plain: int = NEVER if level == MQTT_5 else 0x30
+        self._once: int = NEVER if level == MQTT_5 else 0x32
+        self._plain5: int = 0x30 if level == MQTT_5 else NEVER
+        self._tells: bool = level == MQTT_5
         self._held: bytearray = bytearray()
         self._wanted: int = 0
         self.over: bool = False
 
-    def feed(self, data: bytes) -> None:  # noqa: C901, PLR0912, PLR0915 - the decode loop: a call less for every packet
+    def feed(self, data: bytes) -> bool:  # noqa: C901, PLR0912, PLR0915 - the decode loop: a call less for every packet
         """Take what was received; tell the sinks of every complete packet in it, in order.
 
+        Returns:
+            whether a packet was complete.
         Raises:
             MalformedPacket: what follows is not looked at.
         Cost: linear in the bytes, however they are cut.
         """
         if self.over:
-            return
+            return False
         if self._held:
             data = self._joined(data)
         publish = self._publish
         confirmed = self._confirmed
         acknowledged = self._acknowledged
+        plain = self._plain
+        once = self._once
+        plain5 = self._plain5
         size = len(data)
         at = 0
         wanted = 2
@@ -123,30 +178,50 @@ class Connected:
             if end > size:
                 wanted = end - at
                 break
-            if head == 0x30 and length > 2:
+            if head == plain and length > 2:
                 topic_end = start + 2 + (data[start] << 8 | data[start + 1])
                 if topic_end > end:
-                    raise _short()
+                    raise self._short()
                 publish(data[start + 2 : topic_end], data[topic_end:end], data[at:end])
             elif head == 0x40 and length == 2:
                 acknowledged(data[start] << 8 | data[start + 1])
-            elif head == 0x32 and length > 4:
+            elif head == once and length > 4:
                 topic_end = start + 2 + (data[start] << 8 | data[start + 1])
                 body = topic_end + 2
                 if body > end:
-                    raise _short()
+                    raise self._short()
                 packet_id = data[topic_end:body]
                 if packet_id == NO_IDENTIFIER:
-                    raise malformed("PUBLISH with packet identifier 0", "[MQTT-2.3.1-1]")
+                    raise self._unidentified(PUBLISH)
                 confirmed(data[start + 2 : topic_end], data[body:end], packet_id, data[at:topic_end])
+            elif head == plain5 and length > 3:
+                topic_end = start + 2 + (data[start] << 8 | data[start + 1])
+                if start + 2 < topic_end < end and not data[topic_end]:  # a topic, and no properties
+                    publish(data[start + 2 : topic_end], data[topic_end + 1 : end], data[at:end])
+                else:
+                    self._publish_other(head, data[start:end])
+            elif head ^ 2 == plain5 and length > 5:
+                topic_end = start + 2 + (data[start] << 8 | data[start + 1])
+                body = topic_end + 3
+                if start + 2 < topic_end and body <= end and not data[body - 1]:
+                    packet_id = data[topic_end : body - 1]
+                    if packet_id == NO_IDENTIFIER:
+                        raise self._unidentified(PUBLISH)
+                    confirmed(data[start + 2 : topic_end], data[body:end], packet_id, data[at:topic_end])
+                else:
+                    self._publish_other(head, data[start:end])
             else:
                 self._other(head, data[start:end])
                 if self.over:
-                    return
+                    return True
             at = end
         if at < size:
             self._held += data[at:]
             self._wanted = wanted
+        if self._tells:
+            self._tells = self._level == MQTT_5
+            self._publishes.fed()
+        return at > 0
 
     def _joined(self, data: bytes) -> bytes:
         """Return what is held with `data` behind it; nothing if even that is not one packet."""
@@ -158,10 +233,38 @@ class Connected:
         return data
 
     def _other(self, head: int, payload: bytes) -> None:
-        if head >> 4 == PUBLISH:
+        type_ = head >> 4
+        if type_ == PUBLISH:
             self._publish_other(head, payload)
-            return
-        packet = decode(head, payload)
+        elif PUBACK <= type_ <= PUBCOMP:
+            self._ack(head, payload)
+        else:
+            self._asked(head, payload)
+
+    def _ack(self, head: int, payload: bytes) -> None:
+        """PUBREC, PUBREL or PUBCOMP, or a PUBACK that says more than an identifier."""
+        if len(payload) == 2 and head in {0x50, 0x62, 0x70}:
+            type_, packet_id, code = head >> 4, payload[0] << 8 | payload[1], 0
+        else:
+            packet = decode(head, payload, self._level)
+            assert isinstance(packet, Ack)
+            type_, packet_id, code = packet.type, packet.packet_id, packet.code
+        if not packet_id:
+            raise self._unidentified(type_)
+        if type_ == PUBREL:
+            self._tells = True
+            self._publishes.released(packet_id, code)
+        elif type_ == PUBREC:
+            self._acks.received(packet_id, code)
+        elif type_ == PUBCOMP:
+            self._acks.completed(packet_id, code)
+        elif code:
+            self._acks.acknowledged_with(packet_id, code)
+        else:
+            self._acknowledged(packet_id)
+
+    def _asked(self, head: int, payload: bytes) -> None:
+        packet = decode(head, payload, self._level)
         match packet:
             case Subscribe():
                 self._control.subscribe(packet)
@@ -170,35 +273,52 @@ class Connected:
             case Signal(type=type_) if type_ == PINGREQ:
                 self._control.ping()
             case Disconnect():
-                self.over = True  # [MQTT-3.14.4-2]: nothing after it counts
-                self._control.disconnect()
+                self.over = True  # [MQTT-3.14.4-2] [MQTT5-3.14.4-2]: nothing after it counts
+                self._control.disconnect(packet)
+            case Auth():
+                self._control.authenticate(packet)
             case Connect():
-                raise malformed("a second CONNECT", "[MQTT-3.1.0-2]")
-            case Ack(type=type_) if type_ > PUBACK and NAMES[type_].startswith("PUB"):
-                raise malformed(f"{NAMES[type_]} without a QoS 2 message", "§4.3.3")
+                raise broken(self._level, "a second CONNECT", "[MQTT-3.1.0-2]", "[MQTT5-3.1.0-2]", 0x82)
             case _:
-                raise malformed(f"{NAMES[head >> 4]} from a client", "§2.2.1")
+                raise broken(self._level, f"{NAMES[head >> 4]} from a client", "§2.2.1", "5 §2.1.2", 0x82)
 
     def _publish_other(self, head: int, payload: bytes) -> None:
-        """PUBLISH with DUP or retain, of a QoS that we don't take, or too short."""
+        """PUBLISH that is not plain, or is too short to be one."""
         qos = head >> 1 & 3
-        check_publish_flags(qos, dup=bool(head & 8))
-        if qos == 2:
-            raise malformed("QoS 2 is not supported by this version; publish with QoS 1", "§4.3.3")
+        check_publish_flags(qos, dup=bool(head & 8), level=self._level)
         topic_end = 2 + int.from_bytes(payload[:2], "big")
-        body = topic_end + 2 * qos
-        if len(payload) < body or len(payload) < 2:
-            raise _short()
-        topic, packet_id = payload[2:topic_end], payload[topic_end:body]
+        at = topic_end + 2 if qos else topic_end
+        if len(payload) < at or len(payload) < 2:
+            raise self._short()
+        packet_id = payload[topic_end:at]
         if packet_id == NO_IDENTIFIER:
-            raise malformed("PUBLISH with packet identifier 0", "[MQTT-2.3.1-1]")
-        if head & 1:
-            self._retained(topic, payload[body:], packet_id)
-        elif qos:
-            self._confirmed(topic, payload[body:], packet_id, b"")  # DUP says nothing to others [MQTT-3.3.1-3]
-        else:
-            raise malformed("a topic name is empty", "[MQTT-4.7.3-1]")  # all others of QoS 0 are taken in the loop
+            raise self._unidentified(PUBLISH)
+        properties = b""
+        if self._level == MQTT_5:
+            start, length = self._varint(payload, at)
+            at = start + length
+            if len(payload) < at:
+                raise self._short()
+            properties = payload[start:at]
+        self._publishes.publish_other(head, payload[2:topic_end], payload[at:], packet_id, properties)
 
+    def _varint(self, data: bytes, at: int) -> tuple[int, int]:
+        """Return where a variable byte integer ends, and its value."""
+        value = 0
+        for shift in (0, 7, 14, 21):
+            if at == len(data):
+                raise self._short()
+            digit = data[at]
+            at += 1
+            value |= (digit & 127) << shift
+            if digit < 128 and (digit or not shift):
+                return at, value
+            if not digit:
+                break
+        raise malformed("a property length of more than four bytes or with idle digits", "[MQTT5-1.5.5-1]")
 
-def _short() -> Exception:
-    return malformed("a packet is shorter than its fields", "[MQTT-4.8.0-1]")
+    def _short(self) -> Exception:
+        return broken(self._level, "a packet is shorter than its fields", "[MQTT-4.8.0-1]", "[MQTT5-4.13.1-1]")
+
+    def _unidentified(self, type_: int) -> Exception:
+        return broken(self._level, f"{NAMES[type_]} with packet identifier 0", "[MQTT-2.3.1-1]", "[MQTT5-2.2.1-3]")

@@ -7,9 +7,7 @@ import trio
 
 from gateway_mqtt.codec.coding import encode, encode_length
 from gateway_mqtt.codec.packets import (
-    ACKS,
     PINGREQ,
-    Ack,
     ConnAck,
     Connect,
     Publish,
@@ -41,7 +39,6 @@ CONNECTED = {
     "reserved bits in DISCONNECT [MQTT-3.14.1-1]": b"\xe1\x00",
     "QoS 3 [MQTT-3.3.1-4]": publish(b"a", head=0x36, tail=b"\0\1x"),
     "DUP on QoS 0 [MQTT-3.3.1-2]": publish(b"a", head=0x38),
-    "QoS 2, which is not built": publish(b"a", head=0x34, tail=b"\0\1x"),
     "packet identifier 0 in PUBLISH [MQTT-2.3.1-1]": publish(b"a", head=0x32, tail=b"\0\0x"),
     "packet identifier 0 in a retained PUBLISH [MQTT-2.3.1-1]": publish(b"a", head=0x33, tail=b"\0\0x"),
     "packet identifier 0 in SUBSCRIBE [MQTT-2.3.1-1]": subscribe(b"a", packet_id=0),
@@ -88,7 +85,6 @@ CONNECTED = {
     "PINGRESP from a client": b"\xd0\x00",
     "too many levels": publish(b"/".join([b"a"] * 201)),
     "too long a topic": publish(b"x" * 4_097),
-    **{f"acknowledgement {type_} without a QoS 2 message": encode(Ack(type_, 1)) for type_ in ACKS[1:]},
 }
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.api import AccessRefused, Address, GatewayError, Message, Overflow, Principal, ProtocolViolation
+from gateway.api import AccessRefused, Address, GatewayError, Message, Overflow, Principal, swap_key
 from gateway_mqtt.codec.coding import encode
 from gateway_mqtt.codec.packets import Connect, MalformedPacket, Publish
 from gateway_mqtt.translate.messages import Encoder
@@ -34,8 +34,8 @@ class FakeChannel:
     def __init__(self):
         self.asked = []
 
-    def route(self, exchange, routing_key):
-        self.asked.append((exchange, routing_key))
+    def route(self, exchange, routing_key, *, local_to=""):
+        self.asked.append((exchange, routing_key, local_to) if local_to else (exchange, routing_key))
         if routing_key == "secret":
             raise AccessRefused("not there")
         return FakeRoute(Address("/", exchange, routing_key))
@@ -44,14 +44,26 @@ class FakeChannel:
 topics = st.text(st.characters(codec="utf-8", exclude_characters="\0+#"), min_size=1, max_size=40)
 
 
-@given(topics, st.binary(max_size=400), st.booleans())
-def test_a_message_that_came_by_mqtt_goes_out_with_the_very_topic(topic, body, persistent):
-    route = Routes(FakeChannel(), Principal("x"), LIMITS).resolve(topic.encode())
+@given(st.sampled_from([3, 4, 5]), topics, st.binary(max_size=400), st.booleans())
+def test_a_message_that_came_by_mqtt_goes_out_with_the_very_topic(level, topic, body, persistent):
+    route = Routes(FakeChannel(), Principal("x"), LIMITS).resolve(topic.encode(), level)
     message = Message(route.address, body, persistent)
-    encoder = Encoder()
-    assert encoder.encode_packet(message) == encode(Publish(topic, body))
-    assert encoder.encode_front(message) + b"\0\7" + body == encode(Publish(topic, body, 1, packet_id=7))
+    encoder = Encoder(level)
+    behind = b"\0\7" + (b"\0" if level == 5 else b"")
+    assert encoder.encode_packet(message) == encode(Publish(topic, body), level)
+    assert encoder.encode_front(message) + behind + body == encode(Publish(topic, body, 1, packet_id=7), level)
     assert (encoder.plain, encoder.confirmed) == (message, message)
+
+
+@given(st.sampled_from([3, 4, 5]), topics, st.binary(max_size=400), st.integers(0, 2), st.booleans(), st.booleans())
+def test_the_parts_of_a_publish_make_that_publish(level, topic, body, qos, retain, dup):
+    encoder = Encoder(level)
+    message = Message(Address("/", "amq.topic", swap_key(topic)), body)
+    dup = dup and qos > 0
+    start, properties = encoder.packet_parts(message, qos, retain | dup << 3)
+    packet_id = b"\0\7" if qos else b""
+    expected = Publish(topic, body, qos, retain, dup, 7 if qos else 0)
+    assert start + packet_id + properties + body == encode(expected, level)
 
 
 @pytest.mark.parametrize("key", ["", "a.#", "a.+.b".replace("+", "*"), "a\0b", "x" * 65_536, "\ud800"])
@@ -60,6 +72,7 @@ def test_a_key_that_mqtt_cannot_carry_has_no_packet(key):
     message = Message(Address("/", "amq.topic", key), b"x")
     assert encoder.encode_packet(message) == b""
     assert encoder.encode_front(message) == b""
+    assert encoder.packet_parts(message, 2) == (b"", b"")
     assert encoder.plain is None
     assert encoder.confirmed is None
 
@@ -71,6 +84,19 @@ def test_routes_are_found_once_per_topic_and_shared_by_the_connections_of_a_prin
     assert second.known.get(b"a/b") is route
     assert channel.asked == [("amq.topic", "a.b")]
     assert b"a/b" not in Routes(channel, Principal("y"), LIMITS).known
+
+
+def test_who_wants_no_local_has_routes_of_its_own_until_it_wants_that_no_more_mqtt5_3_8_3_3():
+    channel, principal = FakeChannel(), Principal("x")
+    first, second = Routes(channel, principal, LIMITS), Routes(channel, principal, LIMITS)
+    first.resolve(b"t")
+    first.keep_from("q")
+    assert b"t" not in first.known
+    first.resolve(b"t")
+    assert channel.asked == [("amq.topic", "t"), ("amq.topic", "t", "q")]
+    assert second.known[b"t"] is not first.known[b"t"]
+    first.keep_from("")
+    assert first.known is second.known
 
 
 def test_the_cache_of_routes_is_bounded_and_long_topics_stay_out_of_it(monkeypatch):
@@ -85,10 +111,11 @@ def test_the_cache_of_routes_is_bounded_and_long_topics_stay_out_of_it(monkeypat
 
 def test_a_topic_that_may_not_be_published_to_or_is_too_deep_is_refused_and_not_cached():
     routes = Routes(FakeChannel(), Principal("x"), TopicLimits(3, 100))
-    with pytest.raises(ProtocolViolation, match="not there"):
+    with pytest.raises(AccessRefused, match="not there"):
         routes.resolve(b"secret")
-    with pytest.raises(MalformedPacket, match="3 levels"):
+    with pytest.raises(MalformedPacket, match="3 levels") as caught:
         routes.resolve(b"a/b/c/d")
+    assert caught.value.code == 0x90
     with pytest.raises(MalformedPacket, match="100 bytes"):
         routes.resolve(b"x" * 101)
     assert not routes.known

@@ -9,7 +9,8 @@ from gateway.api import NO_PROPERTIES, Message, Properties, is_mqtt_topic, swap_
 from gateway_mqtt.codec.coding import encode_length, encode_string
 from gateway_mqtt.codec.names import MQTT_5
 from gateway_mqtt.codec.packets import MAX_LENGTH
-from gateway_mqtt.translate.properties import WIRE_TAG, from_common, section
+from gateway_mqtt.codec.publishing import encode_publish_properties
+from gateway_mqtt.translate.properties import WIRE_TAG, from_common
 from gateway_mqtt.translate.topics import MAX_CACHED_TOPIC_BYTES, MAX_CACHED_TOPICS
 
 SHORT: Final = 128
@@ -21,6 +22,7 @@ _NONE: Final = b"\0"
 """No properties."""
 _NO_TOPIC: Final = b"\0\0"
 CAN_NOT: Final = (b"", b"")
+_MOST_S: Final = 0xFFFF_FFFF
 _ROUND_UP_MS: Final = 998
 """Whole seconds that a message has waited are counted; one that came with 0 seconds has a millisecond, and says 0 again."""
 
@@ -144,8 +146,11 @@ class Encoder:
         expires_at_ms = message.expires_at_ms
         if not (kept or expires_at_ms or subscription_ids or alias):
             return _NONE
-        expiry_s = max(expires_at_ms - self._now_ms() + _ROUND_UP_MS, 0) // 1000 if expires_at_ms else None
-        return section(kept, expiry_s, subscription_ids, alias)
+        expiry_s = self._left_s(expires_at_ms) if expires_at_ms else None
+        return encode_publish_properties(kept, expiry_s, alias or None, subscription_ids)
+
+    def _left_s(self, expires_at_ms: int) -> int:
+        return min(max(expires_at_ms - self._now_ms() + _ROUND_UP_MS, 0) // 1000, _MOST_S)
 
     def _properties(self, message: Message) -> bytes:
         """Return a message's own properties as MQTT 5 has them, without their length."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -18,8 +17,8 @@ from gateway.api import (
     swap_key,
 )
 from gateway_mqtt.codec import properties as mqtt
-from gateway_mqtt.codec.fields import encode_length, is_utf8
-from gateway_mqtt.codec.names import CLIENT, MAX_STRING_BYTES, PUBLISH
+from gateway_mqtt.codec.fields import is_utf8
+from gateway_mqtt.codec.names import MAX_STRING_BYTES, PUBLISH
 
 WIRE_TAG: Final = "mqtt"
 """Who wrote `Message.wire`: a byte of flags (`QOS`, `RETAIN`), then MQTT 5 publish properties as they came, in their order.
@@ -32,68 +31,8 @@ RETAIN: Final = 4
 UTF_8: Final = "utf-8"
 """Content encoding that stands for payload format 1."""
 
-_EXPIRY: Final = 0x02
-_ALIAS: Final = 0x23
-_ALIAS_BYTES: Final = 3
-_SIZES: Final = {0x01: 2, _EXPIRY: 5, _ALIAS: _ALIAS_BYTES}
-_USER: Final = 0x26
-_MOST_S: Final = 0xFFFF_FFFF
-_long: Final = struct.Struct("!BI").pack
-_word: Final = struct.Struct("!BH").pack
 
-
-# -- as they come -----------------------------------------------------------
-
-
-class Carried:
-    """What the properties of a PUBLISH say.
-
-    ``kept``: those that belong to the message, as they came. ``alias``: topic alias; 0: none. ``expiry_s``: None: for ever.
-    ``is_text``: payload format 1. ``users``: how many user properties.
-    """
-
-    __slots__ = ("alias", "expiry_s", "is_text", "kept", "users")
-
-    def __init__(self, kept: bytes, alias: int = 0, expiry_s: int | None = None, is_text: bool = False, users: int = 0) -> None:
-        self.kept: bytes = kept
-        self.alias: int = alias
-        self.expiry_s: int | None = expiry_s
-        self.is_text: bool = is_text
-        self.users: int = users
-
-
-NOTHING: Final = Carried(b"")
-
-
-def carried(raw: bytes) -> Carried:
-    """Read the properties of a client's PUBLISH, without their length.
-
-    Raises:
-        MalformedPacket: they are not such.
-    """
-    if not raw:
-        return NOTHING
-    if len(raw) == _ALIAS_BYTES and raw[0] == _ALIAS and raw[1:] != b"\0\0":
-        return Carried(b"", raw[1] << 8 | raw[2])
-    said = mqtt.decode_properties(PUBLISH, raw, CLIENT)
-    kept = raw
-    if said.topic_alias is not None or said.message_expiry_s is not None:
-        kept = b"".join(raw[at:end] for at, end in _fields(raw) if raw[at] not in {_ALIAS, _EXPIRY})
-    return Carried(kept, said.topic_alias or 0, said.message_expiry_s, said.payload_format == 1, len(said.user))
-
-
-def _fields(raw: bytes) -> Iterator[tuple[int, int]]:
-    """Yield where each of a PUBLISH's properties begins and ends; they were found to be well-formed."""
-    at = 0
-    while at < len(raw):
-        number = raw[at]
-        end = at + _SIZES.get(number, 0)
-        if end == at:  # text or binary, or two of them
-            end = at + 3 + (raw[at + 1] << 8 | raw[at + 2])
-        if number == _USER:
-            end += 2 + (raw[end] << 8 | raw[end + 1])
-        yield at, end
-        at = end
+# -- beside the message -----------------------------------------------------
 
 
 def wire_of(flags: int, kept: bytes) -> bytes:
@@ -231,24 +170,3 @@ def _text_or_none(text: str | None) -> str | None:
         text = text.replace("\0", "\ufffd")
     data = text.encode("utf-8", "replace")
     return data.decode() if len(data) <= MAX_STRING_BYTES else None
-
-
-# -- as they go -------------------------------------------------------------
-
-
-def section(kept: bytes, expiry_s: int | None, subscription_ids: tuple[int, ...], alias: int) -> bytes:
-    """Return the properties of a PUBLISH to a client, with their length in front.
-
-    Args:
-        kept: those that belong to the message.
-        expiry_s: what is left of the message expiry interval [MQTT5-3.3.2-6]; None: there is none.
-        subscription_ids: of all the subscriptions that it is sent for [MQTT5-3.3.4-4].
-        alias: topic alias; 0: none.
-    """
-    if expiry_s is not None:
-        kept = _long(_EXPIRY, min(expiry_s, _MOST_S)) + kept
-    if alias:
-        kept = _word(_ALIAS, alias) + kept
-    for identifier in subscription_ids:
-        kept += b"\x0b" + encode_length(identifier)
-    return encode_length(len(kept)) + kept

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gateway.api import TOPIC_EXCHANGE, AccessRefused, Channel, Principal, ProtocolViolation, Route, swap_key
+from gateway.api import TOPIC_EXCHANGE, Channel, Principal, Route, swap_key
 from gateway_mqtt.codec.coding import topic_name
 from gateway_mqtt.codec.packets import malformed
+from gateway_mqtt.codec.reasons import TOPIC_NAME_INVALID
 
 MAX_CACHED_TOPICS = 50_000
 MAX_CACHED_TOPIC_BYTES = 256
@@ -35,7 +36,7 @@ class TopicLimits:
             MalformedPacket: it is.
         """
         if reason := self.excess(topic):
-            raise malformed(reason, "§4.7")
+            raise malformed(reason, "§4.7", TOPIC_NAME_INVALID)
 
 
 def filter_refusal(pattern: str, limits: TopicLimits) -> str:
@@ -48,30 +49,42 @@ def filter_refusal(pattern: str, limits: TopicLimits) -> str:
 class Routes:
     """Where do topics lead? One cache for all connections of a principal.
 
-    Args:
-        known: `Principal.cache`'s share: routes by topic, as it is received.
+    Args (attributes):
+        known: `Principal.cache`'s share: routes by topic, as it is received. After `keep_from` the connection's own.
     """
 
-    __slots__ = ("_channel", "_limits", "known")
+    __slots__ = ("_channel", "_limits", "_local_to", "known", "principal")
 
     def __init__(self, channel: Channel, principal: Principal, limits: TopicLimits) -> None:
         self._channel: Channel = channel
         self._limits: TopicLimits = limits
+        self._local_to: str = ""
+        self.principal: Principal = principal
         self.known: dict[bytes, Route] = principal.cache.setdefault("mqtt", {})
 
-    def resolve(self, topic: bytes) -> Route:
+    def keep_from(self, queue: str) -> None:
+        """Leave out bindings of this queue that say no local, from now on [MQTT5-3.8.3-3]; empty: leave none out."""
+        if queue != self._local_to:
+            self._local_to = queue
+            self.known = {} if queue else self.principal.cache.setdefault("mqtt", {})
+
+    def resolve(self, topic: bytes, level: int = 4) -> Route:
         """Check a topic that is not in `known`, and put it there.
+
+        Args:
+            level: protocol level, whose section a malformed topic breaks.
 
         Raises:
             MalformedPacket: it is not a topic name, or is too large.
-            ProtocolViolation: the client may not publish to it: MQTT 3.1.1 has no other answer [MQTT-3.3.5-2].
+            AccessRefused: the client may not publish to it.
         """
-        name = topic_name(topic)
+        name = topic_name(topic, level)
         self._limits.check(name)
-        try:
-            route = self._channel.route(TOPIC_EXCHANGE, swap_key(name))
-        except AccessRefused as error:
-            raise ProtocolViolation(error.text, "MQTT 3.1.1 [MQTT-3.3.5-2]") from None
+        key = swap_key(name)
+        if self._local_to:
+            route = self._channel.route(TOPIC_EXCHANGE, key, local_to=self._local_to)
+        else:
+            route = self._channel.route(TOPIC_EXCHANGE, key)
         if len(topic) <= MAX_CACHED_TOPIC_BYTES:
             if len(self.known) >= MAX_CACHED_TOPICS:
                 self.known.clear()
