@@ -75,6 +75,8 @@ class Alarms:
         resident: Callable[[], int] = resident_bytes,
     ) -> None:
         self._engine = engine
+        self.publish = engine.publish
+        """How channels publish while memory is not short: one bound method for all of them."""
         self._journal = journal
         self._log = log
         self._counters = counters
@@ -225,7 +227,7 @@ class Alarms:
             self._show_way(channel)
 
     def _show_way(self, channel: BrokerChannel) -> None:
-        channel.publish_by(partial(self._publish, channel) if self.level else self._engine.publish)
+        channel.publish_by(partial(self._publish, channel) if self.level else self.publish)
 
     def _publish(self, channel: BrokerChannel, route: RouteHandle, message: Message) -> GatewayError | Unroutable | None:
         """Publish while memory is short: who does so is held back, or refused."""

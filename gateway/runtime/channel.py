@@ -20,7 +20,7 @@ from gateway.model.message import Message
 from gateway.model.names import parse_reply_address
 from gateway.model.records import Scheduled
 from gateway.runtime.alarms import TOO_LARGE
-from gateway.runtime.answers import Answers
+from gateway.runtime.answers import DEAF, Answers
 from gateway.runtime.declaring import OUTCOME_COST_BYTES, Declaring
 from gateway.runtime.pending import Kept, stays
 
@@ -36,14 +36,6 @@ TIDY_FROM = 64
 """A channel with more consumers looks now and then which of them are gone."""
 
 
-class _Deaf:
-    """In place of a sink that failed: had it not heard of a refusal, a later call would be a false confirm."""
-
-    def on_outcomes(self, through: int, exceptions: Sequence[Outcome]) -> None:
-        pass
-
-
-_DEAF = _Deaf()
 _KEPT = Unroutable()
 
 
@@ -77,19 +69,18 @@ class BrokerChannel(Declaring):
         bounds: Bounds,
     ) -> None:
         super().__init__(engine, principal, owner, committer, alarms)
-        self._publish: Publish = engine.publish
+        self._publish: Publish = alarms.publish
         self._most_bytes = bounds.max_message_bytes
         self._answers: Answers | None = None
         if sink is None:
             sink = self._answers = Answers()
         self._sink: OutcomeSink = sink
-        self._held: set[Entry] = set()
-        engine.holdings[self] = self._held
-        self._consumers: dict[Consumer, None] = {}
+        self._held: set[Entry] | frozenset[Entry] = frozenset()
+        self._consumers: dict[Consumer, None] | None = None
         self._tidy_at = TIDY_FROM
         self._to_retain: tuple[RouteHandle, Message] | None = None
-        self._late: set[int] = set()
-        self._late_done: list[Outcome] = []
+        self._late: set[int] | None = None
+        self._late_done: Sequence[Outcome] = NO_EXCEPTIONS
         self._held_back: tuple[int, list[Outcome]] | None = None
         self._decided_through = 0
         self._closed = False
@@ -98,7 +89,7 @@ class BrokerChannel(Declaring):
     @property
     def is_consuming(self) -> bool:
         """It has a consumer, or something to settle."""
-        return bool(self._held) or any(consumer.active for consumer in self._consumers)
+        return bool(self._held) or any(consumer.active for consumer in self._consumers or ())
 
     def publish_by(self, publish: Publish) -> None:
         """Publish in another way from now on: by the engine, or by what holds publishers back."""
@@ -221,9 +212,8 @@ class BrokerChannel(Declaring):
     def scheduled(self, limit: int | None = None, after: Scheduled | None = None) -> list[Scheduled]:
         """See `gateway.api.Channel.scheduled`."""
         listed = self._engine.schedule.listed(self._vhost, after)
-        return list(
-            islice((item for item in listed if item is not None and self._may_write(item.exchange, item.routing_key)), limit)
-        )
+        mine = (item for item in listed if item is not None and self._may_write(item.exchange, item.routing_key))
+        return list(islice(mine, limit))
 
     # -- consuming ----------------------------------------------------------
 
@@ -232,16 +222,24 @@ class BrokerChannel(Declaring):
         return self._submit("read", queue, partial(self._consume, queue, sink, options))
 
     def _consume(self, queue: str, sink: ConsumerSink, options: ConsumeOptions) -> Consumer:
-        consumer = self._engine.consume(self._vhost, queue, sink, options, self._held, self.owner)
-        self._consumers[consumer] = None
-        if len(self._consumers) > self._tidy_at:  # a queue that goes takes its consumers with it, and tells no channel
-            self._consumers = {consumer: None for consumer in self._consumers if consumer.active}
+        consumer = self._engine.consume(self._vhost, queue, sink, options, self._holds(), self.owner)
+        consumers = self._consumers = self._consumers or {}
+        consumers[consumer] = None
+        if len(consumers) > self._tidy_at:  # a queue that goes takes its consumers with it, and tells no channel
+            self._consumers = {consumer: None for consumer in consumers if consumer.active}
             self._tidy_at = 2 * len(self._consumers) + TIDY_FROM
         return consumer
 
+    def _holds(self) -> set[Entry]:
+        """Return where unsettled deliveries are noted; a channel that only publishes has no such set."""
+        if not isinstance(self._held, set):
+            self._held = self._engine.holdings[self] = set()
+        return self._held
+
     def cancel(self, consumer: Consumer) -> None:
         """See `gateway.api.Channel.cancel`."""
-        self._consumers.pop(consumer, None)
+        if self._consumers is not None:
+            self._consumers.pop(consumer, None)
         self._engine.cancel(consumer)
 
     def get(self, queue: str, *, no_ack: bool = False) -> int:
@@ -250,12 +248,13 @@ class BrokerChannel(Declaring):
         try:
             self._check("read", queue, "")
             found = self._engine.definitions.usable_queue(self._vhost, queue, self.owner)
-            getter = Consumer(found, None, ConsumeOptions(no_ack=no_ack), self._held, self.owner)
+            getter = Consumer(found, None, ConsumeOptions(no_ack=no_ack), self._holds(), self.owner)
             entry = self._engine.get(found, getter, self, number)
         except GatewayError as error:
             self._exceptions.append(Outcome(number, error=error))
             return number
         if entry is LATER:
+            self._late = self._late or set()
             self._late.add(number)
         else:
             self._exceptions.append(Outcome(number, result=entry))
@@ -263,8 +262,9 @@ class BrokerChannel(Declaring):
 
     def got(self, number: int, entry: Entry | None) -> None:
         """Take the late answer to a `get`."""
-        self._late.discard(number)
-        self._late_done.append(Outcome(number, result=entry))
+        if self._late is not None:
+            self._late.discard(number)
+        self._late_done = [*self._late_done, Outcome(number, result=entry)]
         if self._held_back is not None and not self._late:
             (through, exceptions), self._held_back = self._held_back, None
             self._tell(through, self._with_late(through, exceptions))
@@ -348,7 +348,7 @@ class BrokerChannel(Declaring):
         """
         told = self._held_back[0] if self._held_back is not None else self._decided_through
         kept = {outcome.number: outcome for outcome in exceptions if stays(outcome)}
-        late = self._late
+        late = self._late or ()
         numbers = [number for number in range(told + 1, through + 1) if number not in late]
         self.decided(through, [kept.get(number) or Outcome(number, error=error) for number in numbers])
         return len(numbers) - len(kept)
@@ -368,7 +368,7 @@ class BrokerChannel(Declaring):
         try:
             self._sink.on_outcomes(through, exceptions)
         except Exception as error:  # a front-end's fault must not reach the others
-            self._sink = _DEAF
+            self._sink = DEAF
             self._committer.sink_failed(self, error)
 
     async def outcome(self, number: int) -> Outcome:
@@ -391,8 +391,8 @@ class BrokerChannel(Declaring):
         self._closed = True
         if self._late:
             self._engine.forget_waiting(self)
-        self._engine.close_channel(self, self._consumers)
-        self._consumers.clear()
+        self._engine.close_channel(self, self._consumers or ())
+        self._consumers = None
         if self.owner is self:
             self._engine.definitions.release(self)
         self._alarms.closed(self)
