@@ -132,9 +132,7 @@ class Client:
         assert answer.packet_id == packet_id
         return answer.codes
 
-    async def publish(
-        self, topic: str, payload: bytes = b"x", qos: int = 0, *, retain: bool = False, **properties: object
-    ) -> int:
+    async def publish(self, topic: str, payload: bytes = b"x", qos: int = 0, *, retain: bool = False, **properties: object) -> int:
         """Publish, with all that belongs to the QoS; return the code of the first answer."""
         packet_id = next(self._identifiers) if qos else 0
         mine = Properties(**properties) if properties else NO_PROPERTIES

@@ -85,7 +85,12 @@ async def test_mqtt5_2_2_2_1_no_properties_are_a_length_of_zero(v5):
 
 async def test_mqtt5_1_5_7_1_both_halves_of_a_user_property_are_strings(v5):
     topic = name("t").encode()
-    for pair in (text(b"\xff") + text(b"a"), text(b"a") + text(b"\xff"), text(b"a\0") + text(b"a"), text(b"a") + text(b"\xed\xa0\x80")):
+    for pair in (
+        text(b"\xff") + text(b"a"),
+        text(b"a") + text(b"\xff"),
+        text(b"a\0") + text(b"a"),
+        text(b"a") + text(b"\xed\xa0\x80"),
+    ):
         client = await v5.client()
         await client.send(frame(0x30, text(topic), frame(len(pair) + 1, b"")[:1], b"\x26", pair))
         assert await client.ended() == 0x81
