@@ -80,6 +80,10 @@ def decode(head: int, payload: bytes, level: int = 4, sender: int = EITHER) -> P
 
 
 def _decode(type_: int, reader: Reader, sender: int) -> Packet:  # noqa: PLR0911 - one per packet
+    if PUBACK <= type_ <= PUBCOMP:
+        packet_id = reader.identifier()
+        code, properties = _reason(type_, reader, sender)
+        return Ack(type_, packet_id, code, properties)
     if type_ == CONNECT:
         return _decode_connect(reader)
     if type_ == CONNACK:
@@ -97,22 +101,24 @@ def _decode(type_: int, reader: Reader, sender: int) -> Packet:  # noqa: PLR0911
     if type_ == DISCONNECT:
         code, properties = _reason(type_, reader, sender)
         return Disconnect(code, properties)
-    if type_ == AUTH:
-        return _decode_auth(reader, sender)
-    packet_id = reader.identifier()
-    code, properties = _reason(type_, reader, sender)
-    return Ack(type_, packet_id, code, properties)
+    return _decode_auth(reader, sender)
 
 
-_FLAG_TAGS = {PUBREL: "3.6.1-1", SUBSCRIBE: "3.8.1-1", UNSUBSCRIBE: "3.10.1-1", DISCONNECT: "3.14.1-1", AUTH: "3.15.1-1"}
+_FLAG_TAGS = {
+    PUBREL: ("[MQTT-3.6.1-1]", "[MQTT5-3.6.1-1]"),
+    SUBSCRIBE: ("[MQTT-3.8.1-1]", "[MQTT5-3.8.1-1]"),
+    UNSUBSCRIBE: ("[MQTT-3.10.1-1]", "[MQTT5-3.10.1-1]"),
+    DISCONNECT: ("[MQTT-3.14.1-1]", "[MQTT5-3.14.1-1]"),
+    AUTH: ("", "[MQTT5-3.15.1-1]"),
+}
+_OTHER_FLAG_TAGS = ("[MQTT-2.2.2-2]", "[MQTT5-2.1.3-1]")
 
 
 def _check_flags(type_: int, flags: int, level: int) -> None:
     if flags == FLAGS[type_] or (level == MQTT_31 and flags == 10 and FLAGS[type_] == 2):  # 3.1 has DUP there
         return
-    number = _FLAG_TAGS.get(type_)
-    tags = (f"[MQTT-{number}]", f"[MQTT5-{number}]") if number else ("[MQTT-2.2.2-2]", "[MQTT5-2.1.3-1]")
-    raise broken(level, f"{NAMES[type_]} with wrong reserved bits", *tags)
+    tag, tag5 = _FLAG_TAGS.get(type_, _OTHER_FLAG_TAGS)
+    raise broken(level, f"{NAMES[type_]} with wrong reserved bits", tag, tag5)
 
 
 def _properties(kind: int, reader: Reader, sender: int = EITHER) -> Properties:
@@ -152,8 +158,8 @@ def _decode_publish(head: int, reader: Reader, sender: int) -> Publish:
     qos = head >> 1 & 3
     dup = bool(head & 8)
     check_publish_flags(qos, dup=dup, level=level)
-    name = reader.binary()
-    packet_id = reader.identifier() if qos else 0
+    name = reader.binary()  # [MQTT-3.3.2-1] [MQTT5-3.3.2-1]
+    packet_id = reader.identifier() if qos else 0  # [MQTT-2.3.1-5] [MQTT5-2.2.1-2]
     properties = _properties(PUBLISH, reader, sender)
     if not name and level == MQTT_5:
         if properties.topic_alias is None:
@@ -196,7 +202,9 @@ def _decode_connect(reader: Reader) -> Connect:
     _check_connect_flags(flags, level)
     keep_alive_s = reader.word()
     properties = _properties(CONNECT, reader, CLIENT)
-    client_id = reader.text()  # [MQTT-3.1.3-4] [MQTT5-3.1.3-4]
+    # In this order [MQTT-3.1.3-1] [MQTT5-3.1.3-1], each if its flag says so [MQTT-3.1.2-9] [MQTT-3.1.2-18] [MQTT-3.1.2-19]
+    # [MQTT-3.1.2-20] [MQTT-3.1.2-21] [MQTT5-3.1.2-9] [MQTT5-3.1.2-16] [MQTT5-3.1.2-17] [MQTT5-3.1.2-18] [MQTT5-3.1.2-19].
+    client_id = reader.text()  # [MQTT-3.1.3-3] [MQTT-3.1.3-4] [MQTT5-3.1.3-3] [MQTT5-3.1.3-4]
     will = _decode_will(flags, reader) if flags & 4 else None
     user = reader.text() if flags & 0x80 and _is_there(reader) else None  # [MQTT-3.1.3-11] [MQTT5-3.1.3-12]
     password = reader.binary() if flags & 0x40 and _is_there(reader) else None

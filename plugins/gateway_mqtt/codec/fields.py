@@ -27,10 +27,10 @@ def text(data: bytes, level: int = 4) -> str:
         MalformedPacket: ill-formed, a surrogate among it, or with U+0000.
     """
     try:
-        value = data.decode()  # strict: surrogates are ill-formed too
+        value = data.decode()  # strict: surrogates are ill-formed too; U+FEFF stays [MQTT-1.5.3-3] [MQTT5-1.5.4-3]
     except UnicodeDecodeError:
         raise broken(level, "a string is not UTF-8", "[MQTT-1.5.3-1]", "[MQTT5-1.5.4-1]") from None
-    if "\0" in value:
+    if "\0" in value:  # in topics too [MQTT-4.7.3-2] [MQTT5-4.7.3-2]
         raise broken(level, "a string has U+0000", "[MQTT-1.5.3-2]", "[MQTT5-1.5.4-2]")
     return value
 
@@ -44,7 +44,7 @@ def topic_name(data: bytes, level: int = 4) -> str:
     topic = text(data, level)
     if not topic:
         raise broken(level, "a topic name is empty", "[MQTT-4.7.3-1]", "[MQTT5-4.7.3-1]")
-    if "+" in topic or "#" in topic:
+    if "+" in topic or "#" in topic:  # [MQTT-4.7.1-1] [MQTT5-4.7.0-1]
         raise broken(level, "a topic name has a wildcard", "[MQTT-3.3.2-2]", "[MQTT5-3.3.2-2]", 0x90)
     return topic
 
@@ -184,6 +184,6 @@ def encode_string(data: str | bytes) -> bytes:
         ValueError: it is beyond 65,535 bytes.
     """
     raw = data.encode() if isinstance(data, str) else data
-    if len(raw) > MAX_STRING_BYTES:
+    if len(raw) > MAX_STRING_BYTES:  # [MQTT-4.7.3-3] [MQTT5-4.7.3-3]
         raise ValueError(f"a string of {len(raw)} bytes is too long for MQTT")
     return len(raw).to_bytes(2, "big") + raw

@@ -90,7 +90,7 @@ _ACKS: Final = (PUBACK, PUBREC, PUBREL, PUBCOMP, SUBACK, UNSUBACK)
 RULES: Final[dict[int, Rule]] = {
     0x01: _rule("payload_format", BIT, PUBLISH, WILL),
     0x02: _rule("message_expiry_s", LONG, PUBLISH, WILL),
-    0x03: _rule("content_type", TEXT, PUBLISH, WILL),
+    0x03: _rule("content_type", TEXT, PUBLISH, WILL),  # [MQTT5-3.3.2-19]
     0x08: _rule("response_topic", TOPIC, PUBLISH, WILL),
     0x09: _rule("correlation_data", BINARY, PUBLISH, WILL),
     0x0B: _rule("subscription_ids", VARINT, PUBLISH, SUBSCRIBE, zero="5 §3.8.2.1.2"),
@@ -144,7 +144,7 @@ def decode_properties(kind: int, data: bytes, sender: int = EITHER) -> Propertie
         if rule is None or kind not in rule.kinds:
             raise malformed(f"{_kind(kind)} with a property 0x{number:02x}", "5 §2.2.2.2")
         if rule.form == PAIR:
-            users.append((reader.text(), reader.text()))
+            users.append((reader.text(), reader.text()))  # [MQTT5-1.5.7-1]
         elif rule.form == VARINT:
             if identifiers and kind == SUBSCRIBE:
                 raise _doubled(kind, rule)
@@ -179,7 +179,9 @@ def _value(rule: Rule, reader: Reader) -> object:
     value = reader.byte()
     if value > 1:
         raise malformed(f"the property {rule.name} is neither 0 nor 1", "5 §2.2.2.2", 0x82)
-    return bool(value) if form == SWITCH else value
+    if form == SWITCH:
+        return value == 1
+    return value
 
 
 def _checked(rule: Rule, value: int) -> int:

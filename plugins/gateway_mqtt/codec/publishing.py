@@ -65,7 +65,7 @@ def publish_properties(data: bytes) -> PublishProperties:  # noqa: C901, PLR0912
             raise malformed(f"PUBLISH with two of the property 0x{number:02x}", "5 §2.2.2.2", 0x82)
         seen |= 1 << number
         if number == 0x03:
-            text(data[start + 3 : at], MQTT_5)
+            text(data[start + 3 : at], MQTT_5)  # [MQTT5-3.3.2-19]
         elif number == 0x08:
             found.response_topic = response_topic(data[start + 3 : at])
         elif number == 0x01:
@@ -105,7 +105,7 @@ def _string_end(data: bytes, at: int, size: int) -> int:
 def _user_end(data: bytes, at: int, size: int) -> int:
     middle = _string_end(data, at + 1, size)
     end = _string_end(data, middle, size)
-    text(data[at + 3 : middle], MQTT_5)
+    text(data[at + 3 : middle], MQTT_5)  # [MQTT5-1.5.7-1]
     text(data[middle + 2 : end], MQTT_5)
     return end
 

@@ -284,3 +284,9 @@ def test_every_code_of_a_packet_is_one_of_mqtt_5_and_has_a_text():
     for kind in NAMES:
         both = {code for code in range(256) if may_carry(kind, code)}
         assert both == {code for code in range(256) if may_carry(kind, code, CLIENT) or may_carry(kind, code, SERVER)}
+
+
+def test_a_switch_is_a_bool_and_a_bit_a_number():
+    properties = decode(0x20, b"\0\0\4\x25\1\x24\1", 5).properties
+    assert (properties.retain_available, type(properties.retain_available)) == (True, bool)
+    assert (properties.maximum_qos, type(properties.maximum_qos)) == (1, int)
