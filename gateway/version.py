@@ -5,20 +5,43 @@ from __future__ import annotations
 import importlib.util
 import platform
 import sys
+from importlib.machinery import ExtensionFileLoader
+from pathlib import Path
 
 from gateway import __version__
 
-_COMPILED_FIRST = "gateway.engine.engine"
+LIST = Path(__file__).with_name("compiled.txt")
+"""The modules that the build compiled, one on each line; not there, if it compiled none."""
+
+
+def build_of(modules: list[str]) -> str:
+    """Say whether what the build compiled runs as machine code, all of it or in part, or as Python."""
+    amount = sum(map(_is_machine_code, modules))
+    if amount == 0:
+        return "pure Python, not compiled"
+    return "compiled" if amount == len(modules) else f"compiled in part: {amount} of {len(modules)} modules"
 
 
 def is_compiled() -> bool:
-    """Say whether the hot path runs as machine code (an extension module) or as Python."""
-    spec = importlib.util.find_spec(_COMPILED_FIRST)
-    return spec is not None and spec.origin is not None and not spec.origin.endswith(".py")
+    """Say whether all of the hot path runs as machine code."""
+    return build_of(_compiled_modules()) == "compiled"
 
 
 def version_line() -> str:
     """Return version, kind of build, Python and machine on one line."""
-    build = "compiled" if is_compiled() else "pure Python, not compiled"
+    build = build_of(_compiled_modules())
     python = f"{platform.python_implementation()} {platform.python_version()}"
     return f"tidegate {__version__} ({build}; {python}; {sys.platform} {platform.machine()})"
+
+
+def _compiled_modules() -> list[str]:
+    return LIST.read_text(encoding="utf-8").split() if LIST.exists() else []
+
+
+def _is_machine_code(module: str) -> bool:
+    """Say what an import of a module loads, or has loaded."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except ModuleNotFoundError:
+        return False
+    return spec is not None and isinstance(spec.loader, ExtensionFileLoader)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gateway.engine.definitions.bounds import Boundless
 from gateway.engine.engine import Engine
 from gateway.engine.queues.delivery import Entry
 from gateway.model.declare import Binding, ExchangeSpec, QueueSpec
@@ -89,8 +88,8 @@ class Trial:
         return met
 
 
-class New(Boundless):
-    """Counts what is new (`Bounds`)."""
+class New:
+    """Counts what is new (`Bounds`); there is room for everything."""
 
     def __init__(self) -> None:
         self.exchanges = 0
@@ -109,6 +108,9 @@ class New(Boundless):
         """Count a binding."""
         self.bindings += 1
 
+    def check_room(self, exchanges: int, queues: int, bindings: int) -> None:
+        """Nothing is refused."""
+
 
 class Nobody:
     """Is told what happens in an engine in which nothing happens (`EngineEvents`)."""
@@ -121,6 +123,12 @@ class Nobody:
 
     def got(self, channel: object, number: int, entry: Entry | None) -> None:
         """Nobody gets anything."""
+
+    def returned(self, entry: Entry) -> None:
+        """Nothing is delivered."""
+
+    def died(self, entry: Entry, reason: str) -> None:
+        """Nothing is given up."""
 
     def dropped(self, queue: str, reason: str, amount: int) -> None:
         """Nothing is dropped."""

@@ -20,6 +20,12 @@ class EngineEvents(Protocol):
     def got(self, channel: object, number: int, entry: Entry | None) -> None:
         """A `get` that had to wait for a page is answered."""
 
+    def returned(self, entry: Entry) -> None:
+        """A delivery that nobody settled is about to come back."""
+
+    def died(self, entry: Entry, reason: str) -> None:
+        """A queue is about to give up an entry, to drop it or to dead-letter it."""
+
     def dropped(self, queue: str, reason: str, amount: int) -> None:
         """A queue dropped messages as its settings allow."""
 

@@ -152,8 +152,7 @@ class LastValues:
             return refusal
         self._offered = (message, kept_route.address, value)
         answer = publish(route, message)
-        offered, self._offered = self._offered, None
-        if isinstance(answer, GatewayError) or offered is None:
+        if self.take_offered(message) is None or isinstance(answer, GatewayError):
             return answer
         return self.put(kept_route.address, value) or answer
 

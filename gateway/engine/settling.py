@@ -204,6 +204,7 @@ class Settling(State):
 
         What a lost channel held comes back without delay, as it was not its fault, but counts as a return.
         """
+        self.events.returned(entry)
         queue = entry.queue
         limit = queue.terms.delivery_limit
         retry = queue.terms.retry
@@ -229,6 +230,7 @@ class Settling(State):
 
     def died(self, entry: Entry, reason: Reason) -> None:
         """Let a queue give up an entry, which is neither ready nor held any more: it is dropped, or to be dead-lettered."""
+        self.events.died(entry, reason.value)
         queue = entry.queue
         if queue.terms.dead_letter_exchange is None:
             self.events.dropped(queue.name, reason.value, 1)

@@ -243,6 +243,14 @@ class Broker:
         assert isinstance(channel, BrokerChannel)
         channel.got(number, entry)
 
+    def returned(self, entry: Entry) -> None:
+        """See `EngineEvents`."""
+        self.counters["returned"] += 1
+
+    def died(self, entry: Entry, reason: str) -> None:
+        """See `EngineEvents`."""
+        self.counters[f"died.{reason}"] += 1
+
     def dropped(self, queue: str, reason: str, amount: int) -> None:
         """See `EngineEvents`."""
         self.counters[f"dropped.{reason}"] += amount

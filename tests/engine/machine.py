@@ -83,6 +83,12 @@ class Observer(RuleBasedStateMachine):
         else:
             self.delivered(taker, entry, may_take=True)
 
+    def returned(self, entry):
+        pass
+
+    def died(self, entry, reason):
+        pass
+
     def dropped(self, queue, reason, amount):
         assert amount > 0
         if reason == "maxlen":

@@ -32,6 +32,10 @@ class Events:
     def got(self, channel: object, number: int, entry: Entry | None) -> None:
         self.answers.append((channel, number, entry))
 
+    def returned(self, entry: Entry) -> None: ...
+
+    def died(self, entry: Entry, reason: str) -> None: ...
+
     def dropped(self, queue: str, reason: str, amount: int) -> None:
         self.drops.append((queue, reason, amount))
 

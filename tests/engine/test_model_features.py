@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import MethodType
-
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -50,23 +48,13 @@ class FeatureMachine(EngineMachine):
             self._bind(number, data.draw)
         self._fill()
 
-    def _start(self):
-        super()._start()
-        died = type(self.engine).died
-
-        def watched(engine, entry, reason):
-            self.gave_up(entry, reason)
-            died(engine, entry, reason)
-
-        self.engine.died = MethodType(watched, self.engine)
-
     # -- what the engine gives up ------------------------------------------
 
-    def gave_up(self, entry, reason):
+    def died(self, entry, reason):
         """Check that a queue may give up an entry, and let the naive broker do the same."""
         queue = self.naive.queues[entry.queue.name]
         found = [item for item in queue.items if item.body == entry.message.body]
-        if reason is Reason.EXPIRED:
+        if reason == Reason.EXPIRED.value:
             (item,) = [item for item in found if item.expires_at]
             assert item.consumer is None
             assert 0 < item.expires_at <= self.now_ms
@@ -74,11 +62,11 @@ class FeatureMachine(EngineMachine):
             heads = [other for other in others if other.priority == item.priority]
             assert item in heads[: 1 + self.getting], "not the head"
             queue.items.remove(item)
-        elif reason is Reason.MAXLEN:
+        elif reason == Reason.MAXLEN.value:
             assert queue.must_drop
             assert queue.lowest() is found[0]
             queue.items.remove(found[0])
-        elif reason is Reason.DELIVERY_LIMIT:
+        elif reason == Reason.DELIVERY_LIMIT.value:
             self.too_often.remove(found[0])
             queue.items.remove(found[0])
         else:

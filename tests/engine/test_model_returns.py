@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import MethodType
-
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -47,13 +45,6 @@ class ReturnsMachine(FeatureMachine):
         self.closing = False
         self.passed = None
         super()._start()
-        come_back = type(self.engine).come_back
-
-        def watched(engine, entry, delay_ms=0):
-            self.came_back(entry)
-            come_back(engine, entry, delay_ms)
-
-        self.engine.come_back = MethodType(watched, self.engine)
 
     # -- what waits ---------------------------------------------------------
 
@@ -117,7 +108,7 @@ class ReturnsMachine(FeatureMachine):
     def _is_getter(self, queue, taker):
         return taker.active and taker not in queue.takers
 
-    def came_back(self, entry):
+    def returned(self, entry):
         """An entry comes back: if its delivery is still held, its lease has ended."""
         name = entry.queue.name
         place = entry.queue, entry.queue_id, entry.position

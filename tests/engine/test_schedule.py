@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from gateway.engine.engine import UNROUTABLE, Engine
+from gateway.engine.retained import Publish
 from gateway.engine.route import RouteHandle
 from gateway.engine.schedule.schedule import HELD_MS, PORTION, Schedule
 from gateway.engine.timers import NOTHING_DUE
@@ -42,10 +43,12 @@ class Wanting(Events):
 class Desk(Bench):
     """An engine at a virtual time, with a disk for what is scheduled."""
 
-    def __init__(self, held_budget: int = 1 << 20, stored: list[object] | None = None, now_ms: int = START_MS) -> None:
+    def __init__(
+        self, held_budget: int = 1 << 20, stored: list[object] | None = None, now_ms: int = START_MS, publish: Publish | None = None
+    ) -> None:
         super().__init__()
         self.events = self.engine.events = Wanting()
-        self.schedule = self.engine.schedule = Schedule(self.engine, held_budget)
+        self.schedule = self.engine.schedule = Schedule(self.engine, held_budget, publish)
         self.stored: dict[int, MessageScheduled] = {}
         self.state: dict[tuple[str, str], StatePut] = {}
         self.records: list[object] = []
@@ -731,11 +734,10 @@ class Scheduling(RuleBasedStateMachine):
         self.written_open: dict[int, tuple[int, str, bytes]] = {}
         self.highest = 0
         self.written_highest = 0
-        self.begin(Desk(held_budget=40))
+        self.begin(Desk(held_budget=40, publish=self.publish))
 
     def begin(self, desk: Desk) -> None:
         self.desk = desk
-        desk.engine.publish_now = self.publish
 
     def publish(self, route: object, message: Message) -> object:
         key = message.address.routing_key
@@ -788,7 +790,7 @@ class Scheduling(RuleBasedStateMachine):
 
     @rule()
     def crash(self) -> None:
-        self.begin(self.desk.restarted(held_budget=40))
+        self.begin(self.desk.restarted(held_budget=40, publish=self.publish))
         self.open = dict(self.written_open)
         self.taken = {"a": [], "b": []}
         self.transient.clear()

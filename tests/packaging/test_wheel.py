@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 import gateway
+from gateway.version import is_compiled
+from tests.packaging.building import built_wheel, in_the_checkout, source_copy
 
 ROOT = Path(__file__).parents[2]
-BUILT_FROM = ["gateway", "plugins", "pyproject.toml", "README.md", "LICENSE"]
 CORE_OF_THE_SUITE = ["routing", "engine", "journal", "runtime", "security", "host", "mqtt", "client"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -31,13 +32,8 @@ def run(*command, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    source = tmp_path_factory.mktemp("source")
-    for name in BUILT_FROM:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, source / name)
-    run(sys.executable, "-m", "hatchling", "build", "--target", "wheel", cwd=source)
-    (built,) = (source / "dist").glob("*.whl")
-    return built
+    """Compiled, if what the tests run on is."""
+    return built_wheel(source_copy(tmp_path_factory.mktemp("source")), TIDEGATE_COMPILE=str(int(is_compiled())))
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +54,7 @@ def python(installed: Path, *arguments: str) -> str:
 def test_the_wheel_holds_the_packages_and_nothing_that_others_might_have_too(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    top = {name.partition("/")[0] for name in names}
+    top = {name.partition("/")[0] for name in names if not name.endswith(".so")}
     info = f"tidegate-{gateway.__version__}.dist-info"
     assert top == {"gateway", "gateway_mqtt", "gateway_zeromq", info}
     assert f"{info}/licenses/LICENSE" in names
@@ -69,9 +65,23 @@ def test_the_wheel_holds_the_packages_and_nothing_that_others_might_have_too(whe
 def test_every_module_of_the_checkout_is_in_the_wheel(wheel):
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if name.endswith(".py")}
-    here = {path.relative_to(ROOT).as_posix() for path in (ROOT / "gateway").rglob("*.py")}
-    here |= {path.relative_to(ROOT / "plugins").as_posix() for path in (ROOT / "plugins").rglob("*.py")}
-    assert packed == here
+    assert packed == in_the_checkout()
+
+
+def test_the_wheel_says_whether_it_is_compiled(wheel, installed):
+    said = python(installed, "-m", "gateway", "--version")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    machine_code = [name for name in names if name.endswith(".so")]
+    if is_compiled():
+        assert "(compiled; " in said
+        assert not wheel.name.endswith("-none-any.whl")
+        assert {"gateway/compiled.txt", "gateway/engine/engine.py"} <= set(names)
+        assert any(name.startswith("gateway/engine/engine.") for name in machine_code)
+    else:
+        assert "(pure Python, not compiled; " in said
+        assert wheel.name.endswith("-py3-none-any.whl")
+        assert machine_code == []
 
 
 def test_what_runs_is_the_wheel_and_not_the_checkout(installed):

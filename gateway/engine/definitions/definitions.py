@@ -321,7 +321,8 @@ class Definitions:
 
 
 _FLAGS = ("durable", "auto_delete")
-_SAME = tuple(f.name for f in fields(QueueSpec) if f.name not in ("name", "arguments", "exclusive", *_FLAGS))
+_APART = ("name", "arguments", "exclusive", *_FLAGS)
+_SAME = tuple(f.name for f in fields(QueueSpec) if f.name not in _APART)
 
 
 def _check_equivalent(vhost: str, there: QueueSpec, asked: QueueSpec) -> None:

@@ -20,6 +20,7 @@ from gateway.model.records import MessageScheduled, Record, Scheduled, Scheduled
 
 if TYPE_CHECKING:
     from gateway.engine.engine import Engine
+    from gateway.engine.retained import Publish
 
 STATE = "engine.schedule"
 """Namespace of the one value that this room keeps: no id from there on was ever given."""
@@ -42,15 +43,18 @@ class Schedule:
     messages that are not persistent, that are due soon (`HELD_MS`; so many bytes of them as `held_budget` says), or that are
     not on disk yet. ``put_off`` counts refused attempts; ``published`` what was published.
 
+    What is due goes out by `publish`: the engine's `publish_now`, if nothing else is given.
+
     The engine calls `batch_prepared` and `committed` as it is called itself: until then bodies beyond the budget stay.
     """
 
-    def __init__(self, engine: Engine, held_budget: int = HELD_BYTES) -> None:
+    def __init__(self, engine: Engine, held_budget: int = HELD_BYTES, publish: Publish | None = None) -> None:
         self.put_off: int = 0
         self.published: int = 0
         self.held_bytes: int = 0
         self.pledges: Pledges = Pledges(engine)
         self._engine: Engine = engine
+        self._publish_now: Publish = publish or engine.publish_now
         self._held_budget: int = held_budget
         self._addresses: dict[int, Address] = {}
         self._order: list[int] = []
@@ -104,7 +108,7 @@ class Schedule:
         engine = self._engine
         now_ms = engine.now_ms
         if due_ms <= now_ms:
-            answer = engine.publish_now(route, message)
+            answer = self._publish_now(route, message)
             if isinstance(answer, GatewayError):
                 raise answer
             return self._take_id()
@@ -292,9 +296,9 @@ class Schedule:
         engine = self._engine
         vhost = engine.vhost(address.vhost)
         engine.tried = message
-        answer = engine.publish_now(vhost.route(address.exchange, address.routing_key), message)
+        answer = self._publish_now(vhost.route(address.exchange, address.routing_key), message)
         if isinstance(answer, AccessRefused):  # who may publish there was asked when it was scheduled
-            answer = engine.publish_now(RouteHandle(vhost, address, ours=True), message)
+            answer = self._publish_now(RouteHandle(vhost, address, ours=True), message)
         engine.tried = None
         if isinstance(answer, MessageRefused | Overloaded):
             self.put_off += 1
