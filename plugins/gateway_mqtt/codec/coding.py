@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gateway_mqtt.codec.decoding import check_publish_flags, connect_level, decode
 from gateway_mqtt.codec.encoding import encode
-from gateway_mqtt.codec.fields import encode_length, encode_string, is_utf8, topic_filter, topic_name
+from gateway_mqtt.codec.fields import encode_length, encode_string, is_utf8, split_share, topic_filter, topic_name
 
 __all__ = [
     "check_publish_flags",
@@ -14,6 +14,7 @@ __all__ = [
     "encode_length",
     "encode_string",
     "is_utf8",
+    "split_share",
     "topic_filter",
     "topic_name",
 ]

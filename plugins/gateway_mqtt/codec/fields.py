@@ -63,12 +63,22 @@ def topic_filter(data: bytes, level: int = 4) -> str:
         raise broken(level, "'#' is not the last level of a topic filter", "[MQTT-4.7.1-2]", "[MQTT5-4.7.1-1]")
     if "+" in pattern and any("+" in part and part != "+" for part in pattern.split("/")):
         raise broken(level, "'+' does not occupy a whole level of a topic filter", "[MQTT-4.7.1-3]", "[MQTT5-4.7.1-2]")
-    if level == MQTT_5 and pattern.startswith(SHARE):
-        _check_shared(pattern)
+    if level == MQTT_5:
+        split_share(pattern)
     return pattern
 
 
-def _check_shared(pattern: str) -> None:
+def split_share(pattern: str) -> tuple[str, str] | None:
+    """Return the share name and the topic filter of a shared subscription; None: it is an ordinary one.
+
+    Below level 5 the standard knows no shared subscriptions, so `topic_filter` takes a malformed one as an ordinary filter;
+    who has them there too asks here.
+
+    Raises:
+        MalformedPacket: the share name or the topic filter is none (MQTT 5.0 §4.8.2).
+    """
+    if not pattern.startswith(SHARE):
+        return None
     group, slash, shared = pattern[len(SHARE) :].partition("/")
     if not group:
         raise malformed("a shared subscription without a share name", "[MQTT5-4.8.2-1]")
@@ -76,6 +86,7 @@ def _check_shared(pattern: str) -> None:
         raise malformed("a share name with a wildcard", "[MQTT5-4.8.2-2]")
     if not slash or not shared:
         raise malformed("a shared subscription without a topic filter", "[MQTT5-4.8.2-2]")
+    return group, shared
 
 
 def is_shared(pattern: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway_mqtt.codec.coding import decode, is_utf8, topic_filter
+from gateway_mqtt.codec.coding import decode, is_utf8, split_share, topic_filter
 from gateway_mqtt.codec.names import CLIENT, EITHER, NAMES, SERVER, MalformedPacket
 from gateway_mqtt.codec.packets import Connect
 from gateway_mqtt.codec.reasons import BY_CLIENT, BY_SERVER, TEXTS, may_carry
@@ -255,10 +255,19 @@ def test_well_formed_filters_are_taken(pattern):
 @pytest.mark.parametrize("pattern", ["$share/g/a", "$share/g//", "$share/g/#", "$share/g/+/a", "$share/é/ "])
 def test_well_formed_shares_are_taken(pattern):
     assert topic_filter(pattern.encode(), 5) == pattern
+    _, group, shared = pattern.split("/", 2)
+    assert split_share(pattern) == (group, shared)
 
 
 def test_below_level_5_a_share_is_a_filter_as_any_other():
     assert topic_filter(b"$share//a") == "$share//a"
+    with pytest.raises(MalformedPacket):
+        split_share("$share//a")
+
+
+@pytest.mark.parametrize("pattern", ["a", "$share", "$shared/g/a", "/$share/g/a"])
+def test_what_is_no_share_is_an_ordinary_filter(pattern):
+    assert split_share(pattern) is None
 
 
 @pytest.mark.parametrize("level", [3, 4, 5])
