@@ -198,8 +198,8 @@ def _check_extras(header: bytes, at: int) -> None:
 
 def _claim(address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int) -> Claim:
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    is_loopback = (mapped or address).is_loopback
-    return Claim(f"{address}:{port}", is_loopback=is_loopback)
+    address = mapped or address
+    return Claim(f"{address}:{port}", is_loopback=address.is_loopback)
 
 
 _POLYNOMIAL = 0x82F63B78
