@@ -70,8 +70,10 @@ class Arrivals:
         "_gateway",
         "_gone",
         "_identifiers",
+        "_let_go",
         "_open",
         "_pending",
+        "_repeats",
         "_silent",
     )
 
@@ -85,6 +87,8 @@ class Arrivals:
         self._first: int = 1
         self._open: set[bytes] = set()
         self._completed: list[tuple[bytes, int]] = []
+        self._repeats: int = 0
+        self._let_go: set[bytes] = set()
         self._silent: bool = False
         self._gone: bool = False
         self._channel: Channel = gateway.open_channel(principal, self, owner=owner)
@@ -101,6 +105,7 @@ class Arrivals:
         if not self._identifiers.was_received(int.from_bytes(packet_id, "big")):
             return False
         self._open.add(packet_id)
+        self._repeats += 1
         self._submitted(AGAIN, packet_id)  # what became of the first is certain with this number, whoever submitted that
         return True
 
@@ -127,7 +132,10 @@ class Arrivals:
         """
         known = self._identifiers.unreceived(packet_id)
         code = 0 if known or not self._answers.five else PACKET_IDENTIFIER_NOT_FOUND
-        self._completed.append((packet_id.to_bytes(2, "big"), code))
+        raw = packet_id.to_bytes(2, "big")
+        self._completed.append((raw, code))
+        if known and self._repeats:
+            self._let_go.add(raw)
 
     def fed(self) -> None:
         """Everything of one read has been taken."""
@@ -185,8 +193,12 @@ class Arrivals:
             if error is not None:
                 self._identifiers.unreceived(packet_id)
             return error
-        # The first of them was decided before. Had it been refused, the identifier would be free again.
-        return None if self._identifiers.was_received(packet_id) else error or Overloaded("it was refused the first time")
+        # The first of them was decided before. Had it been refused, the identifier would be free, though nobody let it go.
+        known = self._identifiers.was_received(packet_id) or pending.packet_id in self._let_go
+        self._repeats -= 1
+        if not self._repeats:
+            self._let_go.clear()
+        return None if known else error or Overloaded("it was refused the first time")
 
     def _answer(self, pending: _Pending, code: int, replies: list[bytes]) -> None:
         if code >= 0x80:  # noqa: PLR2004 - it is a refusal, and the identifier free
