@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
 
 from gateway.api import TOPIC_EXCHANGE, Channel, Flushable, LookUp, Message, swap_key
 
@@ -17,36 +17,67 @@ OVERHEAD_BYTES = 64
 """What a retained message without a body costs of a slice."""
 
 
+Source: TypeAlias = Callable[[str], Sequence[Message]]
+"""Gives the last values that are not the broker's, by MQTT pattern."""
+
+
+class Wanted:
+    """What a subscription is owed: at most this QoS, what is not newer than ``mark``, with these subscription identifiers."""
+
+    __slots__ = ("granted", "ids", "mark")
+
+    def __init__(self, granted: int, mark: int, ids: tuple[int, ...]) -> None:
+        self.granted: int = granted
+        self.mark: int = mark
+        self.ids: tuple[int, ...] = ids
+
+
 class RetainedQueue:
     """What a new subscription is owed, looked up in slices as it is sent.
 
     Live messages are not held back meanwhile: what was retained since the subscription was made has come live, or is about
     to, and is left out here. So nobody gets a message twice, or an older one after a newer one.
 
-    ``unacked``: packet identifiers under which some were sent.
+    ``unacked``: packet identifiers under which some were sent with QoS 1.
+
+    Args:
+        source: where else there are last values; they are sent as they are when it is their turn, before the broker's.
     """
 
-    __slots__ = ("_channel", "_granted", "_look_up", "_mark", "_missed", "_pattern", "_ready", "_wanted", "unacked")
+    __slots__ = ("_channel", "_look_up", "_missed", "_now", "_others", "_pattern", "_ready", "_source", "_wanted", "unacked")
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, source: Source | None = None) -> None:
         self._channel: Channel = channel
-        self._wanted: dict[str, tuple[int, int]] = {}
+        self._source: Source | None = source
+        self._wanted: dict[str, Wanted] = {}
         self._ready: deque[Message] = deque()
+        self._others: deque[Message] = deque()
         self._look_up: LookUp | None = None
         self._pattern: str = ""
-        self._granted: int = 0
-        self._mark: int = 0
+        self._now: Wanted = Wanted(0, 0, ())
         self._missed: int = 0
         self.unacked: set[int] = set()
 
     @property
     def done(self) -> bool:
         """There is no more to be sent."""
-        return not self._ready and self._look_up is None and not self._wanted
+        return not self._ready and not self._others and self._look_up is None and not self._wanted
 
-    def want(self, pattern: str, granted: int, mark: int) -> None:
-        """Add what is retained under a pattern, with at most this QoS. `mark`: `Channel.retained_mark` when it was bound."""
-        self._wanted[pattern] = (granted, mark)
+    @property
+    def wants_room(self) -> bool:
+        """What is to be sent may need packet identifiers."""
+        if self._now.granted and (self._ready or self._others or self._look_up is not None):
+            return True
+        return any(wanted.granted for wanted in self._wanted.values())
+
+    def want(self, pattern: str, granted: int, mark: int, ids: tuple[int, ...] = ()) -> None:
+        """Add what is retained under a pattern, with at most this QoS.
+
+        Args:
+            mark: `Channel.retained_mark` when it was bound.
+            ids: subscription identifiers.
+        """
+        self._wanted[pattern] = Wanted(granted, mark, ids)
 
     def unwant(self, pattern: str) -> None:
         """The subscription is no more: what has not been sent is not sent."""
@@ -54,24 +85,29 @@ class RetainedQueue:
         if self._look_up is not None and pattern == self._pattern:
             self._look_up = None
             self._ready.clear()
+            self._others.clear()
 
     def missed(self, through: int) -> None:
         """Live messages of QoS 0 were dropped: they may have been retained, under numbers up to this one."""
         self._missed = through
 
-    def next_slice(self, most: int) -> list[tuple[Message, int]]:
-        """Return some of the next messages and their QoS. None is not the end, `done` is."""
-        ready = self._ready
+    def next_slice(self, most: int) -> list[tuple[Message, int, tuple[int, ...]]]:
+        """Return some of the next messages, the QoS granted, subscription identifiers. None is not the end, `done` is."""
+        ready, others = self._ready, self._others
         later = bool(ready)
-        if not later:
+        if not later and not others:
             self._read(min(most, SLICE))
-        found: list[tuple[Message, int]] = []
+        granted, ids = self._now.granted, self._now.ids
+        found: list[tuple[Message, int, tuple[int, ...]]] = []
         left = SLICE_BYTES
-        while ready and len(found) < most and left > 0:
-            first = ready.popleft()
-            message = self._as_it_is_now(first) if later else first
+        while (others or ready) and len(found) < most and left > 0:
+            if others:
+                message: Message | None = others.popleft()
+            else:
+                first = ready.popleft()
+                message = self._as_it_is_now(first) if later else first
             if message is not None:
-                found.append((message, min(self._granted, int(message.persistent))))
+                found.append((message, granted if message.persistent else 0, ids))
                 left -= len(message.body) + OVERHEAD_BYTES
         if not ready and self._look_up is not None and self._look_up.done:
             self._look_up = None
@@ -83,15 +119,17 @@ class RetainedQueue:
             if not self._wanted:
                 return
             self._pattern = next(iter(self._wanted))
-            self._granted, self._mark = self._wanted.pop(self._pattern)
+            self._now = self._wanted.pop(self._pattern)
+            if self._source is not None:
+                self._others.extend(self._source(self._pattern))
             self._look_up = self._channel.look_up(TOPIC_EXCHANGE, swap_key(self._pattern), mqtt=True)
         found = self._look_up.next_slice(most, VISITS)
         self._ready.extend(message for message, number in found if not self._is_live(message, number))
 
     def _is_live(self, message: Message, number: int) -> bool:
         """Say whether the subscription itself has brought it."""
-        kept = message.persistent and self._granted > 0
-        return number > self._mark and (kept or number > self._missed)
+        kept = message.persistent and self._now.granted > 0
+        return number > self._now.mark and (kept or number > self._missed)
 
     def _as_it_is_now(self, message: Message) -> Message | None:
         """Return what is retained in place of a message that was looked up some time ago."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from gateway_mqtt.codec.packets import MAX_IDENTIFIER
+from gateway_mqtt.store import Kept, pairs_of
 
 SessionKey: TypeAlias = tuple[str, str]
 """Virtual host and client identifier."""
 
 
 class InFlight(Protocol):
-    """What a packet identifier stands for: a delivery of the session's queue."""
+    """What a packet identifier stands for: a delivery of a queue."""
 
     @property
     def position(self) -> int:
@@ -20,8 +21,8 @@ class InFlight(Protocol):
 
 
 MOST_REMEMBERED = 5_000
-"""So many identifiers are kept for one absent client. What had them may be gone by then (expired, purged), and nobody tells: were
-all of them in flight for ever, the search for a free one would never end."""
+"""So many identifiers are kept for one absent client that is in no store. What had them may be gone by then (expired, purged), and
+nobody tells: were all of them in flight for ever, the search for a free one would never end."""
 
 FEW = 100
 """So many absent clients are remembered without asking whether their sessions are still there."""
@@ -34,23 +35,37 @@ class Session(Generic[D]):
     """A client's state in this broker.
 
     Args (attributes):
-        inflight: by packet identifier: the delivery; None where it belongs to no queue (a retained message), or
-            where it is reserved for the delivery that had it before.
+        lasts: it outlives the connection.
+        inflight: by packet identifier: the delivery of QoS 1 from the session's own queue; None where it is something else
+            (QoS 2, a retained message, a shared subscription's), or is reserved for what had it before.
         next_id: where the search for a free identifier begins.
-        resend: by position in the queue: the identifier under which it was sent before [MQTT-4.4.0-1].
+        resend: by position in the session's queue: the identifier under which it was sent before [MQTT-4.4.0-1].
+        reserved: how many of ``inflight`` were sent on an earlier connection and not yet on this one.
+        exact: what is not in ``resend`` was not sent before. After a restart nobody knows.
         filters: topic filters subscribed to.
     """
 
-    __slots__ = ("clean", "client_id", "filters", "inflight", "key", "next_id", "resend")
+    __slots__ = (
+        "clean", "client_id", "exact", "filters", "inflight", "key", "lasts", "next_id", "resend", "reserved", "stored",
+    )  # fmt: skip
 
-    def __init__(self, vhost: str, client_id: str, *, clean: bool) -> None:
+    def __init__(self, vhost: str, client_id: str, *, clean: bool, lasts: bool | None = None) -> None:
         self.key: SessionKey = (vhost, client_id)
         self.client_id: str = client_id
         self.clean: bool = clean
+        self.lasts: bool = not clean if lasts is None else lasts
         self.inflight: dict[int, D | None] = {}
         self.next_id: int = 1
         self.resend: dict[int, int] = {}
+        self.reserved: int = 0
+        self.exact: bool = False
+        self.stored: bool = False
         self.filters: set[str] = set()
+
+    @property
+    def outstanding(self) -> int:
+        """How many identifiers are in use on this connection, in both directions of a handshake."""
+        return len(self.inflight) - self.reserved
 
     def identify(self, delivery: D | None) -> int:
         """Put something in flight under a free packet identifier [MQTT-2.3.1-2]. Fewer than 65,535 must be in flight."""
@@ -66,12 +81,51 @@ class Session(Generic[D]):
         packet_id = self.resend.pop(delivery.position, 0)
         if not packet_id:
             return self.identify(delivery)
+        self.reserved -= 1
         self.inflight[packet_id] = delivery
         return packet_id
 
+    def reserve(self, packet_id: int) -> None:
+        """Keep an identifier for what had it on an earlier connection."""
+        self.inflight[packet_id] = None
+        self.reserved += 1
+
+    def release_reserved(self) -> None:
+        """What had identifiers of QoS 1 before and did not come again is gone: expired, or purged. They are free."""
+        for packet_id in self.resend.values():
+            if self.inflight.get(packet_id, self) is None:
+                del self.inflight[packet_id]
+                self.reserved -= 1
+        self.resend.clear()
+
+    # -- from one connection to the next ------------------------------------
+
+    def resume(self, kept: Kept, *, exact: bool) -> None:
+        """Go on where an earlier connection has ended. What is in flight is in the store from now on.
+
+        Args:
+            kept: what the store knows of it.
+            exact: nothing was sent that it does not know.
+        """
+        self.stored = True
+        self.exact = exact
+        for position, packet_id in pairs_of(kept.runs):
+            if packet_id not in self.inflight and position not in self.resend and packet_id not in kept.outgoing:
+                self.resend[position] = packet_id
+                self.reserve(packet_id)
+                self.next_id = packet_id % MAX_IDENTIFIER + 1
+
+    def in_flight(self) -> Iterator[tuple[int, int]]:
+        """Yield position and identifier of all of the session's own queue that was sent with QoS 1 and is not acknowledged."""
+        own: dict[int, int] = dict(self.resend)
+        for packet_id, delivery in self.inflight.items():
+            if delivery is not None:
+                own[delivery.position] = packet_id
+        yield from own.items()
+
 
 class Parked:
-    """What a persistent session remembers while its client is away. In memory: after a restart identifiers are new."""
+    """What a persistent session that is in no store remembers while its client is away."""
 
     __slots__ = ("next_id", "resend")
 
@@ -106,10 +160,11 @@ class Sessions(Generic[L]):
         if parked is not None and present:
             session.next_id = parked.next_id
             session.resend = parked.resend
-            session.inflight.update(dict.fromkeys(parked.resend.values()))
+            for packet_id in parked.resend.values():
+                session.reserve(packet_id)
 
     def leave(self, session: Session[D], link: L, is_there: Callable[[str], bool]) -> None:
-        """Take a session from a connection, and park what its next one needs.
+        """Take a session from a connection, and park what its next one needs, if it is in no store.
 
         Args:
             is_there: says of a client identifier of the same virtual host whether it has a session.
@@ -117,10 +172,9 @@ class Sessions(Generic[L]):
         if self._live.get(session.key) is not link:
             return
         del self._live[session.key]
-        if session.clean or not is_there(session.client_id):
+        if session.stored or not session.lasts or not is_there(session.client_id):
             return
-        resend = {delivery.position: packet_id for packet_id, delivery in session.inflight.items() if delivery is not None}
-        resend.update(session.resend)
+        resend = dict(session.in_flight())
         if len(resend) > MOST_REMEMBERED:
             resend = {position: resend[position] for position in sorted(resend)[-MOST_REMEMBERED:]}
         if resend:

@@ -117,14 +117,16 @@ class Kept:
     ``incoming``: QoS 2 identifiers that were received and not released.
     ``outgoing``: by packet identifier, what was sent with QoS 2 and is not done with, in the order of sending.
     ``runs``: what was in flight with QoS 1 when it was last written.
+    ``exact``: nothing is in flight beside that. Of a session that was connected when the broker died nobody knows.
     """
 
-    __slots__ = ("incoming", "outgoing", "runs")
+    __slots__ = ("exact", "incoming", "outgoing", "runs")
 
     def __init__(self) -> None:
         self.incoming: set[int] = set()
         self.outgoing: dict[int, Sent] = {}
         self.runs: tuple[Run, ...] = ()
+        self.exact: bool = False
 
     @property
     def is_empty(self) -> bool:

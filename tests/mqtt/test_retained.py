@@ -42,7 +42,7 @@ def drain(queue, most=SLICE):
     while not queue.done:
         part = queue.next_slice(most)
         assert len(part) <= most
-        sent += [(message.routing_key, qos) for message, qos in part]
+        sent += [(message.routing_key, qos) for message, qos, _ in part]
     return sent
 
 
@@ -66,7 +66,7 @@ def test_patterns_are_looked_up_one_after_the_other_as_they_are_sent():
 def test_what_is_unsubscribed_is_not_sent_whether_it_was_looked_up_or_not():
     channel = FakeChannel("a", "b.1", "b.2", "c", body=bytes(SLICE_BYTES))
     queue = wanting(channel, "b/#", "a", "c")
-    assert [message.routing_key for message, _ in queue.next_slice(SLICE)] == ["b.1"]
+    assert [message.routing_key for message, *_ in queue.next_slice(SLICE)] == ["b.1"]
     for pattern in ("b/#", "a", "never"):
         queue.unwant(pattern)
     assert drain(queue) == [("c", 0)]
@@ -118,7 +118,7 @@ def test_what_was_retained_while_live_messages_were_dropped_is_sent_after_all():
 def test_what_was_looked_up_and_is_sent_later_is_sent_as_it_is_then():
     channel = FakeChannel("a", "b", "c", "d", body=bytes(SLICE_BYTES))
     queue = wanting(channel, "#")
-    assert [message.routing_key for message, _ in queue.next_slice(SLICE)] == ["a"]
+    assert [message.routing_key for message, *_ in queue.next_slice(SLICE)] == ["a"]
     channel.put("b", b"new: came live")
     channel.tree.remove("c")
     assert drain(queue) == [("d", 0)]

@@ -24,7 +24,7 @@ async def slow_client(bench, client_id="slow", **fields):
     await peer.connect(client_id, **fields)
     own = f"127.0.0.1:{sock.getsockname()[1]}"
     [connection] = [connection for connection in bench.broker.listeners[0].connections if connection.peer == own]
-    connection._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
+    connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
     return peer
 
 

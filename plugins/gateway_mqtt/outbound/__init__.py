@@ -1,0 +1,8 @@
+"""What is a client sent, under which identifiers, and what if it does not keep up?"""
+
+from gateway_mqtt.outbound.client import ClientLimits
+from gateway_mqtt.outbound.exactly_once import DUP
+from gateway_mqtt.outbound.pulse import PULSE_S, Pulse
+from gateway_mqtt.outbound.sink import IDENTIFIERS, MOST_UNREAD_REPLIES_BYTES, Outbound
+
+__all__ = ["DUP", "IDENTIFIERS", "MOST_UNREAD_REPLIES_BYTES", "PULSE_S", "ClientLimits", "Outbound", "Pulse"]
