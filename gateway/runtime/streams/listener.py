@@ -92,6 +92,7 @@ class Listeners:
         self._settling: dict[StreamConnection, float] = {}  # until when; those that began first come first
         self._lingering: dict[StreamConnection, None] = {}
         self._ended = trio.Event()
+        self._clock = trio.lowlevel.current_clock().current_time
         self._nursery: trio.Nursery | None = None
 
     async def serve(
@@ -156,7 +157,7 @@ class Listeners:
 
     def heard_now(self) -> float:
         """Return the time as silence is measured: it stands still while nobody is read from."""
-        now = trio.current_time()
+        now = self._clock()
         return now - self.flow.unheard_s(now)
 
     def spawn(self, task: Callable[..., Awaitable[None]], *args: object) -> None:

@@ -67,15 +67,17 @@ class EpollSet:
         flow = self._listeners.flow
         now = self._listeners.heard_now()
         short = self._listeners.alarms.level
-        until = time.perf_counter() + TURN_S
-        for index, (number, _) in enumerate(events, 1):
+        left = len(events)
+        until = time.perf_counter() + TURN_S if left > 1 else 0.0
+        for number, _ in events:
+            left -= 1
             connection = by_number[number]
             if connection is not None and connection.watched & _READ:
                 if short:
                     CONNECTION.set(connection)
                 connection.readable(now)
-                if index < len(events) and (time.perf_counter() > until or flow.holding):
-                    return events[index:]
+                if left and (time.perf_counter() > until or flow.holding):
+                    return events[-left:]
         return []
 
     async def _see_to_leaving(self) -> None:
