@@ -359,7 +359,7 @@ async def test_peer_that_is_gone_before_it_is_served_ends_nothing():
         (listeners,) = broker.listeners
         gone = socket.socket()
         gone.close()  # options can't be set any more, as macOS says of a connection that was reset
-        listeners._start(gone, ("127.0.0.1", 1), nothing)
+        listeners._start(gone, ("127.0.0.1", 1), None, nothing)
         assert not listeners.connections
         nursery.cancel_scope.cancel()
 
