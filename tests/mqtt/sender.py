@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 
-import trio
-
 from gateway.api import TOPIC_EXCHANGE, Binding, BindingOptions, CloseReason, ConsumeOptions, Principal, QueueSpec
 from gateway.runtime.broker import Broker
 from gateway_mqtt.codec.coding import decode, encode
@@ -17,14 +15,8 @@ from gateway_mqtt.store import Stores
 from gateway_mqtt.translate.messages import Encoder
 from gateway_mqtt.translate.properties import WIRE_TAG, read_wire
 from gateway_mqtt.translate.topics import Routes, TopicLimits
+from tests.mqtt.support import until
 from tests.runtime.support import HandJournal, Log, running, turns
-
-
-async def until(condition) -> None:
-    """Wait until something that gives no sign of itself is true."""
-    with trio.fail_after(5):
-        while not condition():  # noqa: ASYNC110 - see above
-            await trio.sleep(0.001)
 
 
 class Connection:

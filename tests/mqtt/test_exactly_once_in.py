@@ -8,7 +8,8 @@ from gateway.errors import JournalError
 from gateway.journal.sqlite import SqliteJournal
 from gateway_mqtt.codec.packets import PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, Publish
 from gateway_mqtt.store import INCOMING
-from tests.mqtt.sender import senders, until
+from tests.mqtt.sender import senders
+from tests.mqtt.support import until
 from tests.runtime.support import HandJournal, turns
 
 LEVELS = pytest.mark.parametrize("level", [4, 5])

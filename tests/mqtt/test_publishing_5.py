@@ -27,7 +27,8 @@ from gateway_mqtt.inbound import Inbound, Terms
 from gateway_mqtt.translate.messages import Encoder
 from gateway_mqtt.translate.refusals import CODES, reason_code, reason_text
 from gateway_mqtt.translate.topics import Routes, TopicLimits
-from tests.mqtt.sender import senders, until
+from tests.mqtt.sender import Connection, senders
+from tests.mqtt.support import until
 
 
 def ack(packet_id, code=0, type_=PUBACK):
@@ -335,7 +336,7 @@ def test_every_publish_is_answered_once_with_its_reason_in_order_whatever_the_ba
             told.append(decode(*frame, 5))
 
     channel = Channel()
-    inbound = Inbound(Gateway(), None, Encoder(5), "c", take, Terms(level=5, problem_information=False))
+    inbound = Inbound(Gateway(), Connection(), Encoder(5), "c", take, Terms(level=5, problem_information=False))
     inbound.attach(channel, Routes(channel, Principal("x"), TopicLimits(9, 99)))
     for packet_id, step in enumerate([*steps, "decide"], 1):
         raw = packet_id.to_bytes(2, "big")
