@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import trio
 
-from gateway.api import CloseReason, CongestionSink, Connection
+from gateway.api import CloseReason, CongestionSink, Connection, Receiver
 from gateway.errors import ProtocolViolation
 from gateway.runtime.alarms import CONNECTION
 
@@ -23,12 +24,15 @@ class SimConnection:
     """
 
     is_loopback = True
+    transport = "tcp"
+    certificate_subject = None
 
     def __init__(self, gateway: SimGateway, name: str) -> None:
         self.peer = name
         self.out: list[bytes] = []
         self.is_congested = False
         self.reason: CloseReason | None = None
+        self.tasks = 0
         self._gateway = gateway
         self._chance = gateway.chance
         self._incoming = bytearray()
@@ -36,6 +40,9 @@ class SimConnection:
         self._hung_up = False
         self._gone = False
         self._scope: trio.CancelScope | None = None
+        self._scopes: dict[trio.CancelScope, None] = {}
+        self._receiver: Receiver | None = None
+        self._idle_timeout_s = self._deadline = float("inf")
         self._news = trio.Event()
         self._sink: CongestionSink | None = None
         self.held_in = self.refused_in = 0  # what `Alarms` knows of it
@@ -123,15 +130,16 @@ class SimConnection:
         return data
 
     async def pump(self, feed: Callable[[bytes], None], *, idle_timeout_s: float = 0.0) -> CloseReason:
+        self._idle_timeout_s = idle_timeout_s or float("inf")
         if self.reason is None:
             with trio.CancelScope() as self._scope:
-                await self._pump(feed, idle_timeout_s or float("inf"))
+                await self._pump(feed)
             self._scope = None
         return self.reason or CloseReason.SHUTDOWN
 
-    async def _pump(self, feed: Callable[[bytes], None], idle_timeout_s: float) -> None:
+    async def _pump(self, feed: Callable[[bytes], object]) -> None:
         while self.reason is None:
-            with trio.move_on_after(idle_timeout_s) as patience:
+            with trio.move_on_at(min(trio.current_time() + self._idle_timeout_s, self._deadline)) as patience:
                 data = await self._arrival()
             if patience.cancelled_caught:
                 self.reason = CloseReason.IDLE
@@ -140,6 +148,46 @@ class SimConnection:
             else:
                 feed(data)
                 await trio.lowlevel.checkpoint()
+
+    def attach(self, receiver: Receiver, *, idle_timeout_s: float = 0.0, deadline_s: float = 0.0) -> None:
+        fresh = self._receiver is None
+        self._receiver = receiver
+        self._idle_timeout_s = idle_timeout_s or float("inf")
+        self._deadline = trio.current_time() + (deadline_s or float("inf"))
+        if fresh:
+            self._gateway.spawn(self, self._live)
+
+    async def _live(self) -> None:
+        """Feed the receiver, whoever that is now, and tell it of the end."""
+        try:
+            with trio.CancelScope() as self._scope:
+                await self._pump(self._feed)
+        finally:
+            receiver, self._receiver = self._receiver, None
+            assert receiver is not None
+            receiver.ended(self.reason or CloseReason.SHUTDOWN)
+            self._end_tasks()
+
+    def _feed(self, data: bytes) -> None:
+        assert self._receiver is not None
+        try:
+            self._receiver.feed(data)
+        except ProtocolViolation as violation:
+            self._gateway.violations.append(f"{self.peer}: {violation.reason}")
+            self.close(CloseReason.VIOLATION)
+
+    def start(self, task: Callable[[], Awaitable[None]]) -> None:
+        self._gateway.spawn(self, partial(self._run, task))
+
+    async def _run(self, task: Callable[[], Awaitable[None]]) -> None:
+        with trio.CancelScope() as scope:
+            self._scopes[scope] = None
+            await task()
+        self._scopes.pop(scope, None)
+
+    def _end_tasks(self) -> None:
+        for scope in list(self._scopes):
+            scope.cancel()
 
     def close(self, reason: CloseReason = CloseReason.LOCAL) -> None:
         if self.reason is None:
@@ -173,7 +221,8 @@ class SimGateway:
         self.chance = chance
         self.violations: list[str] = []
         self.connections: dict[SimConnection, None] = {}
-        self._handler: Callable[[Connection], Awaitable[None]]
+        self._handler: Callable[[Connection], Awaitable[None]] | None = None
+        self._accept: Callable[[Connection], None] | None = None
         self._nursery: trio.Nursery
 
     def __getattr__(self, name: str) -> Any:
@@ -189,12 +238,15 @@ class SimGateway:
     async def serve_streams(
         self,
         listen: Sequence[str],
-        handler: Callable[[Connection], Awaitable[None]],
+        handler: Callable[[Connection], Awaitable[None]] | None = None,
         *,
         setting: str,
         task_status: trio.TaskStatus[list[str]],
+        accept: Callable[[Connection], None] | None = None,
+        websocket: Sequence[str] = (),
     ) -> None:
         self._handler = handler
+        self._accept = accept
         async with trio.open_nursery() as self._nursery:
             task_status.started(list(listen))
             await trio.sleep_forever()
@@ -202,23 +254,33 @@ class SimGateway:
     def connect(self, name: str) -> SimConnection:
         connection = SimConnection(self, name)
         self.connections[connection] = None
-        self._nursery.start_soon(self._serve, connection)
+        if self._handler is not None:
+            self.spawn(connection, partial(self._handler, connection))
+        elif self._accept is not None:
+            self._accept(connection)
         return connection
 
     @property
     def alarms(self) -> Any:
         return self._broker.alarms
 
-    async def _serve(self, connection: SimConnection) -> None:
+    def spawn(self, connection: SimConnection, task: Callable[[], Awaitable[None]]) -> None:
+        """Start one of a connection's tasks; when the last has ended it is over."""
+        connection.tasks += 1
+        self._nursery.start_soon(self._serve, connection, task)
+
+    async def _serve(self, connection: SimConnection, task: Callable[[], Awaitable[None]]) -> None:
         standin: Any = connection
         CONNECTION.set(standin)
         try:
-            await self._handler(connection)
+            await task()
         except ProtocolViolation as violation:
             self.violations.append(f"{connection.peer}: {violation.reason}")
         finally:
-            connection.shut()
-            del self.connections[connection]
+            connection.tasks -= 1
+            if not connection.tasks:
+                connection.shut()
+                del self.connections[connection]
 
     def end_all(self) -> None:
         for connection in list(self.connections):
