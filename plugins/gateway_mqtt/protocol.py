@@ -285,19 +285,27 @@ class Connected:
     def _publish_other(self, head: int, payload: bytes) -> None:
         """PUBLISH that is not plain, or is too short to be one."""
         qos = head >> 1 & 3
-        check_publish_flags(qos, dup=bool(head & 8), level=self._level)
-        topic_end = 2 + int.from_bytes(payload[:2], "big")
-        at = topic_end + 2 if qos else topic_end
-        if len(payload) < at or len(payload) < 2:
+        if qos == 3 or head & 8:
+            check_publish_flags(qos, dup=bool(head & 8), level=self._level)
+        size = len(payload)
+        if size < 2:
+            raise self._short()
+        topic_end = at = 2 + (payload[0] << 8 | payload[1])
+        if qos:
+            at += 2
+        if size < at:
             raise self._short()
         packet_id = payload[topic_end:at]
         if packet_id == NO_IDENTIFIER:
             raise self._unidentified(PUBLISH)
         properties = b""
         if self._level == MQTT_5:
-            start, length = self._varint(payload, at)
+            if at < size and payload[at] < 128:
+                start, length = at + 1, payload[at]
+            else:
+                start, length = self._varint(payload, at)
             at = start + length
-            if len(payload) < at:
+            if size < at:
                 raise self._short()
             properties = payload[start:at]
         self._publishes.publish_other(head, payload[2:topic_end], payload[at:], packet_id, properties)

@@ -169,18 +169,20 @@ class Inbound:
         """
         qos = head >> 1 & 3
         retain = head & 1 == 1
-        self._check_terms(qos, retain=retain)
+        if qos > 1 or retain or self._terms.maximum_qos < 1:
+            self._check_terms(qos, retain=retain)
         said = self._read(properties) if properties else _NO_PROPERTIES
         if self._five and (said.topic_alias or not topic):
             topic = self._topic_of(topic, said.topic_alias)
         if qos == 2 and self._exactly_once().is_known(packet_id):  # noqa: PLR2004 - the QoS
             return
         route = self._known.get(topic) or self._resolve(topic, qos, packet_id)
-        if route is None or (properties and self._objects(said, qos, packet_id, body)):
+        kept = said.kept
+        if route is None or (kept and self._objects(said, qos, packet_id, body)):
             return
         expiry_s = said.message_expiry_s
         expires_at_ms = 0 if expiry_s is None else self._gateway.now_ms() + (expiry_s * 1000 or 1)  # 0 is not never
-        wire = wire_of(qos | (RETAIN if retain else 0), said.kept)
+        wire = wire_of(qos | RETAIN if retain else qos, kept) if kept or retain or qos > 1 else b""
         message = Message(route.address, body, qos > 0, WIRE_TAG if wire else "", wire, 0, expires_at_ms)
         self._publish(route, message, qos, packet_id, retain=retain)
 
