@@ -85,7 +85,7 @@ def _framed(head: int, *parts: bytes) -> bytes:
 
 
 def _identified(type_: int, packet_id: int, *parts: bytes) -> bytes:
-    return _framed(type_ << 4 | FLAGS[type_], packet_id.to_bytes(2, "big"), *parts)
+    return _framed(type_ << 4 | FLAGS[type_], packet_id.to_bytes(2, "big"), *parts)  # [MQTT-2.2.2-1] [MQTT5-2.1.3-1]
 
 
 def _encoded(properties: Properties, level: int) -> bytes:

@@ -27,7 +27,7 @@ def text(data: bytes, level: int = 4) -> str:
         MalformedPacket: ill-formed, a surrogate among it, or with U+0000.
     """
     try:
-        value = data.decode()  # strict: surrogates are ill-formed too; U+FEFF stays [MQTT-1.5.3-3] [MQTT5-1.5.4-3]
+        value = data.decode()  # surrogates are ill-formed too; U+FEFF stays [MQTT-1.5.3-3] [MQTT5-1.5.4-3]
     except UnicodeDecodeError:
         raise broken(level, "a string is not UTF-8", "[MQTT-1.5.3-1]", "[MQTT5-1.5.4-1]") from None
     if "\0" in value:  # in topics too [MQTT-4.7.3-2] [MQTT5-4.7.3-2]
