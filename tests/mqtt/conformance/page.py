@@ -51,6 +51,12 @@ class Places:
         like = self.code.get(f"MQTT-{statement.like}", []) if statement.like else []
         return _once([*self.code.get(statement.tag, []), *like, *([statement.code] if statement.code else [])])
 
+    @staticmethod
+    def has(name: str, symbol: str) -> bool:
+        """Return whether that file of the code has that symbol."""
+        path = ROOT / (name if name.startswith("gateway/") else f"plugins/{name}")
+        return path.exists() and any(known == symbol for _, _, known in _symbols(ast.parse(path.read_text(encoding="utf-8"))))
+
     def tests_of(self, statement: Statement) -> list[str]:
         return _once(self.tests.get(statement.tag, []))
 

@@ -163,6 +163,7 @@ async def test_both_levels_end_the_connection_for(any_level, case):
 
 @pytest.mark.parametrize("case", list(ONLY_5))
 async def test_mqtt5_4_13_2_1_the_connection_ends_with_a_disconnect_for(v5, case):
+    """[MQTT5-3.14.4-1] [MQTT5-3.14.4-2]"""
     bad, codes = ONLY_5[case]
     await refused(v5, bad, codes)
 
@@ -251,6 +252,7 @@ FIRST = {
         lambda level: connect(level, 6, payload=with_will(level, b"\xff")),
         {BAD},
     ),
+    "a will topic of too many levels [MQTT-3.2.2-6]": (lambda level: connect(level, 6, payload=with_will(level, b"/" * 300)), NAME),
     "a user that is not UTF-8 [MQTT-3.1.3-11] [MQTT5-3.1.3-12]": (
         lambda level: connect(level, 0x82, payload=text(b"c") + text(b"\xff")),
         {BAD},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from gateway_mqtt.codec.packets import PUBREL, Ack, Publish, Subscribe, Subscription, Unsubscribe
+from gateway_mqtt.codec.packets import PUBREC, PUBREL, Ack, Publish, Subscribe, Subscription, Unsubscribe
 from gateway_mqtt.codec.properties import Properties
 from tests.mqtt.conformance.support import frame, name, text
 
@@ -260,12 +260,14 @@ async def test_mqtt5_3_1_2_24_also_if_it_waited_or_was_retained(v5):
 
 @pytest.mark.parametrize("size", [7, 12, 30])
 async def test_mqtt5_3_9_2_1_mqtt5_3_11_2_1_mqtt5_3_4_2_2_no_reason_makes_an_answer_too_large(v5, size):
-    """[MQTT5-3.9.2-2] [MQTT5-3.11.2-2] [MQTT5-3.4.2-3] [MQTT5-3.5.2-2] [MQTT5-3.5.2-3] [MQTT5-3.7.2-2] [MQTT5-3.7.2-3]"""
+    """[MQTT5-3.9.2-2] [MQTT5-3.11.2-2] [MQTT5-3.4.2-3] [MQTT5-3.5.2-2] [MQTT5-3.5.2-3] [MQTT5-3.7.2-2] [MQTT5-3.7.2-3]
+    [MQTT5-3.6.2-2] [MQTT5-3.6.2-3]"""
     client = await v5.client(maximum_packet_size=size)
     await client.send(Subscribe(1, (Subscription("$SYS/#", 0, retain_handling=2),)))
     await client.send(Unsubscribe(2, ("nothing",)), Ack(PUBREL, 3))
     await client.send(Publish("$SYS/broker/x", b"", 1, packet_id=4), Publish("$SYS/broker/x", b"", 2, packet_id=5))
-    for _ in range(5):
+    await client.send(Ack(PUBREC, 6))
+    for _ in range(6):
         _, payload = await client.raw()
         assert len(payload) + 2 <= size
     await client.quiet()
