@@ -79,14 +79,15 @@ class Entrance:
         if self._certificates is not None:
             parts.append(Tls(self._certificates.context))
         if self._address.is_websocket:
-            parts.append(self._make_websocket())
+            parts.append(self._make_websocket(connection))
         elif self._sniffs:
-            parts.append(Sniff(self._make_websocket))
+            parts.append(Sniff(partial(self._make_websocket, connection)))
         return parts
 
-    def _make_websocket(self) -> WebSocket:
+    def _make_websocket(self, connection: StreamConnection) -> WebSocket:
         transport = "wss" if self._certificates is not None else "ws"
-        return WebSocket(self._websocket, self._address.path, origins=self._transport.origins, transport=transport)
+        path, origins = self._address.path, self._transport.origins
+        return WebSocket(self._websocket, path, origins=origins, transport=transport, way=connection)
 
     def _is_proxy(self, host: str) -> bool:
         if not host:

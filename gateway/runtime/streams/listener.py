@@ -194,6 +194,7 @@ class Listeners:
 
     def gone(self, connection: StreamConnection) -> None:
         """A connection's socket is closed."""
+        connection.layer = None  # it knows the connection
         self.connections.discard(connection)
         self._lingering.pop(connection, None)
         self._settling.pop(connection, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Final, NoReturn
+from typing import Final, NoReturn, Protocol
 
 from wsproto.connection import ConnectionType
 from wsproto.events import AcceptConnection, Request
@@ -18,6 +18,14 @@ MAX_HEAD_BYTES: Final = 16_384
 _END_OF_HEAD: Final = b"\r\n\r\n"
 
 
+class Congestible(Protocol):
+    """Who knows whether the peer reads what it is sent."""
+
+    @property
+    def is_congested(self) -> bool:
+        """It does not."""
+
+
 class WebSocket:
     """A layer: the server's side of RFC 6455, without extensions.
 
@@ -26,14 +34,24 @@ class WebSocket:
         path: the only one that is served; empty: any.
         origins: the only origins (of browsers' pages) that are let in; empty: any.
         transport: ``ws``, or ``wss`` if TLS is below.
+        way: to the peer: while that is congested, pings are not answered.
     """
 
-    __slots__ = ("_head", "_origins", "_path", "_protocols", "_reader", "ended", "out", "transport")
+    __slots__ = ("_head", "_origins", "_path", "_protocols", "_reader", "_way", "ended", "out", "transport")
     spent = False
     successor = None
     certificate_subject = None
 
-    def __init__(self, protocols: Sequence[str], path: str = "", *, origins: Sequence[str] = (), transport: str = "ws") -> None:
+    def __init__(
+        self,
+        protocols: Sequence[str],
+        path: str = "",
+        *,
+        origins: Sequence[str] = (),
+        transport: str = "ws",
+        way: Congestible | None = None,
+    ) -> None:
+        self._way = way
         self.transport = transport
         self.out: list[bytes] = []
         self.ended = False
@@ -67,7 +85,8 @@ class WebSocket:
             self._close(bad.code)
             raise
         if reader.ping is not None:
-            self.out.append(pong_frame(reader.ping))
+            if self._way is None or not self._way.is_congested:
+                self.out.append(pong_frame(reader.ping))
             reader.ping = None
         if reader.close_code is not None:
             self._close(reader.close_code)

@@ -90,6 +90,20 @@ def test_a_ping_is_answered_at_once(client):
     assert bytes(pong.payload) == b"are you there"
 
 
+def test_a_ping_is_not_answered_to_a_peer_that_does_not_read():
+    class Way:
+        is_congested = True
+
+    client = Client(WebSocket(PROTOCOLS, way=Way()))
+    client.upgrade()
+    client.send(Ping(b"1"))
+    assert client.layer.out == []
+    client.layer._way.is_congested = False
+    client.send(Ping(b"2"))
+    (pong,) = client.events()
+    assert bytes(pong.payload) == b"2"
+
+
 def test_mqtt_6_0_0_1_a_text_frame_closes_the_connection_with_1003(client):
     with pytest.raises(ProtocolViolation, match="text") as violation:
         client.send(TextMessage("hello"))
