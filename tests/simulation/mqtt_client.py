@@ -17,6 +17,7 @@ from gateway_mqtt.codec.packets import (
     SubAck,
     Subscribe,
     Subscription,
+    UnsubAck,
     Unsubscribe,
     Will,
 )
@@ -205,7 +206,7 @@ class MqttClient:
                     self.world.ledger.retained[topic] = self.world.ledger.sent[text].index
             case SubAck(packet_id=packet_id, codes=codes):
                 self._subscribed(packet_id, codes)
-            case Ack(packet_id=packet_id):
+            case UnsubAck(packet_id=packet_id):
                 self._pending.pop(packet_id)
             case _:
                 raise AssertionError(packet)
