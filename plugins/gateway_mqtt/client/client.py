@@ -10,8 +10,10 @@ import trio
 
 from gateway_mqtt.client.reach import Place
 from gateway_mqtt.codec.coding import decode, encode
+from gateway_mqtt.codec.names import SERVER
 from gateway_mqtt.codec.packets import (
     ACCEPTED,
+    CONNACK,
     MAX_IDENTIFIER,
     PINGREQ,
     PUBACK,
@@ -43,7 +45,7 @@ WINDOW = 100
 MESSAGES_AHEAD = 1_000
 FAILED = 0x80
 """The first reason code that is a no."""
-LEVEL_5 = 5
+LEVEL_3_1_1, SHORT_CONNACK = 4, 2
 
 
 class Refused(Exception):
@@ -199,7 +201,9 @@ class Client:
         while True:
             frame = self._splitter.next()
             if frame is not None:
-                return decode(*frame, self._level)
+                # A broker of 3.x answers a CONNECT of 5 as 3.x does.
+                level = LEVEL_3_1_1 if frame[0] >> 4 == CONNACK and len(frame[1]) == SHORT_CONNACK else self._level
+                return decode(*frame, level, SERVER)
             try:
                 data = await self._stream.receive_some(RECEIVE_BYTES)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
