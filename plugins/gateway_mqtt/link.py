@@ -3,361 +3,314 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
+from typing import TYPE_CHECKING, Final
 
-from gateway.api import (
-    Channel,
-    CloseReason,
-    Connection,
-    ConsumeOptions,
-    Delivery,
-    Gateway,
-    GatewayError,
-    Outcome,
-    Overflow,
-    Principal,
-    ProtocolViolation,
-)
+from msgspec.structs import replace
+
+from gateway.api import Channel, CloseReason, Connection, ConsumeOptions, Delivery, Outcome, Principal, ProtocolViolation
+from gateway_mqtt.codec import reasons
 from gateway_mqtt.codec.coding import encode
-from gateway_mqtt.codec.packets import (
-    ACCEPTED,
-    FAILURE,
-    PINGRESP,
-    ConnAck,
-    Connect,
-    Disconnect,
-    MalformedPacket,
-    Packet,
-    Signal,
-    SubAck,
-    Subscribe,
-    UnsubAck,
-    Unsubscribe,
-)
-from gateway_mqtt.inbound import Inbound
-from gateway_mqtt.outbound import Outbound
+from gateway_mqtt.codec.names import MQTT_5, PINGRESP, MalformedPacket, malformed
+from gateway_mqtt.codec.packets import Auth, Connect, Disconnect, Packet, Signal, Subscribe, Unsubscribe
+from gateway_mqtt.codec.properties import NO_PROPERTIES, Properties
+from gateway_mqtt.expiry import left
+from gateway_mqtt.inbound import Inbound, Terms
+from gateway_mqtt.outbound import ClientLimits, Outbound
 from gateway_mqtt.protocol import Connected
-from gateway_mqtt.retained import Rota
-from gateway_mqtt.session import Session, Sessions
-from gateway_mqtt.settings import MqttSettings
-from gateway_mqtt.translate.messages import Encoder
-from gateway_mqtt.translate.sessions import (
-    GRANTED_QOS,
-    SESSION_OVERFLOW,
-    SessionLimits,
-    WillMessage,
-    connack_code,
-    session_queue,
-    session_queue_name,
-    subscribed,
-    subscription,
-    will_message,
-)
-from gateway_mqtt.translate.topics import Routes, TopicLimits, filter_refusal
+from gateway_mqtt.session import Session
+from gateway_mqtt.store import SessionRecord, SessionStore, StoredWill
+from gateway_mqtt.subscriptions import Subscriptions
+from gateway_mqtt.translate.sessions import keep_alive, session_queue, session_queue_name, shortest
+from gateway_mqtt.translate.topics import Routes
+from gateway_mqtt.wills import publish_will
 
-KEEP_ALIVE_GRACE = 1.5
-PONG = encode(Signal(PINGRESP))
+if TYPE_CHECKING:
+    from gateway_mqtt.broker import Broker
 
-
-@dataclass(frozen=True, slots=True)
-class Broker:
-    """What all MQTT connections share."""
-
-    gateway: Gateway
-    settings: MqttSettings
-    topic_limits: TopicLimits
-    session_limits: SessionLimits
-    clean_limits: SessionLimits
-    rota: Rota
-    encoder: Encoder = field(default_factory=Encoder)
-    sessions: Sessions[Link] = field(default_factory=Sessions)
-
-    @classmethod
-    def make(cls, gateway: Gateway, settings: MqttSettings) -> Broker:
-        """Return what the connections of this front-end share."""
-        return cls(
-            gateway,
-            settings,
-            TopicLimits(settings.max_topic_levels, settings.max_topic_bytes),
-            SessionLimits(settings.session_max_messages, settings.session_max_bytes, SESSION_OVERFLOW[settings.session_overflow]),
-            SessionLimits(settings.clean_session_max_messages, settings.clean_session_max_bytes, Overflow.END_QUEUE),
-            Rota(gateway.touch),
-        )
-
-
-@dataclass(slots=True)
-class _Request:
-    """A SUBSCRIBE that is not answered yet. `mark`: what was retained later comes live."""
-
-    packet: Subscribe
-    codes: list[int]
-    mark: int
-    refused: dict[str, int] = field(default_factory=dict)
-    left: int = 0
-
-    def refuse(self, reason: str, filters: int = 1) -> None:
-        """Note why filters get `FAILURE`."""
-        self.refused[reason] = self.refused.get(reason, 0) + filters
+KEEP_ALIVE_GRACE: Final = 1.5
+PONG: Final = encode(Signal(PINGRESP))
+_GOODBYES: Final = {
+    CloseReason.IDLE: reasons.KEEP_ALIVE_TIMEOUT,
+    CloseReason.SHUTDOWN: reasons.SERVER_SHUTTING_DOWN,
+}
+"""What MQTT 5 clients are told when the host closes."""
 
 
 class Link:
-    """One client from its CONNECT on. What it asks for besides messages ends up here (a `ControlSink`).
+    """One client from its CONNECT on (a `Receiver`). What it asks for besides messages ends up here (a `ControlSink`).
 
     Args:
+        connect: is not kept, as a password may be in it.
         client_id: the one that it gave, or was assigned.
-        decided: called once when `accepted` is known, or when it has ended before that.
+        expiry_s: how long its session is to outlive the connection.
+        present: it goes on with a session that there was.
 
-    ``ahead``: what was received behind the CONNECT, until `feed_ahead`. ``idle_timeout_s``: how long the client may be silent.
+    ``durable``: the session's queue is in the journal: it outlives the connection, or did so before. ``level``: of the protocol.
+    ``declared``: the session has its queue. ``idle_timeout_s``: how long the client may be silent [MQTT-3.1.2-24].
     """
 
     __slots__ = (
-        "_broker",
-        "_channel",
-        "_connect",
-        "_connection",
-        "_decided",
-        "_ended",
-        "_gateway",
-        "_inbound",
-        "_outbound",
+        "_accepted",
+        "_half",
         "_protocol",
-        "_queue",
-        "_session",
+        "_subscriptions",
+        "_terms",
+        "_user",
         "_will",
-        "accepted",
-        "ahead",
-        "client_id",
+        "bridge",
+        "broker",
+        "channel",
+        "connection",
+        "declared",
+        "durable",
+        "expiry_s",
         "idle_timeout_s",
+        "inbound",
+        "is_over",
+        "level",
+        "outbound",
+        "session",
+        "store",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what is known when a client enters
         self,
         broker: Broker,
         connection: Connection,
         principal: Principal,
         connect: Connect,
         client_id: str,
-        decided: Callable[[], None],
+        expiry_s: int,
+        will: StoredWill | None,
+        *,
+        present: bool,
     ) -> None:
+        self.broker: Broker = broker
+        self.connection: Connection = connection
+        self.level: int = connect.level
+        self.bridge: bool = connect.bridge
+        self.expiry_s: int = expiry_s
+        self.durable: bool = present or expiry_s > 0
+        self.declared: bool = present
+        self.idle_timeout_s: float = KEEP_ALIVE_GRACE * keep_alive(connect.keep_alive_s, broker.settings.max_keep_alive_s)
+        self.is_over: bool = False
+        self._accepted: bool = False
+        self._half: bool = False
+        self._user: str = principal.user
+        self._will: StoredWill | None = will
+        self._subscriptions: Subscriptions | None = None
+        self._terms: Terms = broker.terms(connect)
+        self._assemble(principal, client_id, broker.client_limits(connect, lasts=self.durable))
+
+    def _assemble(self, principal: Principal, client_id: str, limits: ClientLimits) -> None:
+        broker, connection, gateway = self.broker, self.connection, self.broker.gateway
         settings = broker.settings
-        self.client_id = client_id
-        self.accepted = False
-        self._ended = False
-        self._broker = broker
-        self._gateway = broker.gateway
-        self._connection = connection
-        self._connect: Connect | None = connect
-        self._decided: Callable[[], None] | None = decided
-        self.ahead = b""
-        self.idle_timeout_s = _idle_timeout_s(connect.keep_alive_s, settings.max_keep_alive_s)
-        self._queue = session_queue_name(client_id)
-        self._session: Session[Delivery] = Session(principal.vhost, client_id, clean=connect.clean)
-        self._outbound = Outbound(self._gateway, connection, broker.encoder, self._session, settings.max_inflight, broker.rota)
-        self._inbound = Inbound(self._gateway, connection, broker.encoder, client_id, self._outbound.reply)
-        self._channel: Channel = self._gateway.open_channel(principal, self._inbound)
-        self._inbound.attach(self._channel, Routes(self._channel, principal, broker.topic_limits))
-        self._outbound.attach(self._channel)
-        self._protocol = Connected(self._inbound, self._outbound, self, settings.max_packet_bytes)
-        self._will: WillMessage | None = None
+        encoder = broker.encoders[self.level]
+        self.session: Session[Delivery] = Session(principal.vhost, client_id, clean=not self.durable, lasts=self.durable)
+        self.store: SessionStore | None = None
+        if self.durable:
+            self.store = broker.stores.open(broker.absences.channel(principal.vhost), self.session.key, lasts=True)
+        self.outbound: Outbound = Outbound(
+            gateway,
+            connection,
+            encoder,
+            self.session,
+            settings.max_inflight,
+            broker.rota,
+            client=limits,
+            store=self.store,
+            pulse=broker.pulse,
+            more_retained=broker.sys_topics.look_up,
+        )
+        self.inbound: Inbound = Inbound(gateway, connection, encoder, client_id, self.outbound.reply, self._terms)
+        self.channel: Channel = gateway.open_channel(principal, self.inbound)
+        self.inbound.attach(self.channel, Routes(self.channel, principal, broker.topic_limits), self.store)
+        self.outbound.attach(self.channel, self.inbound.expect, self.say_goodbye)
+        self._protocol: Connected = Connected(self.inbound, self.outbound, self, settings.max_packet_bytes, self.level)
 
     # -- the beginning ------------------------------------------------------
 
-    def open(self) -> None:
-        """Enter the session, ending whoever holds it now; `decided` tells when the CONNECT is answered.
-
-        Raises:
-            AccessRefused: the will may not be published where it wants.
-            MalformedPacket: the will's topic is too large.
-        """
-        assert self._connect is not None
-        self._will = will_message(self._connect, self._channel, self._broker.topic_limits)
-        holder = self._broker.sessions.holder(self._session.key)
-        if holder is not None:
-            holder.take_over()
-        exists = self._channel.queue_exists(self._queue)
-        present = exists and not self._session.clean
-        if exists and not present:
-            self._inbound.expect(self._channel.delete_queue(self._queue), self._prepared)  # [MQTT-3.1.2-6]
-        if present:  # not declared again: it keeps the limits that it was made with, whatever the settings say now
-            self._session.filters.update(subscribed(self._channel, self._queue))
-        else:
-            spec = session_queue(self.client_id, self._limits, clean=self._session.clean)
-            self._inbound.expect(self._channel.declare_queue(spec), self._prepared)
-        self._broker.sessions.enter(self._session, self, present=present)
-        options = ConsumeOptions(prefetch=self._broker.settings.max_inflight, exclusive=True)
-        self._inbound.expect(self._channel.consume(self._queue, self._outbound, options), partial(self._consuming, present))
-
     @property
-    def _limits(self) -> SessionLimits:
-        return self._broker.clean_limits if self._session.clean else self._broker.session_limits
+    def queue(self) -> str:
+        """Name of the queue that is the session."""
+        return session_queue_name(self.session.client_id)
 
-    def _prepared(self, outcome: Outcome) -> None:
-        if outcome.error is not None:
-            self._refuse(outcome.error)
+    def resume(self, record: SessionRecord | None) -> None:
+        """Go on with the subscriptions that there are."""
+        subscriptions = Subscriptions(self)
+        if subscriptions.resume(record.shares if record is not None else ()):
+            self._subscriptions = subscriptions
 
-    def _consuming(self, present: bool, outcome: Outcome) -> None:
-        if self._ended:
-            return
-        error = outcome.error or self._outbound.ended
-        if error is not None:
-            self._refuse(error)
-            return
-        self.accepted = True
-        self._connect = None  # with the password in it
-        self._send(ConnAck(present, ACCEPTED))  # [MQTT-3.2.0-1] [MQTT-3.2.2-1] [MQTT-3.2.2-2] [MQTT-3.2.2-3]
-        self._outbound.open(outcome.result)
-        self._decide()
+    def declare(self, then: Callable[[Outcome], None]) -> None:
+        """Make the session's queue."""
+        limits = self.broker.lasting_limits if self.durable else self.broker.clean_limits
+        self.declared = True
+        self.inbound.expect(self.channel.declare_queue(session_queue(self.session.client_id, limits, lasts=self.durable)), then)
 
-    def _decide(self) -> None:
-        if self._decided is not None:
-            self._decided()
-            self._decided = None
+    def consume(self, then: Callable[[Outcome], None]) -> None:
+        """Have the session's messages delivered."""
+        options = ConsumeOptions(prefetch=self.outbound.window, exclusive=True)
+        self.inbound.expect(self.channel.consume(self.queue, self.outbound, options), then)
 
-    def _refuse(self, error: GatewayError) -> None:
-        """Answer the CONNECT with a no, and close [MQTT-3.2.2-5]."""
-        if self._ended:
-            return
-        self._gateway.log.warning("a session can't be opened", client=self.client_id, peer=self._connection.peer, reason=error.text)
-        self._send(ConnAck(session_present=False, code=connack_code(error, self._connect)))  # [MQTT-3.2.2-4]
-        self._connection.close(CloseReason.LOCAL)
-        self.end()
+    def keep(self) -> None:
+        """Write down what is known of a session that lasts."""
+        if self.store is not None:
+            self.store.put_record(self._record())
+
+    def _record(self) -> SessionRecord:
+        shares = self._subscriptions.shares() if self._subscriptions is not None else ()
+        return SessionRecord(self.expiry_s, None, self.level, self._will, None, self._user, shares)
+
+    def begin(self, connack: Packet) -> None:
+        """The CONNECT is answered: what was collected meanwhile goes out behind the CONNACK."""
+        self._accepted = True
+        self.broker.traffic.connected(len(self.broker.sessions))
+        self.send(connack)
+        self.connection.watch(self.outbound)
 
     # -- bytes --------------------------------------------------------------
 
-    def feed_ahead(self) -> None:
-        """Take what was received in one piece with the CONNECT. Raises as `feed`."""
-        ahead, self.ahead = self.ahead, b""
-        if ahead:
-            self.feed(ahead)
-
-    def feed(self, data: bytes) -> None:
-        """Take what was received after the CONNECT.
+    def feed(self, data: bytes) -> bool:
+        """See `gateway.api.Receiver.feed`.
 
         Raises:
-            ProtocolViolation: the client broke the standard, or wants what it may not have.
+            ProtocolViolation: the client broke the standard, or wants what it may not have; it was told, if it can be.
         """
-        if self._ended:
-            return
+        if self.is_over:
+            return False
+        broker = self.broker
+        broker.traffic.bytes_received += len(data)
         try:
-            self._protocol.feed(data)
+            whole = self._protocol.feed(data)
         except MalformedPacket as error:
+            self.say_goodbye(error.code, error.reason)
             raise ProtocolViolation(error.reason, error.spec) from None
+        if not whole:
+            self._half = True
+            broker.halves.part(self, len(data))
+        elif self._half:
+            self._half = False
+            broker.halves.whole(self)
+        return whole
 
-    def _send(self, packet: Packet) -> None:
-        self._outbound.reply(encode(packet))
+    def stuck(self) -> None:
+        """A packet was begun, and does not go on."""
+        self.broker.gateway.count("stuck_packets")
+        self.dismiss(reasons.KEEP_ALIVE_TIMEOUT, "a packet was begun and not gone on with")
+
+    def send(self, packet: Packet) -> None:
+        """Send what is no message."""
+        self.outbound.reply(encode(packet, self.level))
 
     # -- what the client asks for -------------------------------------------
 
     def subscribe(self, packet: Subscribe) -> None:
-        """Bind each filter; the SUBACK comes when all are on disk or refused [MQTT-3.8.4-1]."""
-        request = _Request(packet, [FAILURE] * len(packet.filters), self._channel.retained_mark())
-        filters = self._session.filters
-        limit = self._broker.settings.max_subscriptions
-        for index, (pattern, qos) in enumerate((wanted.pattern, wanted.qos) for wanted in packet.filters):
-            if index >= limit or (len(filters) >= limit and pattern not in filters):
-                request.refuse(f"more than {limit} subscriptions", len(packet.filters) - index)
-                break
-            reason = filter_refusal(pattern, self._broker.topic_limits)
-            if reason:
-                request.refuse(reason)
-                continue
-            granted = min(qos, GRANTED_QOS)  # [MQTT-3.8.4-6]
-            filters.add(pattern)
-            request.left += 1
-            number = self._channel.bind(subscription(self._queue, pattern, granted))
-            self._inbound.expect(number, partial(self._bound, request, index, granted))
-        if not request.left:
-            self._subscribed(request)
-
-    def _bound(self, request: _Request, index: int, granted: int, outcome: Outcome) -> None:
-        if outcome.error is None:
-            request.codes[index] = granted
-        else:
-            self._session.filters.discard(request.packet.filters[index].pattern)
-            request.refuse(outcome.error.text)
-        request.left -= 1
-        if not request.left:
-            self._subscribed(request)
-
-    def _subscribed(self, request: _Request) -> None:
-        if self._ended:
-            return
-        self._send(SubAck(request.packet.packet_id, bytes(request.codes)))  # [MQTT-3.8.4-2] [MQTT-3.8.4-5] [MQTT-3.9.3-1]
-        for wanted, granted in zip(request.packet.filters, request.codes, strict=True):
-            if granted != FAILURE:
-                self._outbound.want_retained(wanted.pattern, granted, request.mark)  # of one that was there too [MQTT-3.8.4-3]
-        if request.refused:
-            self._gateway.count("subscriptions_refused", sum(request.refused.values()))
-            self._gateway.log.warning(
-                "subscriptions were refused", client=self.client_id, peer=self._connection.peer, reasons=request.refused
-            )
+        """See `gateway_mqtt.protocol.ControlSink`."""
+        if self._subscriptions is None:  # made when there are some: many clients only publish
+            self._subscriptions = Subscriptions(self)
+        self._subscriptions.subscribe(packet)
 
     def unsubscribe(self, packet: Unsubscribe) -> None:
-        """Unbind each filter; the UNSUBACK comes even if none was there [MQTT-3.10.4-5]."""
-        known = [pattern for pattern in dict.fromkeys(packet.filters) if pattern in self._session.filters]
-        self._session.filters.difference_update(known)
-        for pattern in known:
-            self._outbound.unwant_retained(pattern)
-        for pattern in known[:-1]:
-            self._inbound.expect(self._channel.unbind(subscription(self._queue, pattern, 0)), _done)
-        answer = partial(self._unsubscribed, packet.packet_id)
-        if known:
-            self._inbound.expect(self._channel.unbind(subscription(self._queue, known[-1], 0)), answer)
-        else:
-            answer(None)
-
-    def _unsubscribed(self, packet_id: int, _: Outcome | None) -> None:
-        if not self._ended:
-            self._send(UnsubAck(packet_id))  # [MQTT-3.10.4-4]
+        """See `gateway_mqtt.protocol.ControlSink`."""
+        if self._subscriptions is None:
+            self._subscriptions = Subscriptions(self)
+        self._subscriptions.unsubscribe(packet)
 
     def ping(self) -> None:
-        """Answer a PINGREQ [MQTT-3.12.4-1]."""
-        self._outbound.reply(PONG)
+        """Answer a PINGREQ [MQTT-3.12.4-1] [MQTT5-3.12.4-1]."""
+        self.outbound.reply(PONG)
+
+    def authenticate(self, packet: Auth) -> None:
+        """Refuse an AUTH: no authentication method was agreed upon (MQTT 5.0 §4.12).
+
+        Raises:
+            MalformedPacket: always.
+        """
+        raise malformed("AUTH, though the CONNECT named no authentication method", "[MQTT5-4.12.0-6]", reasons.PROTOCOL_ERROR)
 
     def disconnect(self, packet: Disconnect) -> None:
-        """Forget the will [MQTT-3.14.4-3] and close."""
-        self._will = None
-        self._connection.close(CloseReason.LOCAL)
+        """End in peace: forget the will [MQTT-3.14.4-3] [MQTT5-3.14.4-3], unless it is asked for.
+
+        Raises:
+            MalformedPacket: a session that was not to last shall do so now.
+        """
+        expiry_s = packet.properties.session_expiry_s
+        if expiry_s is not None:
+            if expiry_s and not self.expiry_s:
+                raise malformed("a session that was not to last shall last now", "5 §3.14.2.2.2", reasons.PROTOCOL_ERROR)
+            self.expiry_s = shortest(expiry_s, self.broker.settings.max_session_expiry_s)
+        if packet.code == reasons.NORMAL_DISCONNECTION:
+            self._will = None
+        self.end()
+        self.connection.close(CloseReason.LOCAL)
 
     # -- the end ------------------------------------------------------------
 
-    def take_over(self) -> None:
-        """Another connection has come with this client identifier [MQTT-3.1.4-2]."""
-        self._gateway.count("takeovers")
-        self._gateway.log.info("another connection took over", client=self.client_id, peer=self._connection.peer)
+    def say_goodbye(self, code: int, reason: str = "") -> None:
+        """Send a DISCONNECT, which there is at level 5 only; nothing may be sent after it."""
+        if self.level != MQTT_5 or not self._accepted or self.is_over:
+            return
+        terms = self._terms
+        told = Properties(reason_string=reason) if reason and terms.problem_information else NO_PROPERTIES
+        packet = encode(Disconnect(code, told), self.level)
+        if terms.most_bytes and len(packet) > terms.most_bytes:
+            packet = encode(Disconnect(code), self.level)  # [MQTT5-3.14.2-3]
+        self.outbound.reply(packet)
+
+    def dismiss(self, code: int, reason: str = "") -> None:
+        """Say goodbye, and close."""
+        self.say_goodbye(code, reason)
         self.end()
-        self._connection.close(CloseReason.LOCAL)
+        self.connection.close(CloseReason.LOCAL)
+
+    def take_over(self) -> None:
+        """Another connection has come with this client identifier [MQTT-3.1.4-2] [MQTT5-3.1.4-3]."""
+        gateway = self.broker.gateway
+        gateway.count("takeovers")
+        gateway.log.info("another connection took over", client=self.session.client_id, peer=self.connection.peer)
+        self.dismiss(reasons.SESSION_TAKEN_OVER)
+
+    def ended(self, reason: CloseReason) -> None:
+        """See `gateway.api.Receiver.ended`."""
+        code = _GOODBYES.get(reason)
+        if code is not None:
+            self.say_goodbye(code)
+        self.end()
 
     def end(self) -> None:
-        """Publish the will if the client did not say goodbye [MQTT-3.1.2-8], leave the session, close the channel.
+        """Leave the session, close the channel; it may be called any number of times.
 
-        It may be called any number of times.
+        If the client did not say goodbye its will is published [MQTT-3.1.2-8] [MQTT5-3.1.2-8], at once or when its delay is over.
         """
-        if self._ended:
+        if self.is_over:
             return
-        self._ended = True
-        self._outbound.report()
-        if self.accepted and self._will is not None:
-            self._publish_will(self._will)
-        self._broker.sessions.leave(self._session, self, self._is_there)
-        self._channel.close()
-        self._decide()
+        self.is_over = True
+        broker = self.broker
+        if self._half:
+            broker.halves.whole(self)
+        broker.sys_topics.unwatched(self)
+        self.outbound.report()
+        self.outbound.leave()
+        self.inbound.end()
+        broker.sessions.leave(self.session, self, self._is_there)
+        if self._subscriptions is not None:
+            self._subscriptions.end()
+        self.channel.close()
+        self._bequeath()
+
+    def _bequeath(self) -> None:
+        """Leave behind what outlives the connection."""
+        broker, key = self.broker, self.session.key
+        if self.durable:
+            record = self._record() if self._accepted else replace(self._record(), will=None)
+            subscriptions = len(self._subscriptions) if self._subscriptions is not None else 0
+            if broker.absences.channel(key[0]).queue_exists(self.queue):
+                broker.absences.leave(key, left(record, broker.gateway.now_ms()), subscriptions)
+            else:  # it was full, or somebody deleted it
+                broker.absences.end(key, record)
+        elif self._will is not None and self._accepted:
+            publish_will(broker.absences.channel(key[0]), self._will, broker.gateway.now_ms())
 
     def _is_there(self, client_id: str) -> bool:
         """Say whether a client has a session in this virtual host."""
-        return self._channel.queue_exists(session_queue_name(client_id))
-
-    def _publish_will(self, will: WillMessage) -> None:
-        if will.retain:
-            self._channel.retain(will.route, will.message)  # [MQTT-3.1.2-17]
-        self._channel.publish(will.route, will.message)
-
-
-def _idle_timeout_s(asked_s: int, most_s: int) -> float:
-    """Return how long a client may be silent [MQTT-3.1.2-24]; 0: for ever."""
-    return KEEP_ALIVE_GRACE * (min(asked_s or most_s, most_s) if most_s else asked_s)
-
-
-def _done(_: Outcome) -> None:
-    """Nothing hangs on it: the last one of the same packet answers."""
+        return self.channel.queue_exists(session_queue_name(client_id))

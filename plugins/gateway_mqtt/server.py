@@ -1,39 +1,31 @@
-"""Who accepts MQTT connections, and sees each through its life?"""
+"""Who accepts MQTT connections, and looks after those clients that are away?"""
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Callable
+import math
 from functools import partial
+from pathlib import Path
+from typing import Final
 
 import trio
 
-from gateway.api import AccessRefused, CloseReason, Connection, Credentials, Gateway, Principal, ProtocolViolation
-from gateway_mqtt.codec.coding import decode, encode
-from gateway_mqtt.codec.packets import (
-    BAD_IDENTIFIER,
-    BAD_LEVEL,
-    CONNECT,
-    MAX_CONNECT_BYTES,
-    NAMES,
-    NOT_AUTHORIZED,
-    REFUSALS,
-    ConnAck,
-    Connect,
-    MalformedPacket,
-    UnknownLevel,
-    malformed,
-)
-from gateway_mqtt.codec.splitter import Splitter
-from gateway_mqtt.link import Broker, Link
+from gateway.api import Connection, Gateway
+from gateway_mqtt.broker import Broker
+from gateway_mqtt.greeting import Greeting
+from gateway_mqtt.outbound import PULSE_S
 from gateway_mqtt.settings import MqttSettings
-from gateway_mqtt.translate.sessions import MAX_CLIENT_ID_BYTES, connack_code
 
-SUB_PROTOCOLS = ("mqtt", "mqttv3.1")
-"""Over WebSocket [MQTT-6.0.0-3]; the second one is what clients of MQTT 3.1 ask for."""
-FIRST_WITH_EMPTY = 4
-"""MQTT 3.1 knows no empty client identifiers."""
-SERVED_LEVELS = (3, 4)
+SUB_PROTOCOLS: Final = ("mqtt", "mqttv3.1")
+"""What is spoken over WebSocket [MQTT-6.0.0-3] [MQTT5-6.0.0-3]."""
+LONGEST_NAP_S: Final = 60.0
+"""The system's clock may be set meanwhile."""
+PER_TURN: Final = 100
+"""So many clients that are away are seen to before others have their turn."""
+SWEEPS: Final = 4
+"""A packet that does not go on is noticed within a part of its patience."""
+
+
+SIZES: Final = ("VmRSS", "VmHWM")
 
 
 class Server:
@@ -42,134 +34,101 @@ class Server:
     def __init__(self, gateway: Gateway, settings: MqttSettings) -> None:
         self._gateway = gateway
         self._settings = settings
-        self._broker = Broker.make(gateway, settings)
         self._token = trio.lowlevel.current_trio_token()
+        self._nap = trio.CancelScope()
+        self._beating = trio.Event()
+        self._broker = Broker(gateway, settings, self)
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Serve until the broker drains. Errors and cancellation as `FrontEnd.serve`."""
-        async with trio.open_nursery() as nursery:
-            serve = partial(
-                self._gateway.serve_streams,
-                self._settings.listen,
-                self.handle,
-                setting="frontend.mqtt.listen",
-                websocket=SUB_PROTOCOLS,
-            )
-            await nursery.start(serve)
-            task_status.started()
-
-    async def handle(self, connection: Connection) -> None:
-        """Serve one connection until it ends.
-
-        Raises:
-            ProtocolViolation: before or right after the CONNECT; the host says goodbye.
-        Cancellation: ends the session as if the connection were lost.
-        """
-        link: Link | None = None
-        decided = trio.Event()
-        try:
-            with trio.move_on_after(self._settings.connect_timeout_s) as patience:
-                link = await self._enter(connection, partial(self._token.run_sync_soon, decided.set))
-                if link is not None:
-                    await decided.wait()
-            if patience.cancelled_caught:
-                self._time_out(connection)
-            elif link is not None and link.accepted:
-                del decided, patience  # idle connections are many
-                link.feed_ahead()
-                await connection.pump(link.feed, idle_timeout_s=link.idle_timeout_s)
-        finally:
-            if link is not None:
-                link.end()
-
-    async def _enter(self, connection: Connection, decided: Callable[[], None]) -> Link | None:
-        """Take the CONNECT and see to its answer; None: it was refused, or there is none.
-
-        Raises:
-            ProtocolViolation: it is malformed.
-        """
-        received = await self._receive_connect(connection)
-        if received is None:
-            return None
-        connect, ahead = received
-        client_id = self._client_id(connect)
-        if client_id is None:
-            self._refuse(connection, BAD_IDENTIFIER, "client identifier not acceptable")
-            return None
-        principal = await self._admit(connection, connect)
-        if principal is None:
-            return None
-        link = Link(self._broker, connection, principal, connect, client_id, decided)
-        link.ahead = ahead
-        try:
-            link.open()
-        except AccessRefused as error:  # the will's topic
-            link.end()
-            self._refuse(connection, NOT_AUTHORIZED, error.text)
-            return None
-        except MalformedPacket as error:
-            link.end()
-            raise ProtocolViolation(error.reason, error.spec) from None
-        return link
-
-    async def _receive_connect(self, connection: Connection) -> tuple[Connect, bytes] | None:
-        """Return the CONNECT and what was received behind it; None: there is none, and the peer is gone or was answered.
-
-        Raises:
-            ProtocolViolation: it is none, or malformed: closed without a CONNACK [MQTT-3.1.4-1].
-        """
-        splitter = Splitter(min(self._settings.max_packet_bytes, MAX_CONNECT_BYTES))
-        try:
-            while data := await connection.receive():
-                splitter.feed(data)
-                if splitter.type not in {None, CONNECT}:
-                    raise malformed(f"{NAMES.get(splitter.type, 'something else')} before CONNECT", "[MQTT-3.1.0-1]")
-                packet = splitter.next()
-                if packet is not None:
-                    connect = decode(*packet)
-                    assert isinstance(connect, Connect)
-                    if connect.level not in SERVED_LEVELS or connect.bridge:
-                        raise UnknownLevel(f"protocol level {connect.level} is not served", "MQTT 3.1.1 [MQTT-3.1.2-2]")  # noqa: TRY301
-                    return connect, splitter.rest()
-        except UnknownLevel as error:
-            self._refuse(connection, BAD_LEVEL, error.reason)  # [MQTT-3.1.2-2]
-        except MalformedPacket as error:
-            raise ProtocolViolation(error.reason, error.spec) from None
-        return None
-
-    def _client_id(self, connect: Connect) -> str | None:
-        """Return the client identifier, an assigned one [MQTT-3.1.3-6], or None: it is not acceptable [MQTT-3.1.3-9]."""
-        if not connect.client_id:
-            return f"auto-{secrets.token_hex(8)}" if connect.clean and connect.level >= FIRST_WITH_EMPTY else None  # [MQTT-3.1.3-8]
-        return connect.client_id if len(connect.client_id.encode()) <= MAX_CLIENT_ID_BYTES else None
-
-    async def _admit(self, connection: Connection, connect: Connect) -> Principal | None:
-        """Authenticate; None: refused, and told."""
-        credentials = Credentials(
-            "anonymous" if connect.user is None else "password",
-            connect.user,
-            connect.password,
-            front_end="mqtt",
-            peer=connection.peer,
-            loopback=connection.is_loopback,
-            certificate_subject=connection.certificate_subject,
+        self._broker.absences.restore()
+        serve = partial(
+            self._gateway.serve_streams,
+            self._settings.listen,
+            setting="frontend.mqtt.listen",
+            accept=self.accept,
+            websocket=SUB_PROTOCOLS,
         )
+        async with trio.open_nursery() as chores:
+            chores.start_soon(self._keep_appointments)
+            chores.start_soon(self._sweep)
+            chores.start_soon(self._beat)
+            if self._settings.sys_interval_s:
+                chores.start_soon(self._tell_of_itself)
+            async with trio.open_nursery() as nursery:
+                await nursery.start(serve)
+                task_status.started()
+            chores.cancel_scope.cancel()
+
+    def accept(self, connection: Connection) -> None:
+        """Greet a newcomer."""
+        broker = self._broker
+        broker.traffic.sockets += 1
+        greeting = Greeting(broker, connection)
+        broker.waiting.add(greeting)
+        connection.attach(greeting, deadline_s=self._settings.connect_timeout_s)
+
+    # -- chores -------------------------------------------------------------
+
+    def now_s(self) -> float:
+        """See `gateway_mqtt.broker.Chores`."""
+        return trio.current_time()
+
+    def memory(self) -> tuple[int, int]:
+        """See `gateway_mqtt.broker.Chores`."""
         try:
-            return await self._gateway.authenticate(credentials)
-        except AccessRefused as error:
-            self._refuse(connection, connack_code(error, connect), error.text)
-            return None
+            lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        except (OSError, UnicodeDecodeError):
+            return 0, 0
+        sizes = {name: int(rest.split()[0]) * 1_024 for name, _, rest in (line.partition(":") for line in lines) if name in SIZES}
+        return sizes.get("VmRSS", 0), sizes.get("VmHWM", 0)
 
-    def _refuse(self, connection: Connection, code: int, reason: str) -> None:
-        """Answer a CONNECT with a no [MQTT-3.2.2-4], and close [MQTT-3.2.2-5]."""
-        self._gateway.count("connects_refused", reason=REFUSALS[code])
-        self._gateway.log.warning("a client was refused", peer=connection.peer, code=code, reason=reason)
-        connection.out.append(encode(ConnAck(session_present=False, code=code)))
-        connection.close(CloseReason.LOCAL)
+    def sooner(self) -> None:
+        """See `gateway_mqtt.broker.Chores`."""
+        self._token.run_sync_soon(self._set_alarm, idempotent=True)
 
-    def _time_out(self, connection: Connection) -> None:
-        self._gateway.count("connect_timeouts")
-        self._gateway.log.warning(
-            "a client did not connect in time", peer=connection.peer, seconds=self._settings.connect_timeout_s
-        )
-        connection.abort(CloseReason.IDLE)
+    def _set_alarm(self) -> None:
+        self._nap.deadline = trio.current_time() + self._until_due_s()
+
+    def _until_due_s(self) -> float:
+        due_ms = self._broker.absences.next_due_ms
+        if due_ms is None:
+            return math.inf
+        return min(max(due_ms - self._gateway.now_ms(), 0) / 1_000, LONGEST_NAP_S)
+
+    async def _keep_appointments(self) -> None:
+        """End sessions and publish wills of clients that are away, when it is time. Cancellation: safe."""
+        while True:
+            with trio.CancelScope(deadline=trio.current_time() + self._until_due_s()) as self._nap:
+                await trio.sleep_forever()
+            self._broker.absences.run(PER_TURN)
+            await trio.lowlevel.checkpoint()
+
+    def beat_soon(self) -> None:
+        """See `gateway_mqtt.broker.Chores`."""
+        self._token.run_sync_soon(self._set_beating, idempotent=True)
+
+    def _set_beating(self) -> None:
+        self._beating.set()
+
+    async def _beat(self) -> None:
+        """Look after what is to be looked at a moment later. Cancellation: safe."""
+        while True:
+            await self._beating.wait()
+            self._beating = trio.Event()
+            while True:
+                await trio.sleep(PULSE_S)
+                if not self._broker.pulse.beat():
+                    break
+
+    async def _sweep(self) -> None:
+        """Close those who have begun a packet and do not go on. Cancellation: safe."""
+        while True:
+            await trio.sleep(self._settings.packet_timeout_s / SWEEPS)
+            self._broker.halves.sweep()
+
+    async def _tell_of_itself(self) -> None:
+        """Publish the $SYS topics. Cancellation: safe."""
+        while True:
+            await trio.sleep(self._settings.sys_interval_s)
+            self._broker.sys_topics.publish()

@@ -6,16 +6,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.api import AccessRefused, Address, GatewayError, Message, Overflow, Principal, swap_key
+from gateway.api import AccessRefused, Address, BindingOptions, GatewayError, Message, Overflow, Principal, swap_key
 from gateway_mqtt.codec.coding import encode
-from gateway_mqtt.codec.packets import Connect, MalformedPacket, Publish
+from gateway_mqtt.codec.packets import MalformedPacket, Publish, Subscription
 from gateway_mqtt.translate.messages import Encoder
 from gateway_mqtt.translate.sessions import (
     MAX_CLIENT_ID_BYTES,
+    NEVER_S,
     SessionLimits,
-    connack_code,
+    connect_refusal,
+    read_share,
+    return_code,
     session_queue,
     session_queue_name,
+    share_text,
+    shortest,
+    split_shared,
     subscription,
 )
 from gateway_mqtt.translate.topics import Routes, TopicLimits
@@ -123,10 +129,10 @@ def test_a_topic_that_may_not_be_published_to_or_is_too_deep_is_refused_and_not_
 
 def test_a_clean_session_is_its_connections_own_and_a_persistent_one_outlives_it_and_both_have_their_limits():
     limits = SessionLimits(7, 70, Overflow.REJECT_PUBLISH)
-    persistent = session_queue("c", limits, clean=False)
+    persistent = session_queue("c", limits, lasts=True)
     assert (persistent.name, persistent.durable, persistent.exclusive) == ("mqtt.session.c", True, False)
     assert (persistent.max_length, persistent.max_length_bytes, persistent.overflow) == (7, 70, Overflow.REJECT_PUBLISH)
-    clean = session_queue("c", SessionLimits(7, 70, Overflow.END_QUEUE), clean=True)
+    clean = session_queue("c", SessionLimits(7, 70, Overflow.END_QUEUE), lasts=False)
     assert (clean.name, clean.durable, clean.exclusive) == ("mqtt.session.c", False, True)
     assert (clean.max_length, clean.max_length_bytes, clean.overflow) == (7, 70, Overflow.END_QUEUE)
     assert not persistent.keep_transient
@@ -138,12 +144,30 @@ def test_the_longest_client_identifier_makes_the_longest_queue_name():
 
 
 def test_a_subscription_is_a_binding_that_spares_dollar_topics():
-    binding = subscription("q", "a/+/#", 1)
+    binding = subscription("q", Subscription("a/+/#", 1, no_local=True, retain_as_published=True), (7,))
     assert (binding.source, binding.destination, binding.key) == ("amq.topic", "q", "a.*.#")
-    assert (binding.options.qos, binding.options.mqtt) == (1, True)
+    assert binding.options == BindingOptions(1, no_local=True, retain_as_published=True, subscription_ids=(7,), mqtt=True)
 
 
-def test_refusals_have_their_return_codes():
-    assert connack_code(AccessRefused(""), Connect("c", user="u")) == 4
-    assert connack_code(AccessRefused(""), Connect("c")) == 5
-    assert connack_code(GatewayError(""), Connect("c")) == 3
+def test_refusals_have_their_codes_and_below_level_5_the_nearest_return_code():
+    assert connect_refusal(AccessRefused(""), named=True).code == 0x86
+    assert connect_refusal(AccessRefused(""), named=False).code == 0x87
+    assert connect_refusal(GatewayError(""), named=True).code == 0x88
+    assert [return_code(code) for code in (0x84, 0x85, 0x86, 0x87, 0x88, 0x9A)] == [1, 2, 4, 5, 3, 3]
+
+
+def test_a_session_lasts_no_longer_than_the_limit_and_0_is_none():
+    assert [shortest(expiry_s, 100) for expiry_s in (0, 99, 101, NEVER_S)] == [0, 99, 100, 100]
+    assert shortest(NEVER_S, 0) == NEVER_S
+
+
+@pytest.mark.parametrize("pattern", ["$share//a", "$share/g", "$share/g/", "$share/g+/a", "$share/#/a", "$share/"])
+def test_a_shared_subscription_needs_a_name_and_a_filter_mqtt5_4_8_2_1_mqtt5_4_8_2_2(pattern):
+    assert split_shared(pattern) is None
+
+
+@given(topics, st.builds(BindingOptions, st.integers(0, 2), subscription_ids=st.lists(st.integers(1, 9), max_size=1).map(tuple)))
+def test_a_shared_subscription_is_read_as_it_was_written(pattern, options):
+    whole = f"$share/group/{pattern}"
+    assert split_shared(whole) == ("group", pattern)
+    assert read_share(share_text(whole, options)) == (whole, options)

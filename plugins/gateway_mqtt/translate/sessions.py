@@ -1,9 +1,12 @@
-"""What is a session, a subscription, a will or a refusal in the common model, and back?"""
+"""What is a session, a subscription or a refusal in the common model, and back?"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote
 
 from gateway.api import (
     TOPIC_EXCHANGE,
@@ -12,24 +15,58 @@ from gateway.api import (
     BindingOptions,
     Channel,
     GatewayError,
-    Message,
     Overflow,
     QueueSpec,
-    Route,
     swap_key,
 )
-from gateway_mqtt.codec.packets import BAD_CREDENTIALS, NOT_AUTHORIZED, UNAVAILABLE, Connect
-from gateway_mqtt.translate.topics import TopicLimits
+from gateway_mqtt.codec import packets, reasons
+from gateway_mqtt.codec.packets import Subscription
 
-SESSION_PREFIX = "mqtt.session."
-MAX_CLIENT_ID_BYTES = 255 - len(SESSION_PREFIX)
+SESSION_PREFIX: Final = "mqtt.session."
+MAX_CLIENT_ID_BYTES: Final = 255 - len(SESSION_PREFIX)
 """A session is a queue, and queues have names of at most 255 bytes."""
 
-SESSION_OVERFLOW = {"reject": Overflow.REJECT_PUBLISH, "end-session": Overflow.END_QUEUE}
+SESSION_OVERFLOW: Final = {"reject": Overflow.REJECT_PUBLISH, "end-session": Overflow.END_QUEUE}
 """What the setting of that name makes of a persistent session's queue."""
 
-GRANTED_QOS = 1
-"""The highest QoS that is granted."""
+NEVER_S: Final = 0xFFFFFFFF
+"""Session expiry interval of a session that does not end (MQTT 5.0 §3.1.2.11.2)."""
+
+_RETURN_CODES: Final = {
+    reasons.UNSUPPORTED_PROTOCOL_VERSION: packets.BAD_LEVEL,
+    reasons.CLIENT_IDENTIFIER_NOT_VALID: packets.BAD_IDENTIFIER,
+    reasons.BAD_USER_NAME_OR_PASSWORD: packets.BAD_CREDENTIALS,
+    reasons.NOT_AUTHORIZED: packets.NOT_AUTHORIZED,
+}
+
+
+class Refused(Exception):
+    """A CONNECT gets a no.
+
+    Args:
+        code: reason code of MQTT 5.
+        reason: one line for the log.
+    """
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code: int = code
+        self.reason: str = reason
+
+
+def return_code(code: int) -> int:
+    """Return the CONNACK return code of MQTT 3.1.1 (§3.2.2.3) for a reason code of MQTT 5."""
+    return _RETURN_CODES.get(code, packets.UNAVAILABLE)
+
+
+def connect_refusal(error: GatewayError, *, named: bool) -> Refused:
+    """Return the refusal that an error of the gateway means to a CONNECT. `named`: it had a user name."""
+    if not isinstance(error, AccessRefused):
+        return Refused(reasons.SERVER_UNAVAILABLE, error.text)
+    return Refused(reasons.BAD_USER_NAME_OR_PASSWORD if named else reasons.NOT_AUTHORIZED, error.text)
+
+
+# -- the session ------------------------------------------------------------
 
 
 def session_queue_name(client_id: str) -> str:
@@ -44,64 +81,73 @@ class SessionLimits:
     messages: int
     body_bytes: int
     overflow: Overflow
+    keep_transient: bool = False
 
 
-def session_queue(client_id: str, limits: SessionLimits, *, clean: bool) -> QueueSpec:
+def session_queue(client_id: str, limits: SessionLimits, *, lasts: bool) -> QueueSpec:
     """Return the queue of a session.
 
-    A clean one is its connection's own, and ends with it; where the queue ends first, the connection ends with that.
+    One that does not last is its connection's own, and ends with it; where the queue ends first, the connection ends with that.
     """
     return QueueSpec(
         session_queue_name(client_id),
-        durable=not clean,
-        exclusive=clean,
+        durable=lasts,
+        exclusive=not lasts,
         max_length=limits.messages,
         max_length_bytes=limits.body_bytes,
         overflow=limits.overflow,
-        keep_transient=False,
+        keep_transient=limits.keep_transient,
     )
 
 
-def subscription(queue: str, pattern: str, qos: int) -> Binding:
-    """Return the binding that a subscription is."""
-    return Binding(TOPIC_EXCHANGE, queue, swap_key(pattern), options=BindingOptions(qos=qos, mqtt=True))
+def shortest(expiry_s: int, limit_s: int) -> int:
+    """Return a session expiry interval held to a limit; 0 is none."""
+    return min(expiry_s, limit_s) if limit_s else expiry_s
 
 
-def subscribed(channel: Channel, queue: str) -> Iterator[str]:
-    """Yield the topic filters of a session that exists."""
+def keep_alive(asked_s: int, most_s: int) -> int:
+    """Return the keep alive that holds for a client; 0: it may be silent for ever."""
+    return min(asked_s or most_s, most_s) if most_s else asked_s
+
+
+def response_topic(prefix: str, client_id: str) -> str:
+    """Return the topic that a client may get its answers at; no two clients have the same."""
+    return f"{prefix}/{quote(client_id, safe='')}"
+
+
+# -- subscriptions ----------------------------------------------------------
+
+
+def subscription(queue: str, wanted: Subscription, subscription_ids: tuple[int, ...] = ()) -> Binding:
+    """Return the binding that a subscription is. Its QoS is the granted one."""
+    options = BindingOptions(wanted.qos, wanted.no_local, wanted.retain_as_published, subscription_ids, mqtt=True)
+    return Binding(TOPIC_EXCHANGE, queue, swap_key(wanted.pattern), options=options)
+
+
+def subscribed(channel: Channel, queue: str) -> Iterator[tuple[str, BindingOptions]]:
+    """Yield the topic filters of a session that exists, and their options."""
     for binding in channel.bindings(queue):
         if binding.source == TOPIC_EXCHANGE and not binding.to_exchange:
-            yield swap_key(binding.key)
+            yield swap_key(binding.key), binding.options
 
 
-@dataclass(frozen=True, slots=True)
-class WillMessage:
-    """What is to be published if a client is lost."""
-
-    route: Route
-    message: Message
-    retain: bool
+SHARE: Final = "$share/"
 
 
-def will_message(connect: Connect, channel: Channel, limits: TopicLimits) -> WillMessage | None:
-    """Return what is to be published if the client is lost.
-
-    A will of QoS 2 is kept like one of QoS 1: it is published by the broker itself, once, and nobody is granted more.
-
-    Raises:
-        AccessRefused: the client may not publish there.
-        MalformedPacket: its topic is too large.
-    """
-    will = connect.will
-    if will is None:
+def split_shared(pattern: str) -> tuple[str, str] | None:
+    """Return group and topic filter of a shared subscription; None: it is not well-formed [MQTT5-4.8.2-1] [MQTT5-4.8.2-2]."""
+    group, slash, shared = pattern.removeprefix(SHARE).partition("/")
+    if not group or not slash or not shared or "+" in group or "#" in group:
         return None
-    limits.check(will.topic)
-    route = channel.route(TOPIC_EXCHANGE, swap_key(will.topic))
-    return WillMessage(route, Message(route.address, will.payload, will.qos > 0), will.retain)
+    return group, shared
 
 
-def connack_code(error: GatewayError, connect: Connect | None) -> int:
-    """Return the CONNACK return code for a refusal (MQTT 3.1.1 §3.2.2.3)."""
-    if isinstance(error, AccessRefused):
-        return BAD_CREDENTIALS if connect is not None and connect.user is not None else NOT_AUTHORIZED
-    return UNAVAILABLE
+def share_text(pattern: str, options: BindingOptions) -> str:
+    """Return a shared subscription with its options, as the session's record has it."""
+    return f"{options.text()} {pattern}"
+
+
+def read_share(text: str) -> tuple[str, BindingOptions]:
+    """Read what `share_text` wrote."""
+    options, end = json.JSONDecoder().raw_decode(text)
+    return text[end + 1 :], BindingOptions.parse(json.dumps(options))

@@ -1,0 +1,152 @@
+"""How does a client that was let in get into its session, and what is it told?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from gateway.api import Connection, Consumer, GatewayError, Outcome, Principal
+from gateway_mqtt.codec.names import MAX_LENGTH, MQTT_5
+from gateway_mqtt.codec.packets import ACCEPTED, ConnAck, Connect
+from gateway_mqtt.codec.properties import NO_PROPERTIES, Properties
+from gateway_mqtt.link import Link
+from gateway_mqtt.translate.sessions import NEVER_S, keep_alive, response_topic, session_queue_name, shortest
+from gateway_mqtt.wills import check_will, stored_will
+
+if TYPE_CHECKING:
+    from gateway_mqtt.broker import Broker
+    from gateway_mqtt.greeting import Greeting
+    from gateway_mqtt.settings import MqttSettings
+
+MOST_RECEIVED: Final = 65_535
+HIGHEST_QOS: Final = 2
+
+
+class Entering:
+    """The way from a CONNECT whose sender is known to its CONNACK.
+
+    ``link``: what is to take the connection over; None: it has not begun.
+    """
+
+    __slots__ = ("_broker", "_connect", "_connection", "_greeting", "_present", "client_id", "link")
+
+    def __init__(self, greeting: Greeting, broker: Broker, connection: Connection, connect: Connect, client_id: str) -> None:
+        self._greeting: Greeting = greeting
+        self._broker: Broker = broker
+        self._connection: Connection = connection
+        self._connect: Connect = connect
+        self._present: bool = False
+        self.client_id: str = client_id
+        self.link: Link | None = None
+
+    def begin(self, principal: Principal) -> None:
+        """Enter the session, ending whoever holds it now; the greeting is told when the CONNECT is answered.
+
+        Raises:
+            Refused: its will can't be what it is.
+        """
+        broker, connect = self._broker, self._connect
+        will = None
+        if connect.will is not None:
+            check_will(connect.will, broker.gateway, principal, broker.topic_limits, broker.settings)
+            will = stored_will(connect.will)
+        key = (principal.vhost, self.client_id)
+        holder = broker.sessions.holder(key)
+        if holder is not None:
+            holder.take_over()  # [MQTT-3.1.4-2] [MQTT5-3.1.4-3]
+        queue = session_queue_name(self.client_id)
+        exists = broker.absences.channel(principal.vhost).queue_exists(queue)
+        present = self._present = exists and not connect.clean
+        record = broker.absences.come_back(key, ends=not present)
+        expiry_s = expiry_asked(connect, broker.settings)
+        link = self.link = Link(broker, self._connection, principal, connect, self.client_id, expiry_s, will, present=present)
+        broker.sessions.enter(link.session, link, present=present)
+        if present:
+            link.resume(record)
+        elif exists:  # [MQTT-3.1.2-6] [MQTT5-3.1.2-4]
+            link.inbound.expect(link.channel.delete_queue(queue), self._prepared if link.durable else self._deleted)
+        if link.durable:
+            link.keep()
+            if not present:  # not declared again: it keeps the limits that it was made with, whatever the settings say now
+                link.declare(self._prepared)
+            link.consume(self._consuming)
+        elif not exists:
+            self._accept()
+
+    def _prepared(self, outcome: Outcome) -> None:
+        if outcome.error is not None:
+            self._refuse(outcome.error)
+
+    def _deleted(self, outcome: Outcome) -> None:
+        if outcome.error is not None:
+            self._refuse(outcome.error)
+        elif self.link is not None and not self.link.is_over:
+            self._accept()
+
+    def _consuming(self, outcome: Outcome) -> None:
+        link = self.link
+        assert link is not None
+        if link.is_over:
+            return
+        error = outcome.error or link.outbound.ended
+        if error is not None:
+            self._refuse(error)
+        else:
+            self._accept(outcome.result)
+
+    def _accept(self, consumer: Consumer | None = None) -> None:
+        link = self.link
+        assert link is not None
+        properties = self._told(link) if link.level == MQTT_5 else NO_PROPERTIES
+        # [MQTT-3.2.0-1] [MQTT-3.2.2-1] [MQTT-3.2.2-2] [MQTT-3.2.2-3] [MQTT5-3.2.0-1] [MQTT5-3.2.2-2] [MQTT5-3.2.2-3]
+        link.begin(ConnAck(self._present, ACCEPTED, properties))
+        if consumer is not None:
+            link.outbound.open(consumer)
+        self._greeting.accepted(link)
+
+    def _refuse(self, error: GatewayError) -> None:
+        link = self.link
+        assert link is not None
+        if not link.is_over:
+            self._broker.gateway.log.warning(
+                "a session can't be opened", client=self.client_id, peer=self._connection.peer, reason=error.text
+            )
+            link.end()
+            self._greeting.refuse(error)
+
+    def _told(self, link: Link) -> Properties:
+        """Return what differs from what a client takes for granted (MQTT 5.0 §3.2.2.3)."""
+        settings = self._broker.settings
+        connect = self._connect
+        asked = connect.properties
+        keep_alive_s = keep_alive(connect.keep_alive_s, settings.max_keep_alive_s)
+        informed = asked.request_response_information and settings.response_prefix
+        return Properties(
+            session_expiry_s=link.expiry_s if link.expiry_s != (asked.session_expiry_s or 0) else None,
+            receive_maximum=settings.receive_maximum if settings.receive_maximum < MOST_RECEIVED else None,
+            maximum_qos=settings.maximum_qos if settings.maximum_qos < HIGHEST_QOS else None,  # [MQTT5-3.2.2-9]
+            retain_available=None if settings.retained else False,
+            maximum_packet_size=largest_packet(settings.max_packet_bytes),
+            assigned_client_id=self.client_id if not connect.client_id else None,  # [MQTT5-3.2.2-16]
+            topic_alias_maximum=settings.topic_alias_maximum or None,
+            wildcard_available=None if settings.wildcards else False,
+            subscription_ids_available=None if settings.subscription_identifiers else False,
+            shared_available=None if settings.shared_subscriptions else False,
+            server_keep_alive_s=keep_alive_s if keep_alive_s != connect.keep_alive_s else None,  # [MQTT5-3.2.2-21]
+            response_information=response_topic(settings.response_prefix, self.client_id) if informed else None,
+        )
+
+
+def expiry_asked(connect: Connect, settings: MqttSettings) -> int:
+    """Return how long a session is to outlive its connection, in seconds; 0: not at all, `NEVER_S`: for ever."""
+    if connect.level == MQTT_5:
+        return shortest(connect.properties.session_expiry_s or 0, settings.max_session_expiry_s)
+    if connect.clean:
+        return 0
+    return shortest(settings.persistent_session_expiry_s or NEVER_S, settings.max_session_expiry_s)
+
+
+def largest_packet(body_bytes: int) -> int | None:
+    """Return the Maximum Packet Size for a limit of what is behind the remaining length; None: that is none."""
+    if body_bytes >= MAX_LENGTH:
+        return None
+    return 1 + max((body_bytes.bit_length() + 6) // 7, 1) + body_bytes

@@ -1,0 +1,252 @@
+"""Whose session ends next, whose will is to be published next, while their clients are away?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+from typing import TYPE_CHECKING, Final
+
+from msgspec.structs import replace
+
+from gateway.api import Channel, Gateway, Outcome, Principal
+from gateway_mqtt.session import SessionKey
+from gateway_mqtt.store import NEVER_EXPIRES, SessionRecord, StoredWill, Stores
+from gateway_mqtt.translate.sessions import session_queue_name, subscribed
+from gateway_mqtt.wills import publish_will
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MILLISECONDS: Final = 1_000
+FEW: Final = 100
+"""Appointments that were cancelled are swept out of the heap when they are more than those that stand, and more than this."""
+
+
+class Diary:
+    """What is due when? One appointment per client; the times are wall time in ms."""
+
+    __slots__ = ("_due", "_heap")
+
+    def __init__(self) -> None:
+        self._due: dict[SessionKey, int] = {}
+        self._heap: list[tuple[int, SessionKey]] = []
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    @property
+    def next_due_ms(self) -> int | None:
+        """When the next appointment is due; None: there is none."""
+        heap = self._heap
+        while heap and self._due.get(heap[0][1]) != heap[0][0]:
+            heappop(heap)
+        return heap[0][0] if heap else None
+
+    def put(self, key: SessionKey, due_ms: int) -> None:
+        """Make an appointment in place of any that there is."""
+        self._due[key] = due_ms
+        heappush(self._heap, (due_ms, key))
+        if len(self._heap) > 2 * len(self._due) + FEW:
+            self._heap = [(due_ms, key) for key, due_ms in self._due.items()]
+            heapify(self._heap)
+
+    def cancel(self, key: SessionKey) -> None:
+        """Forget an appointment, if there is one."""
+        self._due.pop(key, None)
+
+    def take(self, now_ms: int) -> Iterator[SessionKey]:
+        """Yield, and forget, what is due by now."""
+        while (due_ms := self.next_due_ms) is not None and due_ms <= now_ms:
+            key = heappop(self._heap)[1]
+            del self._due[key]
+            yield key
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """A lasting session whose client is away.
+
+    Args:
+        record: as it is in the journal; its `ended_at_ms` is known, and its will, if it has one, is due.
+        subscriptions: how many topic filters it has.
+    """
+
+    record: SessionRecord
+    subscriptions: int = 0
+
+    @property
+    def ends_at_ms(self) -> int | None:
+        """When the session ends; None: never."""
+        record = self.record
+        if record.expiry_s == NEVER_EXPIRES or record.ended_at_ms is None:
+            return None
+        return record.ended_at_ms + record.expiry_s * MILLISECONDS
+
+    @property
+    def next_due_ms(self) -> int | None:
+        """When there is something to be done."""
+        due = [at for at in (self.ends_at_ms, self.record.will_due_ms) if at is not None]
+        return min(due, default=None)
+
+
+class _Deaf:
+    """Nobody waits for these outcomes; what is refused is counted and logged by the broker."""
+
+    def on_outcomes(self, through: int, exceptions: Sequence[Outcome]) -> None:
+        pass
+
+
+class Absences:
+    """The lasting sessions whose clients are away: their wills are published and they end when it is time.
+
+    Args:
+        ended: told of a session that has ended, before its queue is deleted.
+        sooner: called when the next appointment may have come closer.
+
+    ``expired``: how many sessions have ended because their clients stayed away.
+    """
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        stores: Stores,
+        ended: Callable[[SessionKey, SessionRecord, Channel], None],
+        sooner: Callable[[], None],
+    ) -> None:
+        self._gateway = gateway
+        self._stores = stores
+        self._ended = ended
+        self._sooner = sooner
+        self._diary = Diary()
+        self._away: dict[SessionKey, Absent] = {}
+        self._channels: dict[str, Channel] = {}
+        self.expired = 0
+
+    def __len__(self) -> int:
+        return len(self._away)
+
+    @property
+    def next_due_ms(self) -> int | None:
+        """When `run` has something to do; None: it has not."""
+        return self._diary.next_due_ms
+
+    def subscriptions(self) -> int:
+        """Return how many subscriptions they have. Cost: linear."""
+        return sum(absent.subscriptions for absent in self._away.values())
+
+    def channel(self, vhost: str) -> Channel:
+        """Return the channel by which the broker itself acts in a virtual host, in place of clients that are away."""
+        channel = self._channels.get(vhost)
+        if channel is None:
+            channel = self._channels[vhost] = self._gateway.open_channel(Principal("mqtt", vhost), _Deaf())
+        return channel
+
+    # -- coming and going ---------------------------------------------------
+
+    def restore(self) -> None:
+        """Take over what the journal knows: whoever was connected when the broker ended is away from now on."""
+        now_ms = self._gateway.now_ms()
+        for key, record in list(self._stores.scan_records(self.channel("/"))):
+            channel = self.channel(key[0])
+            queue = session_queue_name(key[1])
+            if not channel.queue_exists(queue):
+                self._end(key, record)
+                continue
+            filters = sum(1 for _ in subscribed(channel, queue)) + len(record.shares)
+            self.leave(key, left(record, now_ms) if record.ended_at_ms is None else record, filters)
+
+    def leave(self, key: SessionKey, record: SessionRecord, subscriptions: int) -> None:
+        """A client has gone away. Its will, if it is due by now, is published at once.
+
+        Args:
+            record: as `left` returned it; it is put into the journal.
+            subscriptions: how many topic filters it has.
+        """
+        self._away[key] = Absent(record, subscriptions)
+        self._see_to(key)
+
+    def come_back(self, key: SessionKey, *, ends: bool) -> SessionRecord | None:
+        """A client is back: its will is not published any more, unless its session ends.
+
+        Args:
+            ends: what it had is not gone on with. Its queue is the caller's to delete, as he waits for that.
+        Returns:
+            what was known of the session, whose client was away; None: nothing was.
+        """
+        absent = self._away.pop(key, None)
+        self._diary.cancel(key)
+        if absent is None:
+            return None
+        if ends:
+            self._publish(key, absent.record.will)
+            self._forget(key, absent.record)
+        return absent.record
+
+    def end(self, key: SessionKey, record: SessionRecord) -> None:
+        """End a session at once, with the connection that had it."""
+        self._end(key, record)
+
+    # -- when the time comes ------------------------------------------------
+
+    def run(self, most: int) -> None:
+        """Do what is due, for so many clients at most."""
+        now_ms = self._gateway.now_ms()
+        for count, key in enumerate(self._diary.take(now_ms), 1):
+            self._see_to(key)
+            if count == most:
+                return
+
+    def _see_to(self, key: SessionKey) -> None:
+        """Do for one client what is due by now, keep what is left, and make the next appointment."""
+        now_ms = self._gateway.now_ms()
+        absent = self._away[key]
+        record = absent.record
+        if absent.ends_at_ms is not None and absent.ends_at_ms <= now_ms:
+            del self._away[key]
+            self.expired += 1
+            self._gateway.count("sessions_expired")
+            self._end(key, record)
+            return
+        if record.will_due_ms is not None and record.will_due_ms <= now_ms:
+            self._publish(key, record.will)
+            absent = Absent(without_will(record), absent.subscriptions)
+            self._away[key] = absent
+        self._keep(key, absent.record)
+        due_ms = absent.next_due_ms
+        if due_ms is not None:
+            self._diary.put(key, due_ms)
+            self._sooner()
+
+    def _end(self, key: SessionKey, record: SessionRecord) -> None:
+        """The session is over, and with it the delay of its will [MQTT5-3.1.2-8]."""
+        self._publish(key, record.will)
+        self._forget(key, record)
+        channel = self.channel(key[0])
+        queue = session_queue_name(key[1])
+        if channel.queue_exists(queue):
+            channel.delete_queue(queue)
+
+    def _forget(self, key: SessionKey, record: SessionRecord) -> None:
+        channel = self.channel(key[0])
+        self._ended(key, record, channel)
+        self._stores.drop(channel, key)
+
+    def _publish(self, key: SessionKey, will: StoredWill | None) -> None:
+        if will is not None:
+            publish_will(self.channel(key[0]), will, self._gateway.now_ms())
+
+    def _keep(self, key: SessionKey, record: SessionRecord) -> None:
+        self._stores.open(self.channel(key[0]), key, lasts=True).put_record(record)
+
+
+def left(record: SessionRecord, now_ms: int) -> SessionRecord:
+    """Return the record of a session whose connection has just ended: if there is a will, its delay begins."""
+    will = record.will
+    due_ms = None if will is None else now_ms + will.delay_s * MILLISECONDS
+    return replace(record, ended_at_ms=now_ms, will_due_ms=due_ms)
+
+
+def without_will(record: SessionRecord) -> SessionRecord:
+    """Return the record of a session that has no will, or none any more."""
+    return replace(record, will=None, will_due_ms=None)

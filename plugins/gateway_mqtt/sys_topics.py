@@ -1,0 +1,179 @@
+"""What does the broker say of itself under $SYS?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from math import exp
+from typing import TYPE_CHECKING, Final
+
+from gateway.api import DEFAULT_VHOST, TOPIC_EXCHANGE, Message, swap_key
+
+if TYPE_CHECKING:
+    from gateway_mqtt.broker import Broker
+    from gateway_mqtt.link import Link
+
+SYS: Final = "$SYS/"
+ROOT: Final = "$SYS/broker/"
+FRESH_MS: Final = 1_000
+"""New subscribers get values that are not older."""
+WINDOWS: Final = (("1min", 60.0), ("5min", 300.0), ("15min", 900.0))
+MINUTE_S: Final = 60.0
+
+
+class Traffic:
+    """What is counted as it happens: an addition per read, per connection or per report, none per message."""
+
+    __slots__ = ("bytes_received", "connections", "dropped", "most_clients", "sockets")
+
+    def __init__(self) -> None:
+        self.bytes_received: int = 0
+        self.sockets: int = 0
+        self.connections: int = 0
+        self.dropped: int = 0
+        self.most_clients: int = 0
+
+    def connected(self, clients: int) -> None:
+        """One more was let in; so many are there now."""
+        self.connections += 1
+        self.most_clients = max(self.most_clients, clients)
+
+
+class _Load:
+    """How much of something there was per minute, lately: moving averages that forget by and by."""
+
+    __slots__ = ("_last", "_read", "averages")
+
+    def __init__(self, read: Callable[[], int]) -> None:
+        self._read: Callable[[], int] = read
+        self._last: int = read()
+        self.averages: list[float] = [0.0] * len(WINDOWS)
+
+    def look(self, passed_s: float) -> None:
+        now = self._read()
+        per_minute = (now - self._last) * MINUTE_S / passed_s
+        self._last = now
+        for number, (_, window_s) in enumerate(WINDOWS):
+            kept = exp(-passed_s / window_s)
+            self.averages[number] = per_minute + (self.averages[number] - per_minute) * kept
+
+
+class SysTopics:
+    """The $SYS topics, with the names that mosquitto gives them. Nothing of it is stored or journaled.
+
+    Args:
+        memory: returns the process's memory now, and the most it ever was, in bytes; 0 where the system doesn't say.
+    """
+
+    def __init__(self, broker: Broker, memory: Callable[[], tuple[int, int]]) -> None:
+        self._broker = broker
+        self._memory = memory
+        self._began_ms = self._looked_ms = broker.gateway.now_ms()
+        self._made_ms = 0
+        self._values: dict[str, bytes] = {}
+        self._told: dict[str, dict[str, bytes]] = {}
+        self._watchers: dict[Link, None] = {}
+        traffic = broker.traffic
+        self._loads = {
+            "bytes/received": _Load(lambda: traffic.bytes_received),
+            "publish/dropped": _Load(lambda: traffic.dropped),
+            "connections": _Load(lambda: traffic.connections),
+            "sockets": _Load(lambda: traffic.sockets),
+        }
+        try:
+            self._version = version("tidegate")
+        except PackageNotFoundError:
+            self._version = ""
+
+    # -- who wants them -----------------------------------------------------
+
+    def watched(self, link: Link) -> None:
+        """A connected client has a subscription to some of them."""
+        self._watchers[link] = None
+
+    def unwatched(self, link: Link) -> None:
+        """It has none any more, or is gone."""
+        self._watchers.pop(link, None)
+
+    def look_up(self, pattern: str) -> list[Message]:
+        """Return what a new subscriber gets beside the retained messages: the values whose topics match a topic filter."""
+        if not pattern.startswith(SYS) or not self._broker.settings.sys_interval_s:
+            return []
+        channel = self._broker.absences.channel(DEFAULT_VHOST)
+        matches = matcher(pattern)
+        found = [(topic, value) for topic, value in self._fresh().items() if matches(topic)]
+        return [Message(channel.route(TOPIC_EXCHANGE, swap_key(topic)).address, value) for topic, value in found]
+
+    def publish(self) -> None:
+        """Look at everything, and publish what has changed where somebody has subscribed to it. To be called every interval."""
+        self._look()
+        vhosts = {link.session.key[0] for link in self._watchers}
+        self._told = {vhost: told for vhost, told in self._told.items() if vhost in vhosts}
+        for vhost in vhosts:
+            channel = self._broker.absences.channel(vhost)
+            told = self._told.setdefault(vhost, {})
+            for topic, value in self._fresh().items():
+                if told.get(topic) != value:
+                    told[topic] = value
+                    route = channel.route(TOPIC_EXCHANGE, swap_key(topic))
+                    channel.post(route, Message(route.address, value))
+
+    # -- what they say ------------------------------------------------------
+
+    def _look(self) -> None:
+        now_ms = self._broker.gateway.now_ms()
+        passed_s = (now_ms - self._looked_ms) / 1_000
+        if passed_s > 0:
+            self._looked_ms = now_ms
+            for load in self._loads.values():
+                load.look(passed_s)
+        self._made_ms = 0
+
+    def _fresh(self) -> dict[str, bytes]:
+        now_ms = self._broker.gateway.now_ms()
+        if not self._made_ms or now_ms - self._made_ms > FRESH_MS:
+            self._made_ms = now_ms
+            self._values = {ROOT + name: str(value).encode() for name, value in self._made(now_ms).items()}
+        return self._values
+
+    def _made(self, now_ms: int) -> dict[str, object]:
+        broker = self._broker
+        traffic = broker.traffic
+        connected, away = len(broker.sessions), len(broker.absences)
+        now_bytes, most_bytes = self._memory()
+        values: dict[str, object] = {
+            "version": f"tidegate version {self._version}",
+            "uptime": f"{(now_ms - self._began_ms) // 1_000} seconds",
+            "clients/total": connected + away,
+            "clients/connected": connected,
+            "clients/active": connected,
+            "clients/disconnected": away,
+            "clients/inactive": away,
+            "clients/maximum": traffic.most_clients,
+            "clients/expired": broker.absences.expired,
+            "bytes/received": traffic.bytes_received,
+            "publish/messages/dropped": traffic.dropped,
+            "subscriptions/count": broker.subscriptions + broker.absences.subscriptions(),
+        }
+        if most_bytes:
+            values |= {"heap/current": now_bytes, "heap/maximum": most_bytes}
+        for name, load in self._loads.items():
+            for (window, _), average in zip(WINDOWS, load.averages, strict=True):
+                values[f"load/{name}/{window}"] = f"{average:.2f}"
+        return values
+
+
+def matcher(pattern: str) -> Callable[[str], bool]:
+    """Return what says whether a topic matches a topic filter without a leading wildcard."""
+    wanted = pattern.split("/")
+
+    def matches(topic: str) -> bool:
+        levels = topic.split("/")
+        for at, level in enumerate(wanted):
+            if level == "#":
+                return True
+            if at >= len(levels) or (level != "+" and level != levels[at]):
+                return False
+        return len(levels) == len(wanted)
+
+    return matches

@@ -1,0 +1,83 @@
+"""What is published for a client that is lost, and may it be?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from gateway.api import TOPIC_EXCHANGE, AccessRefused, Channel, Gateway, Message, Principal, swap_key
+from gateway_mqtt.codec import reasons
+from gateway_mqtt.codec.coding import is_utf8
+from gateway_mqtt.codec.packets import PUBLISH, Will
+from gateway_mqtt.codec.properties import NO_PROPERTIES, decode_properties, encode_properties
+from gateway_mqtt.settings import MqttSettings
+from gateway_mqtt.store import StoredWill
+from gateway_mqtt.translate.properties import RETAIN, WIRE_TAG, wire_of
+from gateway_mqtt.translate.sessions import Refused
+from gateway_mqtt.translate.topics import TopicLimits
+
+MILLISECONDS: Final = 1_000
+
+
+def stored_will(will: Will) -> StoredWill:
+    """Return a will as it is kept, in memory and in the journal: its properties as they were sent, the delay apart."""
+    properties = will.properties
+    raw = b""
+    if properties is not NO_PROPERTIES:
+        raw = _raw(encode_properties(replace(properties, will_delay_s=None)))
+    return StoredWill(will.topic, will.payload, will.qos, will.retain, properties.will_delay_s or 0, raw)
+
+
+def _raw(encoded: bytes) -> bytes:
+    """Return encoded properties without the length in front of them."""
+    at = 0
+    while encoded[at] & 128:
+        at += 1
+    return encoded[at + 1 :]
+
+
+def check_will(will: Will, gateway: Gateway, principal: Principal, limits: TopicLimits, settings: MqttSettings) -> None:
+    """Refuse a will that could not be published when the time comes.
+
+    Raises:
+        Refused: this broker does not do what it asks for, or the client may not publish there.
+    """
+    if excess := limits.excess(will.topic):
+        raise Refused(reasons.TOPIC_NAME_INVALID, excess)
+    if will.qos > settings.maximum_qos:
+        raise Refused(reasons.QOS_NOT_SUPPORTED, f"a will of QoS {will.qos}")  # [MQTT5-3.2.2-12]
+    if will.retain and not settings.retained:
+        raise Refused(reasons.RETAIN_NOT_SUPPORTED, "a retained will")  # [MQTT5-3.2.2-13]
+    if will.properties.payload_format and not is_utf8(will.payload):
+        raise Refused(reasons.PAYLOAD_FORMAT_INVALID, "a will that is not the UTF-8 that it says it is")
+    if principal.authorize is None:
+        return
+    channel = gateway.open_channel(principal)
+    try:
+        channel.route(TOPIC_EXCHANGE, swap_key(will.topic))
+    except AccessRefused as error:
+        raise Refused(reasons.NOT_AUTHORIZED, error.text) from None
+    finally:
+        channel.close()
+
+
+def publish_will(channel: Channel, will: StoredWill, now_ms: int) -> None:
+    """Publish a will, with its properties, and retain it if it says so [MQTT-3.1.2-17] [MQTT5-3.1.2-15].
+
+    Args:
+        channel: of who may publish everywhere: whether the client may was looked at when it connected.
+        now_ms: wall time; its expiry counts from here.
+    """
+    route = channel.route(TOPIC_EXCHANGE, swap_key(will.topic))
+    properties = decode_properties(PUBLISH, will.properties)
+    expiry_s = properties.message_expiry_s
+    raw = _raw(encode_properties(replace(properties, message_expiry_s=None))) if will.properties else b""
+    wire = wire_of(will.qos | (RETAIN if will.retain else 0), raw)
+    expires_at_ms = 0 if expiry_s is None else now_ms + (expiry_s * MILLISECONDS or 1)  # 0 is never
+    message = Message(route.address, will.payload, will.qos > 0, WIRE_TAG if wire else "", wire, 0, expires_at_ms)
+    if will.retain:
+        channel.retain(route, message)  # [MQTT-3.1.2-17] [MQTT5-3.1.2-15]
+    if will.qos:
+        channel.publish(route, message)
+    else:
+        channel.post(route, message)
