@@ -256,6 +256,15 @@ class Alarms:
                 await self._cleared.wait()
         connection.held_in = 0
 
+    def may_be_read(self, connection: StreamConnection, held_s: float) -> bool:
+        """Say whether the wait of `until_read` is over, for a connection that has been held back for so long."""
+        if self.level and connection.held_in == self.number != connection.refused_in:
+            if held_s < self._hold_s or not self._consumes(connection.publisher):
+                return False
+            connection.refused_in = self.number
+        connection.held_in = 0
+        return True
+
     def _consumes(self, owner: object) -> bool:
         """Say whether a channel, or one of those that belong to the same owner, may have something to acknowledge."""
         channels = self._owned.get(owner)

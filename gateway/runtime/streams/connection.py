@@ -178,20 +178,17 @@ class StreamConnection(Served):
 
     def _hold(self) -> bool:
         """Stop reading while what this peer sends is not welcome; False: it is."""
-        if self.held_in:
-            self.start(self._until_read)
-        elif self._congestion is not None:
+        if self.held_in and not self._listeners.alarms.may_be_read(self, 0.0):
+            self._listeners.hold(self)
+        elif self._congestion is not None or not self.is_congested:
             return False
         self.resting = True
         self.heard_at = math.inf  # it is not silent: nobody listens
         self._listeners.way.unread(self)
         return True
 
-    async def _until_read(self) -> None:
-        await self._listeners.alarms.until_read(self)
-        self._resume()
-
-    def _resume(self) -> None:
+    def resume(self) -> None:
+        """Read again, if it was only held back."""
         if self.resting:
             self.resting = False
             self.heard_at = self._listeners.heard_now()
@@ -278,7 +275,7 @@ class StreamConnection(Served):
             self._relieved.set()
             self._relieved = None
         if self.reason is None:
-            self._resume()
+            self.resume()
             if self._congestion is not None:
                 self._congestion.decongested()
 

@@ -39,6 +39,7 @@ ACCEPT_AGAIN_S = 0.1
 PER_TURN = 64
 """Connections accepted before others get their turn."""
 SWEPT_PER_TURN = 1_024
+LOOK_AT_HELD_S = 0.05
 MOST_LINGERING = 4_096
 """Closing connections that may wait for their goodbyes to be read, all together."""
 
@@ -91,6 +92,7 @@ class Listeners:
         self._failures = Failures(log, counters)
         self._settling: dict[StreamConnection, float] = {}  # until when; those that began first come first
         self._lingering: dict[StreamConnection, None] = {}
+        self._held: dict[StreamConnection, float] = {}  # since when
         self._ended = trio.Event()
         self._clock = trio.lowlevel.current_clock().current_time
         self._nursery: trio.Nursery | None = None
@@ -166,6 +168,22 @@ class Listeners:
             self._nursery.start_soon(task, *args)
             self.turns.wake()
 
+    def hold(self, connection: StreamConnection) -> None:
+        """Have a connection read from again when the alarm in which it is held back lets it."""
+        self._held[connection] = self._clock()
+        if len(self._held) == 1:
+            self.spawn(self._release_held)
+
+    async def _release_held(self) -> None:
+        while self._held:
+            with trio.move_on_after(LOOK_AT_HELD_S):
+                await self.alarms.until_memory()
+            now = self._clock()
+            free = [connection for connection, since in self._held.items() if self.alarms.may_be_read(connection, now - since)]
+            for connection in free:
+                del self._held[connection]
+                connection.resume()
+
     def violated(self, connection: StreamConnection, violation: ProtocolViolation) -> None:
         """Count and log what a peer did against its protocol."""
         if isinstance(violation, TlsFailure):
@@ -197,6 +215,7 @@ class Listeners:
         connection.layer = None  # it knows the connection
         self.connections.discard(connection)
         self._lingering.pop(connection, None)
+        self._held.pop(connection, None)
         self._settling.pop(connection, None)
         if not self.connections and self.draining:
             self.turns.soon(self._ended.set)
