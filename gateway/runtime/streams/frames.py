@@ -73,7 +73,7 @@ class FrameReader:
             if self._left:
                 piece = data[at : at + self._left]
                 at += len(piece)
-                plain.append(self._part(piece))
+                plain.append(self._part(piece))  # [MQTT-6.0.0-2]
                 continue
             after = self._head(data, at, end)
             if after < 0:
