@@ -7,8 +7,9 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from gateway.api import stream_address
-from gateway_mqtt.translate.sessions import MAX_CLIENT_ID_BYTES
 
+MAX_CLIENT_ID_BYTES = 242
+"""A session is a queue named after it, and queues have names of at most 255 bytes."""
 MOST_MESSAGES = 1_000_000_000
 MOST_BYTES = 1 << 50
 LONGEST_S = 0xFFFFFFFF - 1

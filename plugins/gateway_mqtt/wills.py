@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from gateway.api import TOPIC_EXCHANGE, AccessRefused, Channel, Gateway, Message, Principal, swap_key
 from gateway_mqtt.codec import reasons
 from gateway_mqtt.codec.coding import is_utf8
 from gateway_mqtt.codec.packets import PUBLISH, Will
 from gateway_mqtt.codec.properties import NO_PROPERTIES, decode_properties, encode_properties
-from gateway_mqtt.settings import MqttSettings
 from gateway_mqtt.store import StoredWill
 from gateway_mqtt.translate.properties import RETAIN, WIRE_TAG, wire_of
 from gateway_mqtt.translate.sessions import Refused
 from gateway_mqtt.translate.topics import TopicLimits
+
+if TYPE_CHECKING:
+    from gateway_mqtt.settings import MqttSettings
 
 MILLISECONDS: Final = 1_000
 
