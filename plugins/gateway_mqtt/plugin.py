@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from gateway.api import FrontEnd, Gateway, hookimpl, reachable, tcp_address
+from gateway.api import FrontEnd, Gateway, WireDecoder, hookimpl, reachable, tcp_address
 from gateway_mqtt.commands import app
 from gateway_mqtt.server import Server
 from gateway_mqtt.settings import MqttSettings
+from gateway_mqtt.translate.properties import WIRE_TAG, read_wire
 
 if TYPE_CHECKING:
     import trio
@@ -16,10 +17,11 @@ if TYPE_CHECKING:
 
 
 class MqttFrontEnd:
-    """MQTT 3.1.1 over TCP (`gateway.api.FrontEnd` says what each method does)."""
+    """MQTT 3.1, 3.1.1 and 5.0 (`gateway.api.FrontEnd` and `WritesWire` say what each method does)."""
 
     name = "mqtt"
     settings_model: type[Any] = MqttSettings
+    wire_decoders: Mapping[str, WireDecoder] = {WIRE_TAG: read_wire}
 
     def addresses(self, settings: MqttSettings) -> Sequence[str]:
         """See `gateway.api.FrontEnd.addresses`."""
