@@ -35,7 +35,10 @@ class Flow:
     @property
     def holding(self) -> bool:
         """Publishers should not be read from now."""
-        return self._gate is not None or self._is_batch_full()
+        if self._gate is not None:
+            return True
+        batch = self._engine.batch
+        return batch.body_bytes + RECORD_COST_BYTES * (len(batch.messages) + len(batch.records)) > self._open_batch_bytes
 
     def _is_batch_full(self) -> bool:
         batch = self._engine.batch

@@ -250,7 +250,7 @@ class Listeners:
             self.counters["refused_connections"] += 1
             accepted.close()
             return
-        is_unix = accepted.family == socket.AF_UNIX
+        is_unix = not isinstance(address, tuple)
         try:
             accepted.setblocking(False)
             if not is_unix:
