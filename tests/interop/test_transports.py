@@ -217,7 +217,7 @@ def mqtt_js():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("version", ["4"])
+@pytest.mark.parametrize("version", ["4", "5"])
 @pytest.mark.parametrize(("kind", "path"), [("ws", "/mqtt"), ("wss", "/mqtt"), ("tcp", "/")])
 def test_mqtt_js_publishes_and_subscribes_over(kind, path, version, open_to_all):
     node, module = program("node"), mqtt_js()
