@@ -50,7 +50,8 @@ class Connection(Protocol):
 
     Sending: append bytes to `out`; if `out` was empty before, call `touch`. It is flushed once at the end of the turn, all
     of it in one send. Receiving: `receive` while the connection is being set up, then `pump`; or `attach` a receiver, which needs
-    no task and least memory.
+    no task and least memory. `peer`, `is_loopback`, `transport` and `certificate_subject` are settled when the first bytes come: a
+    trusted proxy's header, TLS and a WebSocket's upgrade are over by then.
     """
 
     out: list[bytes]
