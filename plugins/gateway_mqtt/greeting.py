@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 MAX_AHEAD_BYTES: Final = 256 * 1024
 """What may come behind a CONNECT before that is answered."""
 _MQTT_5_START: Final = b"\x00\x04MQTT\x05"
-_BRIDGES: Final = 0x7F
 
 
 class Greeting:
@@ -79,10 +78,8 @@ class Greeting:
                 return False
             head, payload = packet
             connect = decode(head, payload, MQTT_311, CLIENT)
-        except UnknownLevel as error:
-            assert payload is not None
-            at = 2 + int.from_bytes(payload[:2], "big")  # behind the protocol's name
-            self._refuse_level(payload[at], error)
+        except UnknownLevel as error:  # [MQTT-3.1.2-2]: so it is answered whatever it is [MQTT5-3.1.2-2]
+            self._refuse(Refused(reasons.UNSUPPORTED_PROTOCOL_VERSION, error.reason), MQTT_311)
             return True
         except MalformedPacket as error:
             if payload is not None and payload.startswith(_MQTT_5_START):
@@ -96,11 +93,6 @@ class Greeting:
             self._ahead.append(rest)
         self._take(connect)
         return True
-
-    def _refuse_level(self, level: int, error: UnknownLevel) -> None:
-        """A version that there is not: what comes after 5 is answered as 5 would be [MQTT-3.1.2-2] [MQTT5-3.1.2-2]."""
-        answered = MQTT_5 if level & _BRIDGES >= MQTT_5 else MQTT_311
-        self._refuse(Refused(reasons.UNSUPPORTED_PROTOCOL_VERSION, error.reason), answered)
 
     # -- who is it? ---------------------------------------------------------
 
@@ -202,16 +194,18 @@ class Greeting:
         self._refuse(connect_refusal(error, named=connect.user is not None), connect.level)
 
     def _refuse(self, refused: Refused, level: int) -> None:
-        """Answer with a no [MQTT-3.2.2-4] [MQTT5-3.2.2-6], and close [MQTT-3.2.2-5] [MQTT5-3.2.2-7]."""
+        """Answer with a no [MQTT-3.2.2-4] [MQTT5-3.2.2-6], if there is a code for it, and close [MQTT-3.2.2-5] [MQTT5-3.2.2-7]."""
         gateway = self._broker.gateway
         connection = self._connection
-        gateway.count("connects_refused", reason=_counted(refused.code))
+        gateway.count("connects_refused", reason=REFUSALS[return_code(refused.code)] or reasons.TEXTS[refused.code])
         gateway.log.warning("a client was refused", peer=connection.peer, code=refused.code, reason=refused.reason)
         self._answer(refused.code, level, "" if refused.code in _FOR_THE_LOG else refused.reason)
         connection.close(CloseReason.LOCAL)
 
     def _answer(self, code: int, level: int, reason: str) -> None:
         if level != MQTT_5:
+            if not return_code(code):
+                return  # [MQTT-3.2.2-6]
             packet = encode(ConnAck(session_present=False, code=return_code(code)), level)
         else:
             limit = self.connect.properties.maximum_packet_size if self.connect is not None else None
@@ -245,10 +239,3 @@ class Greeting:
 
 _FOR_THE_LOG: Final = frozenset((reasons.NOT_AUTHORIZED, reasons.BAD_USER_NAME_OR_PASSWORD, reasons.SERVER_UNAVAILABLE))
 """Why exactly is not for those who are refused."""
-
-
-def _counted(code: int) -> str:
-    return REFUSALS[return_code(code)] if return_code(code) != _OTHER or code == reasons.SERVER_UNAVAILABLE else reasons.TEXTS[code]
-
-
-_OTHER: Final = 3

@@ -143,7 +143,6 @@ async def test_a_newcomer_is_closed_without_a_connack_for_mqtt_3_1_4_1(bad):
     ("packet", "code"),
     [
         pytest.param(connect(level=2), 1, id="a level that there is not [MQTT-3.1.2-2]"),
-        pytest.param(encode(Connect("c", will=Will("/" * 200, b""))), 3, id="a will topic of too many levels"),
         pytest.param(connect(level=4, name=b"MQIsdp"), 1, id="a name that is not of its level"),
         pytest.param(encode(Connect("", clean=False)), 2, id="no identifier for a persistent session [MQTT-3.1.3-8]"),
         pytest.param(encode(Connect("x" * 243)), 2, id="an identifier that is too long [MQTT-3.1.3-9]"),
@@ -155,6 +154,18 @@ async def test_a_newcomer_is_refused_with_a_return_code_and_closed_mqtt_3_2_2_5(
         peer = await bench.open()
         await peer.send(packet, publish(b"a"))  # [MQTT-3.1.4-5]: not looked at
         assert await peer.take(2) == [ConnAck(session_present=False, code=code), None]
+        assert bench.logged("a client was refused") == 1
+        assert bench.counted("mqtt.connects_refused") == 1
+
+
+@pytest.mark.parametrize(
+    "will", [Will("/" * 200, b""), Will("t", b"", 2), Will("t", b"", retain=True)], ids=["topic", "QoS", "retain"]
+)
+async def test_a_will_that_can_not_be_is_refused_without_a_connack_mqtt_3_2_2_6(will):
+    async with mqtt_broker(maximum_qos=1, retained=False) as bench:
+        peer = await bench.open()
+        await peer.send(Connect("c", will=will))
+        assert await peer.next() is None
         assert bench.logged("a client was refused") == 1
         assert bench.counted("mqtt.connects_refused") == 1
 

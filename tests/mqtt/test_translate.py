@@ -153,7 +153,7 @@ def test_refusals_have_their_codes_and_below_level_5_the_nearest_return_code():
     assert connect_refusal(AccessRefused(""), named=True).code == 0x86
     assert connect_refusal(AccessRefused(""), named=False).code == 0x87
     assert connect_refusal(GatewayError(""), named=True).code == 0x88
-    assert [return_code(code) for code in (0x84, 0x85, 0x86, 0x87, 0x88, 0x9A)] == [1, 2, 4, 5, 3, 3]
+    assert [return_code(code) for code in (0x84, 0x85, 0x86, 0x87, 0x88, 0x9A)] == [1, 2, 4, 5, 3, 0]
 
 
 def test_a_session_lasts_no_longer_than_the_limit_and_0_is_none():

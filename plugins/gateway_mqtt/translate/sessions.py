@@ -37,6 +37,7 @@ _RETURN_CODES: Final = {
     reasons.CLIENT_IDENTIFIER_NOT_VALID: packets.BAD_IDENTIFIER,
     reasons.BAD_USER_NAME_OR_PASSWORD: packets.BAD_CREDENTIALS,
     reasons.NOT_AUTHORIZED: packets.NOT_AUTHORIZED,
+    reasons.SERVER_UNAVAILABLE: packets.UNAVAILABLE,
 }
 
 
@@ -55,8 +56,8 @@ class Refused(Exception):
 
 
 def return_code(code: int) -> int:
-    """Return the CONNACK return code of MQTT 3.1.1 (§3.2.2.3) for a reason code of MQTT 5."""
-    return _RETURN_CODES.get(code, packets.UNAVAILABLE)
+    """Return the CONNACK return code of MQTT 3.1.1 (§3.2.2.3) for a reason code of MQTT 5; 0: there is none."""
+    return _RETURN_CODES.get(code, 0)
 
 
 def connect_refusal(error: GatewayError, *, named: bool) -> Refused:
