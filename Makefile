@@ -5,11 +5,13 @@
 VENV := .venv
 BIN := $(VENV)/bin
 MADE := $(VENV)/.made
+COMPILED := build/compiled
+COMPILED_BIN := $(COMPILED)/.venv/bin
 
 SEEDS := 1..5000
 DISK_SEEDS := 1..300
 
-.PHONY: help demo run test test-slow test-all nightly lint bench reference clean
+.PHONY: help demo run test test-slow test-all compiled test-compiled test-compiled-slow nightly lint bench reference clean
 
 help:
 	@echo 'make demo       sensors, workers and a broker that is killed half way: nothing confirmed is lost'
@@ -17,6 +19,8 @@ help:
 	@echo 'make test       the tests, but for the slow ones'
 	@echo 'make test-slow  the slow tests'
 	@echo 'make test-all   both'
+	@echo 'make compiled   the same in machine code: $(COMPILED_BIN)/tidegate'
+	@echo 'make test-compiled, make test-compiled-slow   the tests, with the hot path as machine code'
 	@echo 'make nightly    thousands of simulated worlds; SEEDS=from..to and DISK_SEEDS=from..to choose which'
 	@echo 'make lint       style, types, and who imports whom'
 	@echo 'make bench      the benchmarks'
@@ -35,6 +39,26 @@ test-slow: $(MADE)
 	$(BIN)/python -m pytest -m slow
 
 test-all: test test-slow
+
+# A copy of the checkout, as it is now, with an environment of its own: beside the sources here machine code would hide all edits.
+compiled: $(MADE)
+	@rm -rf $(COMPILED) build/sdist
+	@$(BIN)/python -m hatchling build --target sdist --directory build/sdist >/dev/null
+	@mkdir -p $(COMPILED)
+	@tar -xzf build/sdist/*.tar.gz --strip-components 1 -C $(COMPILED)
+	@$(BIN)/python -m venv $(COMPILED)/.venv
+	@echo 'compiling takes a minute or two'
+	@packages=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
+	    cd $(COMPILED) && \
+	    echo "$$packages" > "$$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/dependencies.pth" && \
+	    TIDEGATE_COMPILE=1 .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(COMPILED_BIN)/tidegate --version | grep '(compiled; '
+
+test-compiled: compiled
+	cd $(COMPILED) && .venv/bin/python -m pytest
+
+test-compiled-slow: compiled
+	cd $(COMPILED) && .venv/bin/python -m pytest -m slow
 
 nightly: $(MADE)
 	status=0; \
@@ -70,5 +94,5 @@ $(MADE): pyproject.toml
 	echo "setting up $(VENV) with $$("$$python" --version)"; \
 	"$$python" -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	@$(BIN)/python -m pip install --quiet --editable . --group dev
+	@TIDEGATE_COMPILE=0 $(BIN)/python -m pip install --quiet --editable . --group dev
 	@touch $@

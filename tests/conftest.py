@@ -1,8 +1,11 @@
-"""How does hypothesis work in every test?"""
+"""How does hypothesis work in every test, and which tests has machine code no use for?"""
 
 import os
 
+import pytest
 from hypothesis import Phase, settings
+
+from gateway.version import is_compiled
 
 # How long one example takes says more of the machine's load than of the code. In CI the examples are the same each time, and one
 # that fails is told as it is: to make it smaller takes minutes, and is done where somebody looks at it.
@@ -10,3 +13,11 @@ CI = bool(os.environ.get("CI"))
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate) if CI else tuple(Phase)
 settings.register_profile("tidegate", deadline=None, derandomize=CI, phases=PHASES)
 settings.load_profile("tidegate")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what changes methods of the code under test, if that is compiled: its calls among itself would not see the change."""
+    if is_compiled():
+        for item in items:
+            if item.get_closest_marker("interpreted") is not None:
+                item.add_marker(pytest.mark.skip(reason="puts other methods into code that is compiled here"))

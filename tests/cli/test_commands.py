@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 import gateway.cli
 from gateway.cli import machine
 from gateway.cli.commands import app
+from gateway.version import is_compiled
 
 NO_ZEROMQ = ("--set", "frontend.zeromq.enabled=false")
 
@@ -27,10 +28,11 @@ def invoked(tmp_path, monkeypatch):
     return _invoked
 
 
-def test_version_says_that_it_is_not_compiled(said):
+def test_version_says_whether_it_is_compiled(said):
     code, output, _ = said("--version")
     assert code == 0
-    assert output.startswith(f"tidegate {gateway.__version__} (pure Python, not compiled; ")
+    build = "compiled" if is_compiled() else "pure Python, not compiled"
+    assert output.startswith(f"tidegate {gateway.__version__} ({build}; ")
 
 
 def test_the_module_is_the_command(said, tmp_path):

@@ -163,8 +163,10 @@ def test_a_journal_that_can_not_be_opened_again_says_so_until_it_can(rig, faults
 
 
 def test_a_batch_that_can_not_be_written_at_all_is_refused_and_not_swallowed(rig):
-    rig.publish("not bytes", 1)
-    assert isinstance(rig.write(rig.prepare()), JournalError)
+    rig.publish(b"lost", 1)
+    commit = rig.prepare()
+    commit.settlement.places.append([object()])
+    assert isinstance(rig.write(commit), JournalError)
     rig.publish(b"x", 1)
     rig.commit()
     assert rig.bodies(1) == [b"x"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import sysconfig
 import tomllib
 import zipfile
 from pathlib import Path
@@ -35,9 +34,11 @@ def test_without_a_c_compiler_the_wheel_is_pure_and_works(source):
     wheel = built_wheel(source, CC=NO_COMPILER)
     assert wheel.name.endswith("-py3-none-any.whl")
     assert machine_code(wheel) == []
-    environment = os.environ | {"PYTHONPATH": f"{wheel}:{sysconfig.get_path('purelib')}"}
+    beside = [path for path in sys.path if not Path(path, "gateway").exists()]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(wheel), *beside])}
     command = [sys.executable, "-S", "-m", "gateway", "--version"]
-    said = subprocess.run(command, cwd=source.parent, env=environment, capture_output=True, text=True, check=True).stdout
+    (source / "elsewhere").mkdir()
+    said = subprocess.run(command, cwd=source / "elsewhere", env=environment, capture_output=True, text=True, check=True).stdout
     assert "(pure Python, not compiled; " in said
 
 

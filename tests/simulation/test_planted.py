@@ -26,7 +26,7 @@ from tests.simulation.ledger import Wrong
 from tests.simulation.seeds import play
 from tests.simulation.world import World
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.interpreted]
 
 
 def found_within(seeds, having="", *, bodies=False, directory=None):
