@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 Publish = Callable[[RouteHandle, Message], "GatewayError | Unroutable | None"]
 
 NO_EXCEPTIONS: Sequence[Outcome] = ()
+NOTHING_HELD: frozenset[Entry] = frozenset()
 TIDY_FROM = 64
 """A channel with more consumers looks now and then which of them are gone."""
 
@@ -75,7 +76,7 @@ class BrokerChannel(Declaring):
         if sink is None:
             sink = self._answers = Answers()
         self._sink: OutcomeSink = sink
-        self._held: set[Entry] | frozenset[Entry] = frozenset()
+        self._held: set[Entry] | frozenset[Entry] = NOTHING_HELD
         self._consumers: dict[Consumer, None] | None = None
         self._tidy_at = TIDY_FROM
         self._to_retain: tuple[RouteHandle, Message] | None = None
@@ -138,8 +139,9 @@ class BrokerChannel(Declaring):
 
     def _too_large(self, message: Message) -> GatewayError:
         self._to_retain = None
-        taken = len(message.body) + len(message.wire)
-        return MessageRefused(f"{TOO_LARGE}: {taken} bytes; limits.max_message_bytes = {self._most_bytes}")
+        return MessageRefused(
+            f"{TOO_LARGE}: {len(message.body) + len(message.wire)} bytes; limits.max_message_bytes = {self._most_bytes}"
+        )
 
     def _exceptional(self, number: int, message: Message, problem: GatewayError | Unroutable) -> None:
         self._engine.batch.body_bytes += OUTCOME_COST_BYTES

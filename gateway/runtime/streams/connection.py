@@ -345,18 +345,19 @@ class StreamConnection(Served):
         if self.reason is CloseReason.EOF:
             self.dispose()
             return
+        self.stage = LINGERING
+        self._empty(UNREAD_TIMES)
+        if self.stage == GONE:
+            return
         try:
             self.socket.shutdown(socket.SHUT_WR)
         except OSError:
             self.dispose()
             return
-        self.stage = LINGERING
-        self._empty(UNREAD_TIMES)
-        if self.stage == LINGERING:
-            if self.reason is CloseReason.SHUTDOWN:
-                self.dispose()
-            else:
-                self._listeners.way.read(self)
+        if self.reason is CloseReason.SHUTDOWN:
+            self.dispose()
+        else:
+            self._listeners.way.read(self)
 
     def _empty(self, times: int) -> None:
         """Drop what still comes; it may be a flood."""
