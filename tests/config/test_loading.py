@@ -110,7 +110,9 @@ def test_an_unknown_key_names_file_key_what_is_allowed_and_the_nearest(write):
 
 def test_an_unknown_section_names_the_sections(write):
     text = complaint(write("[brocker]\n"))
-    assert "brocker is no setting; did you mean broker? Allowed: broker, journal, limits, retained, security, tls, log, admin" in text
+    assert (
+        "brocker is no setting; did you mean broker? Allowed: broker, journal, limits, retained, security, tls, log, admin" in text
+    )
 
 
 def test_a_key_outside_its_section_is_sent_there(write):
