@@ -212,7 +212,9 @@ def mqtt_js():
             missing(f"mqtt.js is not installed: npm install --prefix {CACHE} mqtt@{MQTT_JS}")
         CACHE.mkdir(parents=True, exist_ok=True)
         install = ["install", "--no-audit", "--no-fund", "--prefix", str(CACHE), f"mqtt@{MQTT_JS}"]
-        subprocess.run([program("npm"), *install], check=True, capture_output=True, timeout=100)
+        done = subprocess.run([program("npm"), *install], check=False, capture_output=True, text=True, timeout=100)
+        if done.returncode:
+            missing(f"npm can't install mqtt.js: {done.stderr}")
     return module
 
 
