@@ -139,16 +139,13 @@ class BrokerChannel(Declaring):
 
     def _too_large(self, message: Message) -> GatewayError:
         self._to_retain = None
-        return MessageRefused(
-            f"{TOO_LARGE}: {len(message.body) + len(message.wire)} bytes; limits.max_message_bytes = {self._most_bytes}"
-        )
+        size = len(message.body) + len(message.wire)
+        return MessageRefused(f"{TOO_LARGE}: {size} bytes; limits.max_message_bytes = {self._most_bytes}")
 
     def _exceptional(self, number: int, message: Message, problem: GatewayError | Unroutable) -> None:
         self._engine.batch.body_bytes += OUTCOME_COST_BYTES
-        if problem is UNROUTABLE:
-            self._exceptions.append(Outcome(number, unroutable=True))
-        elif problem is _KEPT:
-            self._exceptions.append(Kept(number, unroutable=True))
+        if problem is UNROUTABLE or problem is _KEPT:
+            self._exceptions.append((Kept if problem is _KEPT else Outcome)(number, unroutable=True))
         elif isinstance(problem, GatewayError):
             self._alarms.count_refused(message, problem)
             self._exceptions.append(Outcome(number, error=problem))
