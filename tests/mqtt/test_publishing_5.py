@@ -60,7 +60,7 @@ async def test_a_topic_alias_stands_for_the_topic_that_it_was_set_for_last_mqtt5
     [
         ("t", 4, 0x94),
         ("t", 65_535, 0x94),
-        ("", 2, 0x94),
+        ("", 2, 0x82),
         ("", None, 0x82),
     ],
 )
@@ -187,6 +187,20 @@ async def test_who_may_not_publish_is_told_so_in_its_turn_and_nothing_for_qos_0_
         assert len(queue.messages) == 5
         assert bench.counted("mqtt.publishes_refused") == 3
         assert not sender.connection.closed
+
+
+@pytest.mark.parametrize("topic", ["$SYS", "$SYS/", "$SYS/broker/uptime"])
+async def test_nobody_publishes_what_the_broker_says_of_itself_mqtt5_4_7_2_1(topic):
+    async with senders() as bench:
+        queue = await bench.consume()
+        sender = bench.sender(problem_information=False)
+        sender.send(
+            Publish(topic, b"x"), Publish(topic, b"x", 1, retain=True, packet_id=1), Publish("$SYSTEM", b"x", 1, packet_id=2)
+        )
+        assert await sender.answers(2) == [ack(1, 0x87), ack(2)]
+        assert [message.routing_key for message in queue.messages] == ["$SYSTEM"]
+        with pytest.raises(ProtocolViolation):
+            bench.sender(level=4).send(Publish(topic, b"x"))
 
 
 async def test_below_level_5_who_may_not_publish_is_disconnected_mqtt_3_3_5_2():

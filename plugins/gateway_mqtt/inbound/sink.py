@@ -255,7 +255,7 @@ class Inbound:
             return topic
         known = self._aliases.get(alias)
         if known is None:
-            raise malformed(f"topic alias {alias} was not set", "5 §3.3.2.3.4", TOPIC_ALIAS_INVALID)
+            raise malformed(f"no topic, and topic alias {alias} was not set", "5 §3.3.4", PROTOCOL_ERROR)
         return known
 
     # -- refusals before anything is submitted ------------------------------

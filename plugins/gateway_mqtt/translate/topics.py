@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
-from gateway.api import TOPIC_EXCHANGE, Channel, Principal, Route, swap_key
+from gateway.api import TOPIC_EXCHANGE, AccessRefused, Channel, Principal, Route, swap_key
 from gateway_mqtt.codec.coding import topic_name
 from gateway_mqtt.codec.packets import malformed
 from gateway_mqtt.codec.reasons import TOPIC_NAME_INVALID
 
+SYS: Final = "$SYS"
 MAX_CACHED_TOPICS = 50_000
 MAX_CACHED_TOPIC_BYTES = 256
 """Longer topics are resolved at every message: what a cache holds must be bounded in bytes too."""
@@ -80,6 +82,8 @@ class Routes:
         """
         name = topic_name(topic, level)
         self._limits.check(name)
+        if name.startswith(SYS) and name[len(SYS) :][:1] in ("", "/"):
+            raise AccessRefused("topics under $SYS are the broker's own")  # [MQTT-4.7.2-1] [MQTT5-4.7.2-1]
         key = swap_key(name)
         if self._local_to:
             route = self._channel.route(TOPIC_EXCHANGE, key, local_to=self._local_to)
