@@ -267,10 +267,9 @@ class Alarms:
 
     def _consumes(self, owner: object) -> bool:
         """Say whether a channel, or one of those that belong to the same owner, may have something to acknowledge."""
-        channels = self._owned.get(owner)
-        if channels is None:
-            return owner in self._channels and owner.is_consuming
-        return any(channel.is_consuming for channel in channels)
+        if owner in self._channels and owner.is_consuming:
+            return True
+        return any(channel.is_consuming for channel in self._owned.get(owner, ()))
 
     # -- channels -----------------------------------------------------------
 

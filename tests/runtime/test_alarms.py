@@ -189,7 +189,7 @@ class Peers:
     """Connections whose every byte is a message; what a peer sends as `a` acks what it has."""
 
     def __init__(self, broker, nursery):
-        self.several = True
+        self.channels_are = "of one owner"
         self.broker = broker
         self.nursery = nursery
         self.channels = []
@@ -210,9 +210,12 @@ class Peers:
     async def handle(self, connection):
         index = len(self.channels)
         sink, outcomes = Sink(), Outcomes()
-        owner = object() if self.several else None
-        channel = open_channel(self.broker, outcomes, owner=owner)
-        consuming = open_channel(self.broker, Outcomes(), owner=owner) if self.several else channel
+        if self.channels_are == "one":
+            channel = consuming = open_channel(self.broker, outcomes)
+        else:
+            owner = object() if self.channels_are == "of one owner" else None
+            consuming = open_channel(self.broker, Outcomes(), owner=owner)
+            channel = open_channel(self.broker, outcomes, owner=owner or consuming)
         self.channels.append((channel, consuming))
         self.sinks.append(sink)
         self.outcomes.append(outcomes)
@@ -313,10 +316,12 @@ async def test_a_connection_that_only_consumes_is_read_from_while_memory_is_shor
     assert peers.read[one] == b"aaa"
 
 
-@pytest.mark.parametrize("several", [True, False])
-async def test_a_connection_that_does_both_is_read_again_after_a_while_and_its_messages_are_refused(short, slow_clock, several):
+@pytest.mark.parametrize("channels_are", ["one", "of one owner", "each other's"])
+async def test_a_connection_that_does_both_is_read_again_after_a_while_and_its_messages_are_refused(
+    short, slow_clock, channels_are
+):
     broker, memory, peers = short
-    peers.several = several
+    peers.channels_are = channels_are
     one = await peers.connect()
     peers.consume(one)
     memory.taken = MUCH
