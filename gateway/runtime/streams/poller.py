@@ -81,15 +81,27 @@ class EpollSet:
         return []
 
     async def _see_to_leaving(self) -> None:
+        events: Events = []
         while True:
-            await wait_readable(self._leaving)
-            now = self._listeners.heard_now()
-            for number, _ in self._leaving.poll(0, PER_TURN):
-                connection = self._by_number[number]
-                if connection is not None and connection.watched & _WRITE:
-                    connection.writable()
-                elif connection is not None:
-                    connection.readable(now)
+            if events:
+                await checkpoint()
+            else:
+                await wait_readable(self._leaving)
+            events = self._help_some(events or self._leaving.poll(0, PER_TURN))
+
+    def _help_some(self, events: Events) -> Events:
+        """Have some send, or end; return whose turn did not come."""
+        now = self._listeners.heard_now()
+        until = time.perf_counter() + TURN_S
+        for index, (number, _) in enumerate(events, 1):
+            connection = self._by_number[number]
+            if connection is not None and connection.watched & _WRITE:
+                connection.writable()
+            elif connection is not None and connection.watched & _READ_AT_LAST:
+                connection.readable(now)
+            if time.perf_counter() > until:
+                return events[index:]
+        return []
 
     def read(self, connection: StreamConnection) -> None:
         """See `Way.read`."""
