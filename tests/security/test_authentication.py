@@ -44,3 +44,10 @@ async def test_the_password_is_never_in_the_text():
     with pytest.raises(AccessRefused) as caught:
         await Authentication(anonymous=False).authenticate(Credentials("password", "u", b"s3cret"))
     assert "s3cret" not in caught.value.text
+
+
+def test_peers_are_let_in_without_waiting_as_long_as_nothing_has_to_be_waited_for():
+    authentication = Authentication(anonymous=True)
+    assert authentication.authenticate_now(NOBODY) is authentication.decide(NOBODY)
+    with pytest.raises(AccessRefused):
+        authentication.authenticate_now(GUEST_ELSEWHERE)
