@@ -123,7 +123,7 @@ class Kept:
     __slots__ = ("exact", "incoming", "outgoing", "runs")
 
     def __init__(self) -> None:
-        self.incoming: set[int] = set()
+        self.incoming: dict[int, None] = {}  # an empty set is not small
         self.outgoing: dict[int, Sent] = {}
         self.runs: tuple[Run, ...] = ()
         self.exact: bool = False
@@ -165,7 +165,7 @@ class SessionStore:
 
         To be called in the turn of `Channel.publish`; to be undone by `unreceived` if the publish is refused.
         """
-        self.kept.incoming.add(packet_id)
+        self.kept.incoming[packet_id] = None
         if self._lasts:
             self._channel.put_state(INCOMING, f"{self._prefix}{packet_id}", _HERE)
 
@@ -174,7 +174,7 @@ class SessionStore:
         incoming = self.kept.incoming
         if packet_id not in incoming:
             return False
-        incoming.discard(packet_id)
+        del incoming[packet_id]
         if self._lasts:
             self._channel.put_state(INCOMING, f"{self._prefix}{packet_id}", None)
         return True
@@ -314,7 +314,7 @@ class Stores:
         for text, value in channel.scan_state(INCOMING):
             found = self._read(channel, INCOMING, text, value, None)
             if found is not None:
-                loaded.setdefault(found[0], Kept()).incoming.add(int(found[1]))
+                loaded.setdefault(found[0], Kept()).incoming[int(found[1])] = None
         for text, value in channel.scan_state(OUTGOING):
             self._load_sent(channel, loaded, text, value)
         for kept in loaded.values():

@@ -193,6 +193,24 @@ def test_no_more_is_in_flight_than_the_client_allows_live_and_retained_together_
     trio.run(main, clock=MockClock(autojump_threshold=0))
 
 
+async def test_a_puback_makes_room_for_what_is_held_though_releases_take_a_part_of_the_window():
+    async with receiving() as bench:
+        receiver = Receiver(bench, level=5, receive_maximum=2)
+        receiver.bind("t")
+        await settle()
+        bench.publish("t", b"exactly", qos=2)
+        await settle()
+        receiver.answer(Ack(PUBREC, 1))  # no PUBCOMP follows
+        for n in range(3):
+            bench.publish("t", b"%d" % n, qos=1)
+        await settle()
+        assert bodies(receiver.take()) == [b"exactly", b"0"]
+        for n in (2, 3):
+            receiver.answer(Ack(PUBACK, n))
+            await settle()
+        assert bodies(receiver.take()) == [b"1", b"2"]
+
+
 @LEVELS
 async def test_messages_of_one_topic_come_in_order_mqtt_4_6_0_6(level):
     async with receiving() as bench:

@@ -26,7 +26,8 @@ from gateway.api import (
 )
 from gateway_mqtt.codec.fields import encode_length
 from gateway_mqtt.outbound.exactly_once import Expect
-from gateway_mqtt.outbound.sink import Outbound, quality
+from gateway_mqtt.outbound.quality import quality
+from gateway_mqtt.outbound.sink import Outbound
 from gateway_mqtt.shared.groups import Group, Shares, Wish, parse_share, share_queue_name
 
 if TYPE_CHECKING:

@@ -1,0 +1,147 @@
+"""What if a client does not keep up, or its session is gone?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from gateway.api import CloseReason, Connection, Consumer, Delivery, Gateway, GatewayError
+from gateway_mqtt.session import Session
+
+MOST_UNREAD_REPLIES_BYTES: Final = 1024 * 1024
+"""What a client may cause to be answered while it does not read."""
+FULL: Final = 0x97
+
+Goodbye = Callable[[int, str], None]
+"""``(reason code, why)``: have the client told, where its level can be told, before the connection is closed."""
+
+
+class Peer:
+    """A connection that is sent to (a `CongestionSink`).
+
+    Until it is opened, what comes is collected: nothing may be sent before the CONNACK [MQTT-3.2.0-1].
+
+    ``ended``: why the session is gone, if it is.
+    """
+
+    __slots__ = (
+        "_connection",
+        "_consumer",
+        "_consumers",
+        "_dropped",
+        "_gateway",
+        "_goodbye",
+        "_out",
+        "_replied",
+        "_session",
+        "_slow",
+        "_touch",
+        "ended",
+    )
+
+    def __init__(self, gateway: Gateway, connection: Connection, session: Session[Delivery]) -> None:
+        self._gateway: Gateway = gateway
+        self._connection: Connection = connection
+        self._session: Session[Delivery] = session
+        self._touch: Callable[[], None] = connection.touch
+        self._out: list[bytes] = []
+        self._consumer: Consumer | None = None
+        self._consumers: list[Consumer] | None = None
+        self._slow: bool = False
+        self._dropped: int = 0
+        self._replied: int = 0
+        self._goodbye: Goodbye | None = None
+        self.ended: GatewayError | None = None
+
+    def reply(self, data: bytes) -> None:
+        """Send what is no message: PUBACKs, SUBACKs and so on. A client that asks and never reads is cut off."""
+        connection = self._connection
+        if not connection.out:
+            connection.touch()
+        connection.out.append(data)
+        if connection.is_congested:
+            self._replied += len(data)
+            if self._replied > MOST_UNREAD_REPLIES_BYTES:
+                self.give_up("it does not read what it is answered")
+
+    def _append(self, parts: tuple[bytes, ...]) -> None:
+        if not self._out:
+            self._touch()
+        self._out += parts
+
+    def emit(self, parts: tuple[bytes, ...]) -> None:
+        """Send what belongs to messages: PUBRELs."""
+        self._append(parts)
+
+    # -- congestion ---------------------------------------------------------
+
+    def add_consumer(self, consumer: Consumer) -> None:
+        """Pause and resume this one too, as the client reads."""
+        if self._consumers is None:
+            self._consumers = []
+        self._consumers.append(consumer)
+        if self._slow:
+            consumer.pause()
+
+    def remove_consumer(self, consumer: Consumer) -> None:
+        """Forget one that was added."""
+        if self._consumers is not None and consumer in self._consumers:
+            self._consumers.remove(consumer)
+
+    def congested(self) -> None:
+        """The client reads too slowly: QoS 1 and 2 wait in the queue, QoS 0 is dropped."""
+        self._slow = True
+        for consumer in self._all_consumers():
+            consumer.pause()
+
+    def decongested(self) -> None:
+        """The client has caught up."""
+        self._replied = 0
+        self.report()
+        self._slow = False
+        for consumer in self._all_consumers():
+            consumer.resume()
+
+    def _all_consumers(self) -> list[Consumer]:
+        own = [self._consumer] if self._consumer is not None else []
+        return own + self._consumers if self._consumers else own
+
+    # -- the end ------------------------------------------------------------
+
+    def cancelled(self, reason: GatewayError) -> None:
+        """The session's queue is gone, so the session is: it was full, or somebody deleted it."""
+        self.ended = reason
+        self._gateway.count("sessions_ended")
+        if self._consumer is None:
+            return  # the CONNECT is not answered yet: it will be refused
+        self._gateway.log.warning(
+            "a session has ended: connection closed", client=self._session.client_id, peer=self._connection.peer, reason=reason.text
+        )
+        if self._goodbye is not None:
+            self._goodbye(FULL, reason.text)
+        self._connection.close(CloseReason.LOCAL)
+
+    def give_up(self, reason: str) -> None:
+        """Cut a client off that does not keep up."""
+        if self._connection.closing:
+            return
+        self._gateway.count("slow_clients")
+        self._gateway.log.warning(
+            "a client does not keep up: connection closed",
+            client=self._session.client_id,
+            peer=self._connection.peer,
+            reason=reason,
+        )
+        self._connection.abort(CloseReason.SLOW)
+
+    def report(self) -> None:
+        """Count and log what was dropped since the last time."""
+        if self._dropped:
+            self._gateway.count("dropped", self._dropped, reason="slow reader")
+            self._gateway.log.warning(
+                "QoS 0 messages were dropped: the client reads too slowly",
+                client=self._session.client_id,
+                peer=self._connection.peer,
+                messages=self._dropped,
+            )
+            self._dropped = 0

@@ -1,0 +1,327 @@
+"""How is a message sent that is more than plain, and when is there room for it?"""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import suppress
+from typing import Final
+
+from gateway.api import BindingOptions, Channel, Connection, Delivery, Gateway, Message, NotFound
+from gateway_mqtt.codec.packets import MAX_IDENTIFIER
+from gateway_mqtt.outbound.client import ClientLimits, SentAliases
+from gateway_mqtt.outbound.exactly_once import DUP, ExactlyOnce, Expect, Handshake
+from gateway_mqtt.outbound.peer import Peer
+from gateway_mqtt.outbound.pulse import Pulse
+from gateway_mqtt.outbound.quality import RETAINED, published_flags, quality
+from gateway_mqtt.retained import RetainedQueue
+from gateway_mqtt.session import Session
+from gateway_mqtt.store import SessionStore
+from gateway_mqtt.translate.messages import Encoder
+
+IDENTIFIERS: Final = tuple(number.to_bytes(2, "big") for number in range(MAX_IDENTIFIER + 1))
+_NEVER: Final = BindingOptions()
+"""Options that no delivery has: this very object is nobody's."""
+
+
+class Sending(Peer):
+    """Messages of all qualities, under identifiers, as the client's limits want them. It is a `Flushable`.
+
+    What does not fit into the client's window is held until it does. The credit of queues bounds how much that is.
+
+    ``window``: so many identifiers may be in use at a time; queues are to be consumed with no more credit than that.
+    """
+
+    __slots__ = (
+        "_aliases",
+        "_blocked",
+        "_channel",
+        "_client",
+        "_encoder",
+        "_expect",
+        "_extra",
+        "_held",
+        "_live_most",
+        "_looks",
+        "_looks_always",
+        "_most_bytes",
+        "_plain",
+        "_pulse",
+        "_retained",
+        "_settled",
+        "_shared",
+        "_store",
+        "_strict",
+        "_two",
+        "_unfit",
+        "window",
+    )
+
+    def __init__(  # noqa: PLR0913 - what it brings together
+        self,
+        gateway: Gateway,
+        connection: Connection,
+        session: Session[Delivery],
+        encoder: Encoder,
+        max_inflight: int,
+        client: ClientLimits,
+        store: SessionStore | None,
+        pulse: Pulse,
+    ) -> None:
+        super().__init__(gateway, connection, session)
+        self._encoder: Encoder = encoder
+        self._client: ClientLimits = client
+        self._store: SessionStore | None = store
+        self._pulse: Pulse = pulse
+        self._expect: Expect | None = None
+        self.window: int = min(max_inflight, client.receive_maximum)
+        most = client.topic_alias_maximum
+        self._aliases: SentAliases | None = SentAliases(most) if most else None
+        self._most_bytes: int = client.maximum_packet_bytes
+        self._strict: bool = client.is_strict
+        self._looks_always: bool = client.has_options or self._strict
+        self._looks: bool = self._looks_always
+        self._plain: BindingOptions | None = _NEVER
+        self._extra: int = 0
+        self._live_most: int = self.window
+        self._blocked: bool = False
+        self._held: deque[tuple[Delivery, BindingOptions | None]] | None = None
+        self._shared: dict[int, Delivery] = {}
+        self._unfit: list[Delivery] | None = None
+        self._settled: list[Delivery] | None = None
+        self._retained: RetainedQueue | None = None
+        self._two: ExactlyOnce | None = None
+
+    def attach_to(self, channel: Channel, expect: Expect | None) -> None:
+        """Settle on this channel."""
+        self._channel: Channel = channel
+        self._expect = expect
+        if self._store is not None and self._store.lasts and self._store.kept.outgoing:
+            self._exactly_once()
+
+    def _exactly_once(self) -> ExactlyOnce:
+        """Return what sees to QoS 2; most connections never need it."""
+        two = self._two
+        if two is None:
+            level = self._client.level
+            two = ExactlyOnce(self._gateway, self._channel, self._session, self, level, self._pulse, self._store, self._expect)
+            self._two = two
+            if self._consumer is not None:
+                two.open()
+        return two
+
+    # -- which way ----------------------------------------------------------
+
+    def _is_plain(self, options: BindingOptions | None) -> bool:
+        """Say whether nothing but QoS 1 is to be looked at for messages that come with these options."""
+        if self._strict or self._extra or self._blocked or self._live_most < self.window:
+            return False
+        if options is not None and (options.subscription_ids or not options.qos):
+            return False
+        self._plain = options
+        return True
+
+    def _is_plain_low(self, options: BindingOptions | None) -> bool:
+        """Say the same of messages of QoS 0, which count nowhere. They may have the RETAIN flag."""
+        return not self._strict and (options is None or not (options.subscription_ids or options.retain_as_published))
+
+    def _look_again(self) -> None:
+        """Something has changed that every delivery has to do with, or has no more to do with."""
+        self._blocked = bool(self._held) or (self._retained is not None and self._retained.wants_room)
+        self._looks = self._looks_always or self._blocked or self._extra > 0 or self._live_most < self.window
+        self._plain = _NEVER
+
+    def _deliver_odd(self, delivery: Delivery) -> None:
+        """Send with the QoS that it was published and granted with, as soon as the client's window has room."""
+        if not quality(delivery.message, delivery.options):
+            self._send_low(delivery, delivery.options)
+        elif self._held or not self._has_room():
+            self._hold(delivery, None)
+        else:
+            self._send(delivery)
+
+    def _send(self, delivery: Delivery) -> None:
+        message, options = delivery.message, delivery.options
+        if quality(message, options) > 1:
+            self._exactly_once().deliver(delivery, message, options)
+            return
+        session = self._session
+        known = delivery.redelivered and delivery.position in session.resend
+        parts = self._parts(message, 1, published_flags(message, options), options)
+        if not parts or not parts[0]:
+            self._unsendable(delivery, fits=bool(parts))
+            return
+        packet_id = session.identify_again(delivery) if delivery.redelivered else session.identify(delivery)
+        start = parts[0]
+        if known or (delivery.redelivered and not session.exact):
+            start = bytes((start[0] | DUP,)) + start[1:]  # [MQTT-3.3.1-1] [MQTT-4.4.0-1] [MQTT5-3.3.1-1]
+        self._append((start, IDENTIFIERS[packet_id], parts[1] + message.body if parts[1] else message.body))
+
+    def _send_low(self, delivery: Delivery, options: BindingOptions | None) -> None:
+        """Send what has waited in a queue, though it is of QoS 0; it is settled at the end of the turn."""
+        self._transient_odd(delivery.message, options)
+        self._settle_later(delivery)
+
+    def _transient_odd(self, message: Message, options: BindingOptions | None) -> None:
+        parts = self._parts(message, 0, published_flags(message, options), options)
+        if parts and parts[0]:
+            self._append((*parts, message.body))
+        elif parts:
+            self._gateway.count("undeliverable", reason="topic")
+
+    # -- shared subscriptions -----------------------------------------------
+
+    def deliver_shared(self, delivery: Delivery, wanted: BindingOptions) -> None:
+        """Send what comes from the queue of a shared subscription, to which it goes back if the connection ends.
+
+        What is of QoS 2 is settled as it is sent: no other member may get it [MQTT5-4.8.2-5].
+
+        Args:
+            wanted: the options of this client's subscription.
+        """
+        if not quality(delivery.message, wanted):
+            self._send_low(delivery, wanted)
+        elif self._held or not self._has_room():
+            self._hold(delivery, wanted)
+        else:
+            self._send_shared(delivery, wanted)
+
+    def _send_shared(self, delivery: Delivery, wanted: BindingOptions) -> None:
+        message = delivery.message
+        if quality(message, wanted) > 1:
+            self._exactly_once().send_loose(message, wanted, retain=False)
+            self._settle_later(delivery)
+            return
+        parts = self._parts(message, 1, published_flags(message, wanted), wanted)
+        if not parts or not parts[0]:
+            self._unsendable(delivery, fits=bool(parts))
+            return
+        packet_id = self._session.identify(None)
+        self._shared[packet_id] = delivery
+        self.uncredited(1)
+        self._append((parts[0], IDENTIFIERS[packet_id], parts[1] + message.body if parts[1] else message.body))
+
+    # -- what a packet looks like -------------------------------------------
+
+    def transmit(self, shake: Handshake, flags: int) -> None:
+        """Send with QoS 2 [MQTT-4.3.3-1]."""
+        message, options, delivery = shake.message, shake.options, shake.delivery
+        assert message is not None
+        assert self._two is not None
+        flags |= RETAINED if shake.retain else published_flags(message, options)
+        parts = self._parts(message, 2, flags, options)
+        if parts and parts[0]:
+            self._append((parts[0], IDENTIFIERS[shake.packet_id], parts[1] + message.body))
+            return
+        self._two.drop(shake)
+        if delivery is not None:
+            self._unsendable(delivery, fits=bool(parts))
+
+    def _parts(self, message: Message, qos: int, flags: int, options: BindingOptions | None) -> tuple[bytes, bytes] | tuple[()]:
+        """Return a PUBLISH up to its identifier, and what is between that and the body.
+
+        Two empty parts: MQTT can't carry it. None at all: it is larger than the client takes [MQTT5-3.1.2-24].
+        """
+        ids = options.subscription_ids if options is not None else ()
+        encoder, aliases = self._encoder, self._aliases
+        if aliases is None:
+            parts = encoder.packet_parts(message, qos, flags, ids)
+            return parts if self._fits(parts, message) else ()
+        key = message.address.routing_key
+        alias = aliases.of(key)
+        if alias:
+            parts = encoder.packet_parts(message, qos, flags, ids, alias, with_topic=False)
+            return parts if self._fits(parts, message) else ()
+        alias = aliases.next(key)
+        if alias:
+            parts = encoder.packet_parts(message, qos, flags, ids, alias)
+            if self._fits(parts, message):
+                if parts[0]:
+                    aliases.sent(key)
+                return parts
+        parts = encoder.packet_parts(message, qos, flags, ids)
+        return parts if self._fits(parts, message) else ()
+
+    def _fits(self, parts: tuple[bytes, bytes], message: Message) -> bool:
+        fits = len(parts[0]) + 2 + len(parts[1]) + len(message.body) <= self._most_bytes
+        if not fits:
+            self._gateway.count("dropped", reason="larger than the client takes")
+        return fits
+
+    # -- what is not sent ---------------------------------------------------
+
+    def _unsendable(self, delivery: Delivery, *, fits: bool) -> None:
+        """Give back what MQTT can't carry; what is merely too large for the client counts as sent [MQTT5-3.1.2-25]."""
+        if not fits:
+            self._settle_later(delivery)
+            return
+        self._gateway.count("undeliverable", reason="topic")
+        if self._unfit is None:
+            self._unfit = []
+            self._gateway.touch(self)
+        self._unfit.append(delivery)
+
+    def _settle_later(self, delivery: Delivery) -> None:
+        if self._settled is None:
+            self._settled = []
+            self._gateway.touch(self)
+        self._settled.append(delivery)
+
+    def flush(self) -> None:
+        """Do at the end of the turn what could not be done in the middle of a delivery."""
+        unfit, self._unfit = self._unfit, None  # the next ones come at once: they have their own flush, as others have theirs
+        settled, self._settled = self._settled, None
+        for delivery in unfit or ():
+            with suppress(NotFound):  # its queue was deleted meanwhile
+                self._channel.nack(delivery, requeue=False)
+        if settled:
+            with suppress(NotFound):
+                self._channel.ack_many(settled)
+
+    # -- the window ---------------------------------------------------------
+
+    def uncredited(self, change: int) -> None:
+        """So many identifiers more, or less, are in use that the queue's credit does not count: retained ones, PUBRELs."""
+        before = self._extra
+        self._extra += change
+        if not before or not self._extra:
+            self._look_again()
+        if self._blocked and change < 0:
+            self._go_on()
+
+    def _has_room(self) -> bool:
+        """Say whether one more live message may be sent."""
+        outstanding = self._session.outstanding
+        if outstanding >= self.window or self._retained is None:
+            return outstanding < self.window
+        return outstanding - len(self._retained.unacked) < self._live_most
+
+    def _room_again(self) -> None:
+        """There may be room for what is retained."""
+
+    def _hold(self, delivery: Delivery, wanted: BindingOptions | None) -> None:
+        """The window is full [MQTT5-3.3.4-7] [MQTT5-4.9.0-1]."""
+        if self._held is None:
+            self._held = deque()
+        self._held.append((delivery, wanted))
+        if not self._blocked:
+            self._look_again()
+
+    def _go_on(self) -> None:
+        """There is room again: for what was held, and for retained messages."""
+        held = self._held
+        while held and self._has_room():
+            self._send_held(*held.popleft())
+        self._room_again()
+        if not held:
+            self._held = None  # an empty one is not small
+            self._look_again()
+
+    def _send_held(self, delivery: Delivery, wanted: BindingOptions | None) -> None:
+        expires_at_ms = delivery.message.expires_at_ms
+        if 0 < expires_at_ms <= self._gateway.now_ms():  # [MQTT5-3.3.2-5]
+            self._gateway.count("dropped", reason="expired")
+            self._settle_later(delivery)
+        elif wanted is None:
+            self._send(delivery)
+        else:
+            self._send_shared(delivery, wanted)
