@@ -377,9 +377,10 @@ def test_every_publish_is_answered_once_with_its_reason_in_order_whatever_the_ba
         expected.append((PUBACK, packet_id, codes[step]))
 
 
-async def test_a_release_that_the_failing_journal_does_not_keep_ends_the_connection_with_a_reason():
+@pytest.mark.parametrize(("most_bytes", "text"), [(0, reason_text(0x97)), (40, None)])
+async def test_a_release_that_the_failing_journal_does_not_keep_ends_the_connection_with_a_reason(most_bytes, text):
     async with senders(refuse_after_ms=0) as bench:
-        sender = bench.sender(lasts=True)
+        sender = bench.sender(lasts=True, most_bytes=most_bytes)
         sender.send(Publish("t", b"", 2, packet_id=1))
         await sender.answers(1)
         bench.journal.automatic = False
@@ -387,5 +388,5 @@ async def test_a_release_that_the_failing_journal_does_not_keep_ends_the_connect
         await until(lambda: bench.journal.writes)
         bench.journal.finish(JournalError("disk full"))
         [goodbye] = await sender.answers(1)
-        assert goodbye == Disconnect(0x97, Properties(reason_string=reason_text(0x97)))
+        assert goodbye == Disconnect(0x97, Properties(reason_string=text))
         assert sender.connection.closed

@@ -78,7 +78,7 @@ class Answers:
         if code in _NO_TEXT or not text or not self.terms.problem_information:
             return short
         packet = encode(Ack(type_, int.from_bytes(packet_id, "big"), code, Properties(reason_string=text)), MQTT_5)
-        return packet if not self.terms.most_bytes or len(packet) <= self.terms.most_bytes else short
+        return packet if self._fits(packet) else short
 
     def count(self, error: GatewayError) -> int:
         """Count a refusal at level 5, where the connection goes on; the first is logged. Return its reason code."""
@@ -93,10 +93,18 @@ class Answers:
         self._gateway.count("publishes_refused", reason=type(error).__name__)
         self._warn("a publish was refused: connection closed", error)
         if self.five and not self._connection.closing:
-            code = reason_code(error)
-            said = Properties(reason_string=reason_text(code)) if self.terms.problem_information else Properties()
-            self.send(encode(Disconnect(code, said), MQTT_5))
+            self.send(self._disconnect(reason_code(error)))
         self._connection.close(CloseReason.LOCAL)
+
+    def _disconnect(self, code: int) -> bytes:
+        if not self.terms.problem_information:
+            return encode(Disconnect(code), MQTT_5)
+        packet = encode(Disconnect(code, Properties(reason_string=reason_text(code))), MQTT_5)
+        return packet if self._fits(packet) else encode(Disconnect(code), MQTT_5)  # [MQTT5-3.14.2-3]
+
+    def _fits(self, packet: bytes) -> bool:
+        most = self.terms.most_bytes
+        return not most or len(packet) <= most
 
     def _warn(self, event: str, error: GatewayError) -> None:
         self._gateway.log.warning(event, client=self._client_id, peer=self._connection.peer, reason=error.text)

@@ -8,13 +8,13 @@ from typing import Final, Protocol
 from gateway.api import Channel, Gateway, GatewayError, Message, Outcome, Overloaded, Principal, Route
 from gateway_mqtt.codec.names import PUBCOMP, PUBREC
 from gateway_mqtt.codec.reasons import NO_MATCHING_SUBSCRIBERS, PACKET_IDENTIFIER_NOT_FOUND
-from gateway_mqtt.inbound.answers import Answers
+from gateway_mqtt.inbound.answers import FRONTS, Answers
 from gateway_mqtt.translate.refusals import reason_code
 
-NEW: Final = 0
-AGAIN: Final = 1
-REFUSED: Final = 2
-RELEASED: Final = 3
+AGAIN: Final = 0
+REFUSED: Final = 1
+RELEASED: Final = 2
+PUBREC_FRONT: Final = FRONTS[PUBREC]
 
 
 class Identifiers(Protocol):
@@ -34,20 +34,20 @@ class Identifiers(Protocol):
         """Say whether one is taken."""
 
 
-class _Pending:
-    """What a number of the channel stands for.
+class _Odd:
+    """What a number of the channel stands for that is no message.
 
-    ``kind``: NEW, AGAIN (a PUBLISH under an identifier that is taken), REFUSED (nothing was submitted) or RELEASED.
-    ``completed``: identifiers and reason codes of the PUBCOMPs that RELEASED allows.
+    ``kind``: AGAIN (a PUBLISH under an identifier that is taken), REFUSED (nothing was submitted) or RELEASED.
+    ``completed``: the PUBCOMPs that RELEASED allows.
     """
 
     __slots__ = ("code", "completed", "kind", "packet_id")
 
-    def __init__(self, kind: int, packet_id: bytes, code: int, completed: list[tuple[bytes, int]] | None) -> None:
+    def __init__(self, kind: int, packet_id: bytes, code: int, completed: list[bytes] | None) -> None:
         self.kind: int = kind
         self.packet_id: bytes = packet_id
         self.code: int = code
-        self.completed: list[tuple[bytes, int]] = completed if completed is not None else []
+        self.completed: list[bytes] = completed if completed is not None else []
 
 
 class Arrivals:
@@ -57,6 +57,9 @@ class Arrivals:
     published again, whatever happens to connection and broker [MQTT-4.3.3-2] [MQTT5-4.3.3-10]. It has a channel of its own, which
     outlives the connection until all is decided: what turns out to be refused leaves no identifier behind, even if nobody is there
     any more to be told.
+
+    ``pending`` has one element for each number of that channel that is not decided yet: a packet identifier as received, or ``b""``
+    for what is in ``odd``.
 
     Args:
         owner: of that channel; the connection's others have the same one.
@@ -71,6 +74,7 @@ class Arrivals:
         "_gone",
         "_identifiers",
         "_let_go",
+        "_odd",
         "_open",
         "_pending",
         "_repeats",
@@ -83,10 +87,11 @@ class Arrivals:
         self._gateway: Gateway = gateway
         self._identifiers: Identifiers = identifiers
         self._answers: Answers = answers
-        self._pending: list[_Pending] = []
+        self._pending: list[bytes] = []
+        self._odd: dict[int, _Odd] = {}
         self._first: int = 1
         self._open: set[bytes] = set()
-        self._completed: list[tuple[bytes, int]] = []
+        self._completed: list[bytes] = []
         self._repeats: int = 0
         self._let_go: set[bytes] = set()
         self._silent: bool = False
@@ -115,7 +120,7 @@ class Arrivals:
         if retain:
             channel.retain(route, message)
         number = channel.publish(route, message)
-        self._pending.append(_Pending(NEW, packet_id, 0, None))
+        self._pending.append(packet_id)
         self._open.add(packet_id)
         if channel.refused(number) is None:  # else the identifier must not claim it, not even if the broker dies now
             self._identifiers.received(int.from_bytes(packet_id, "big"))
@@ -133,7 +138,7 @@ class Arrivals:
         known = self._identifiers.unreceived(packet_id)
         code = 0 if known or not self._answers.five else PACKET_IDENTIFIER_NOT_FOUND
         raw = packet_id.to_bytes(2, "big")
-        self._completed.append((raw, code))
+        self._completed.append(self._answers.packet(PUBCOMP, raw, code))
         if known and self._repeats:
             self._let_go.add(raw)
 
@@ -145,73 +150,81 @@ class Arrivals:
         if self._identifiers.lasts:
             self._submitted(RELEASED, b"", 0, completed)
         else:
-            self._complete(completed)
+            self._send(self._complete(completed))
 
-    def _submitted(self, kind: int, packet_id: bytes, code: int = 0, completed: list[tuple[bytes, int]] | None = None) -> None:
-        self._channel.barrier()
-        self._pending.append(_Pending(kind, packet_id, code, completed))
+    def _submitted(self, kind: int, packet_id: bytes, code: int = 0, completed: list[bytes] | None = None) -> None:
+        self._odd[self._channel.barrier()] = _Odd(kind, packet_id, code, completed)
+        self._pending.append(b"")
 
-    def _complete(self, completed: list[tuple[bytes, int]]) -> None:
-        packet = self._answers.packet
-        self._open.difference_update([packet_id for packet_id, _ in completed])
-        self._send([packet(PUBCOMP, packet_id, code) for packet_id, code in completed])
+    def _complete(self, completed: list[bytes]) -> list[bytes]:
+        """Return the PUBCOMPs; what they complete counts no more."""
+        self._open.difference_update([packet[2:4] for packet in completed])
+        return completed
 
     # -- back ---------------------------------------------------------------
 
     def on_outcomes(self, through: int, exceptions: Sequence[Outcome]) -> None:
         """Send the PUBRECs of what is stored, in the order of the publishes [MQTT-4.6.0-3], and PUBCOMPs."""
         count = through + 1 - self._first
+        first = self._first
         decided = self._pending[:count]
         del self._pending[:count]
-        told = {outcome.number: outcome for outcome in exceptions}
-        replies: list[bytes] = []
-        for number, pending in enumerate(decided, self._first):
-            outcome = told.get(number)
-            error = outcome.error if outcome is not None else None
-            if pending.kind == RELEASED:
-                self._released(pending, error, replies)
-                continue
-            error = self._refusal(pending, error)
-            if error is None:
-                unmatched = outcome is not None and outcome.unroutable and self._answers.five
-                self._answer(pending, NO_MATCHING_SUBSCRIBERS if unmatched else pending.code, replies)
-            elif self._answers.five:
-                self._answer(pending, reason_code(error) if self._gone else self._answers.count(error), replies)
-            else:
-                self._close(error, replies)
         self._first = through + 1
-        self._send(replies)
+        if exceptions or self._odd:
+            self._answer_all(decided, first, exceptions)
+        elif decided:
+            self._send([PUBREC_FRONT, PUBREC_FRONT.join(decided)])
         if self._gone and not self._pending:
             self._gateway.touch(self)
 
-    def _refusal(self, pending: _Pending, error: GatewayError | None) -> GatewayError | None:
-        """Return why a message is not stored; None: it is, or that it was refused is no news."""
-        if pending.kind == REFUSED:
-            return None
-        packet_id = int.from_bytes(pending.packet_id, "big")
-        if pending.kind == NEW:
-            if error is not None:
-                self._identifiers.unreceived(packet_id)
-            return error
-        # The first of them was decided before. Had it been refused, the identifier would be free, though nobody let it go.
-        known = self._identifiers.was_received(packet_id) or pending.packet_id in self._let_go
+    def _answer_all(self, decided: list[bytes], first: int, exceptions: Sequence[Outcome]) -> None:
+        told = {outcome.number: outcome for outcome in exceptions}
+        replies: list[bytes] = []
+        for number, packet_id in enumerate(decided, first):
+            outcome = told.get(number)
+            error = outcome.error if outcome is not None else None
+            if not packet_id:
+                self._answer_odd(self._odd.pop(number), error, replies)
+            elif error is not None:
+                self._identifiers.unreceived(int.from_bytes(packet_id, "big"))
+                self._say_no(packet_id, error, replies)
+            else:
+                unmatched = outcome is not None and outcome.unroutable and self._answers.five
+                replies.append(self._answers.packet(PUBREC, packet_id, NO_MATCHING_SUBSCRIBERS if unmatched else 0))
+        self._send(replies)
+
+    def _answer_odd(self, odd: _Odd, error: GatewayError | None, replies: list[bytes]) -> None:
+        if odd.kind == RELEASED:
+            if error is None:
+                replies += self._complete(odd.completed)
+            else:
+                self._close(error, replies)
+            return
+        if odd.kind == AGAIN and not self._is_stored(odd.packet_id):
+            self._say_no(odd.packet_id, error or Overloaded("it was refused the first time"), replies)
+            return
+        if odd.kind == REFUSED:
+            self._open.discard(odd.packet_id)
+        replies.append(self._answers.packet(PUBREC, odd.packet_id, odd.code))
+
+    def _is_stored(self, packet_id: bytes) -> bool:
+        """Say of a message that was sent again whether it was taken the first time, which is decided by now.
+
+        Had it been refused, the identifier would be free, though nobody let it go.
+        """
+        stored = packet_id in self._let_go or self._identifiers.was_received(int.from_bytes(packet_id, "big"))
         self._repeats -= 1
         if not self._repeats:
             self._let_go.clear()
-        return None if known else error or Overloaded("it was refused the first time")
+        return stored
 
-    def _answer(self, pending: _Pending, code: int, replies: list[bytes]) -> None:
-        if code >= 0x80:  # noqa: PLR2004 - it is a refusal, and the identifier free
-            self._open.discard(pending.packet_id)
-        replies.append(self._answers.packet(PUBREC, pending.packet_id, code))
-
-    def _released(self, pending: _Pending, error: GatewayError | None, replies: list[bytes]) -> None:
-        if error is not None:
+    def _say_no(self, packet_id: bytes, error: GatewayError, replies: list[bytes]) -> None:
+        if not self._answers.five:
             self._close(error, replies)
             return
-        packet = self._answers.packet
-        self._open.difference_update([packet_id for packet_id, _ in pending.completed])
-        replies += [packet(PUBCOMP, packet_id, code) for packet_id, code in pending.completed]
+        self._open.discard(packet_id)
+        code = reason_code(error) if self._gone else self._answers.count(error)
+        replies.append(self._answers.packet(PUBREC, packet_id, code))
 
     def _close(self, error: GatewayError, replies: list[bytes]) -> None:
         """Answer what came before, and nothing any more; the client will come back and ask again."""

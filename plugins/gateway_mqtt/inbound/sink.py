@@ -104,7 +104,7 @@ class Inbound:
         self._first: int = 1
         self._others: int = 0
         self._refused: bool = False
-        self._aliases: dict[int, bytes] = {}
+        self._aliases: dict[int, bytes] | None = None
         self._last_raw: bytes = b""
         self._last_said: PublishProperties = _NO_PROPERTIES
         self._arrivals: Arrivals | None = None
@@ -250,10 +250,13 @@ class Inbound:
         if alias > self._terms.topic_alias_maximum:
             most = self._terms.topic_alias_maximum
             raise malformed(f"topic alias {alias} is above the maximum of {most}", "[MQTT5-3.3.2-9]", TOPIC_ALIAS_INVALID)
+        aliases = self._aliases
+        if aliases is None:
+            aliases = self._aliases = {}
         if topic:
-            self._aliases[alias] = topic
+            aliases[alias] = topic
             return topic
-        known = self._aliases.get(alias)
+        known = aliases.get(alias)
         if known is None:
             raise malformed(f"no topic, and topic alias {alias} was not set", "5 §3.3.4", PROTOCOL_ERROR)
         return known
