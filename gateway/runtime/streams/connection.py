@@ -146,6 +146,15 @@ class StreamConnection(Served):
         except Exception as error:  # an edge: one connection
             self.fail(error)
 
+    def go_on(self) -> None:
+        """Have the layer do what it has put off. Errors of whatever kind end this connection only."""
+        if self.reason is not None or self.layer is None:
+            return
+        try:
+            self._feed(b"")
+        except Exception as error:  # an edge: one connection
+            self.fail(error)
+
     def _feed(self, data: bytes) -> bool:
         """Return whether the peer is heard."""
         size = len(data)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gateway.runtime.streams.connection import StreamConnection
 
 Changed = Callable[["StreamConnection", Stack], None]
+Later = Callable[["StreamConnection"], None]
 
 
 class Entrance:
@@ -31,6 +32,7 @@ class Entrance:
         websocket: the sub-protocols that it speaks over WebSocket.
         certificates: of its TLS; None: it has none.
         changed: see `Stack`.
+        later: see `Tls`.
 
     Raises:
         ConfigError: the address asks for WebSocket, and the front-end does not speak over it.
@@ -42,7 +44,9 @@ class Entrance:
         transport: Transport,
         websocket: Sequence[str],
         certificates: Certificates | None,
+        *,
         changed: Changed,
+        later: Later,
     ) -> None:
         if address.is_websocket and not websocket:
             raise ConfigError(f"{address}: this front-end does not speak over WebSocket")
@@ -51,6 +55,7 @@ class Entrance:
         self._websocket = tuple(websocket)
         self._certificates = certificates if address.is_encrypted else None
         self._changed = changed
+        self._later = later
         self._networks = transport.networks
         self._trusts_unix = address.scheme == "unix" and "unix" in transport.proxies
         self._sniffs = bool(websocket) and address.scheme in ("tcp", "tls")
@@ -77,7 +82,7 @@ class Entrance:
         if self._is_proxy(host):
             parts.append(ProxyHeader(partial(introduce, connection)))
         if self._certificates is not None:
-            parts.append(Tls(self._certificates.context))
+            parts.append(Tls(self._certificates.context, partial(self._later, connection)))
         if self._address.is_websocket:
             parts.append(self._make_websocket(connection))
         elif self._sniffs:

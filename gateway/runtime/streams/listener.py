@@ -23,6 +23,7 @@ from gateway.runtime.streams.certificates import Certificates
 from gateway.runtime.streams.connection import CLOSING, StreamConnection
 from gateway.runtime.streams.entrance import Entrance
 from gateway.runtime.streams.failures import Failures
+from gateway.runtime.streams.hellos import Hellos
 from gateway.runtime.streams.poller import HAS_EPOLL, EpollSet
 from gateway.runtime.streams.portable import Tasks
 from gateway.runtime.streams.stack import Stack
@@ -90,6 +91,7 @@ class Listeners:
         self._epoll = epoll
         self._transport = transport if transport is not None else Transport()
         self._failures = Failures(log, counters)
+        self._hellos = Hellos()
         self._settling: dict[StreamConnection, float] = {}  # until when; those that began first come first
         self._lingering: dict[StreamConnection, None] = {}
         self._held: dict[StreamConnection, float] = {}  # since when
@@ -112,7 +114,15 @@ class Listeners:
         try:
             certificates = self._bind(listen, setting, bound)
             entrances = [
-                Entrance(one.address, self._transport, serving.websocket, certificates, self._layers_changed) for one in bound
+                Entrance(
+                    one.address,
+                    self._transport,
+                    serving.websocket,
+                    certificates,
+                    changed=self._layers_changed,
+                    later=self._hellos.append,
+                )
+                for one in bound
             ]
             addresses = [str(one.address) for one in bound]
             async with trio.open_nursery() as self._nursery:
@@ -120,6 +130,7 @@ class Listeners:
                 self._nursery.start_soon(self.way.run, self._nursery)
                 if certificates is not None:
                     self._nursery.start_soon(certificates.watch)
+                    self._nursery.start_soon(self._hellos.run)
                 async with trio.open_nursery() as accepting:
                     for one, entrance in zip(bound, entrances, strict=True):
                         accepting.start_soon(self._accept, one.socket, entrance, serving)

@@ -61,16 +61,17 @@ class Stack:
         return next((part.certificate_subject for part in self.parts if part.certificate_subject is not None), None)
 
     def received(self, data: bytes) -> bytes:
-        """See `Layer.received`."""
-        at = 0
+        """See `Layer.received`. With nothing: the layer whose handshake is awaited goes on."""
         settled = self.settled
         changed = False
-        while at < len(self.parts) and data:
+        at = first = 0 if data else self._awaited()
+        while at < len(self.parts) and (data or at == first):
             part = self.parts[at]
             try:
                 data = part.received(data)
             finally:
                 self._collect(at)
+            first = -1
             if part.spent:
                 self.parts[at : at + 1] = [part.successor] if part.successor is not None else []
                 changed = True
@@ -90,6 +91,9 @@ class Stack:
         for at in reversed(range(len(self.parts))):
             said += self._lower(self.parts[at].goodbye(), at)
         return said
+
+    def _awaited(self) -> int:
+        return next((at for at, part in enumerate(self.parts) if not part.settled), len(self.parts))
 
     def _collect(self, at: int) -> None:
         """Send what a layer itself says through those below it."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import ssl
+from collections.abc import Callable
 from typing import Final
 
 from gateway.errors import ProtocolViolation
 
 RECORD_BYTES: Final = 65_536
+MAX_HELLO_BYTES: Final = 65_536
+"""What a client may send before it has an answer: a few hundred bytes as a rule."""
 
 
 class TlsFailure(ProtocolViolation):
@@ -20,14 +23,18 @@ class Tls:
 
     Args:
         context: of the certificate that holds when the connection comes.
+        later: has `received` called with nothing, soon: the answer to a client's first message is put off until then. It takes
+            the time of a hundred packets, and of very many who come at once each has to wait. None: it is given at once.
     """
 
-    __slots__ = ("_early", "_incoming", "_outgoing", "_tls", "certificate_subject", "ended", "out", "settled")
+    __slots__ = ("_early", "_incoming", "_later", "_outgoing", "_put_off", "_tls", "certificate_subject", "ended", "out", "settled")
     spent = False
     successor = None
     transport = "tls"
 
-    def __init__(self, context: ssl.SSLContext) -> None:
+    def __init__(self, context: ssl.SSLContext, later: Callable[[], None] | None = None) -> None:
+        self._later = later
+        self._put_off = False
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
@@ -46,6 +53,9 @@ class Tls:
         if self.ended:
             return b""
         self._incoming.write(data)
+        if self._later is not None and data:
+            self._put_off_hello(self._later)
+            return b""
         try:
             if not self.settled:
                 self._shake_hands()
@@ -56,7 +66,9 @@ class Tls:
             self.ended = True
             raise TlsFailure(_reason(error), "TLS") from None
         finally:
+            self._put_off = False
             if self._outgoing.pending:
+                self._later = None
                 self.out.append(self._outgoing.read())
 
     def sending(self, data: bytes) -> bytes:
@@ -75,6 +87,14 @@ class Tls:
             return b""
         self.ended = True
         return self._close_notify()
+
+    def _put_off_hello(self, later: Callable[[], None]) -> None:
+        if self._incoming.pending > MAX_HELLO_BYTES:
+            self.ended = True
+            raise TlsFailure(f"TLS: more than {MAX_HELLO_BYTES} bytes before the answer", "TLS")
+        if not self._put_off:
+            self._put_off = True
+            later()
 
     def _shake_hands(self) -> None:
         self._tls.do_handshake()

@@ -195,6 +195,32 @@ async def test_failed_handshakes_are_counted_and_a_peers_are_logged_once(files):
         assert values["peer"].startswith("127.0.0.1:")
 
 
+async def test_who_is_connected_does_not_wait_for_many_who_begin_to_speak_tls(files, epoll):
+    client = ssl.create_default_context(cafile=str(files.ca))
+    async with serving("tcp://127.0.0.1:0", "tls://127.0.0.1:0", transport=Transport(tls(files)), epoll=epoll) as broker:
+        tcp, encrypted = broker.addresses
+        stream = await reach(tcp)
+        await talk(stream, b"first")
+        strangers = [await reach(encrypted.replace("tls", "tcp")) for _ in range(50)]
+        for stranger in strangers:
+            outgoing = ssl.MemoryBIO()
+            with pytest.raises(ssl.SSLWantReadError):
+                client.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost").do_handshake()
+            await stranger.send_all(outgoing.read())
+        answered = []
+        async with trio.open_nursery() as nursery:
+
+            async def answer(stranger):
+                assert await stranger.receive_some()
+                answered.append(stranger)
+
+            for stranger in strangers:
+                nursery.start_soon(answer, stranger)
+            assert await talk(stream, b"hello") == b"hello"
+            assert len(answered) < len(strangers)
+        assert len(answered) == len(strangers)
+
+
 async def test_new_connections_get_the_new_certificate_and_old_ones_go_on(tmp_path, autojump_clock):
     files = certificates.make(tmp_path)
     client = ssl.create_default_context(cafile=str(files.ca))

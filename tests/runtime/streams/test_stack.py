@@ -93,6 +93,17 @@ def test_it_is_told_when_the_last_handshake_is_done():
     assert changes == [(2, True)]
 
 
+def test_with_nothing_the_layer_that_is_awaited_goes_on():
+    changes = Changes()
+    stack = Stack([Shout("a"), Shout("b")], "tcp", changes)
+    stack.parts[0].settled = True
+    assert stack.received(b"") == b""
+    assert b"".join(stack.out) == b"ahello"
+    assert changes == [(2, True)]
+    assert stack.received(b"") == b""
+    assert b"".join(stack.out) == b"ahello"
+
+
 @pytest.mark.parametrize("data", [b"\x10\x0c\x00\x04MQTT", b"GET", b"GOT /", b"G", b"GETX", b"get / "])
 def test_what_is_no_http_request_goes_up_as_it_came(data):
     for at in range(len(data) + 1):

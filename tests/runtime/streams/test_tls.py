@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.config import TlsSettings, Transport
 from gateway.runtime.streams.certificates import make_context
-from gateway.runtime.streams.tls import Tls, TlsFailure
+from gateway.runtime.streams.tls import MAX_HELLO_BYTES, Tls, TlsFailure
 from tests import certificates
 
 
@@ -138,6 +138,56 @@ def test_what_is_sent_before_the_handshake_is_done_goes_out_after_it(files, cont
     assert layer.sending(b"welcome") == b""
     client = Client(layer, client_context(files)).connect()
     assert client.read() == b"welcome"
+
+
+def hello(files):
+    """What a client says first."""
+    client = Client(None, client_context(files))
+    client.shake_hands()
+    return client, client.outgoing.read()
+
+
+def test_the_answer_to_the_first_message_may_be_put_off_and_is_given_once(files, context):
+    asked = []
+    layer = Tls(context, lambda: asked.append(layer))
+    client, said = hello(files)
+    for at in range(0, len(said), 50):
+        assert layer.received(said[at : at + 50]) == b""
+    assert (asked, layer.out, layer.settled) == ([layer], [], False)
+    assert layer.received(b"") == b""
+    assert layer.out
+    client.layer = layer
+    client.exchange()
+    client.send(b"now at once")
+    assert (client.heard, asked) == (b"now at once", [layer])
+
+
+def test_part_of_the_first_message_is_put_off_again(files, context):
+    asked = []
+    layer = Tls(context, lambda: asked.append(1))
+    _, said = hello(files)
+    layer.received(said[:100])
+    layer.received(b"")
+    assert (asked, layer.out) == ([1], [])
+    layer.received(said[100:])
+    layer.received(b"")
+    assert asked == [1, 1]
+    assert layer.out
+
+
+def test_what_is_no_first_message_is_refused_when_its_turn_comes(context):
+    layer = Tls(context, lambda: None)
+    assert layer.received(b"GET / HTTP/1.1\r\n") == b""
+    with pytest.raises(TlsFailure, match="http request"):
+        layer.received(b"")
+
+
+def test_nobody_can_fill_the_memory_before_his_turn_comes(context):
+    layer = Tls(context, lambda: None)
+    layer.received(b"\x16" * MAX_HELLO_BYTES)
+    with pytest.raises(TlsFailure, match="before the answer"):
+        layer.received(b"\x16")
+    assert layer.ended
 
 
 def test_a_damaged_record_ends_the_connection(client):
