@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trio.testing import MockClock
 
 from gateway.errors import JournalError
 from gateway.journal.sqlite import SqliteJournal
@@ -256,3 +260,100 @@ async def test_releases_need_not_wait_for_the_answers_to_what_is_sent_again(leve
         assert [a for a in answers if a.type == PUBCOMP] == [comp(1), comp(1), unknown]
         assert queue.bodies == [b"x", b"second"]
         assert identifiers(bench) == []
+
+
+class Client:
+    """A client that keeps to the standard, with three identifiers; ``stored`` and ``refused``: what it was told of its messages."""
+
+    def __init__(self, bench, level):
+        self.bench, self.level = bench, level
+        self.sending: dict[int, bytes] = {}
+        self.releasing: set[int] = set()
+        self.stored: list[bytes] = []
+        self.refused: list[bytes] = []
+        self.made = 0
+        self.connect()
+
+    def connect(self):
+        self.sender = self.bench.sender(level=self.level, lasts=True)
+        again = [exactly(packet_id, body, dup=True) for packet_id, body in self.sending.items()]
+        self.sender.send(*again, *(rel(packet_id) for packet_id in sorted(self.releasing)))
+
+    def reconnect(self):
+        self.sender.lose()
+        self.connect()
+
+    def publish(self, packet_id):
+        if packet_id not in self.sending and packet_id not in self.releasing:
+            self.made += 1
+            self.sending[packet_id] = b"%d" % self.made
+            self.sender.send(exactly(packet_id, self.sending[packet_id]))
+
+    def listen(self):
+        """Take what was answered, and go on."""
+        told, self.sender.told = self.sender.told, []
+        for packet in told:
+            if packet.type == PUBCOMP:
+                self.releasing.remove(packet.packet_id)
+                continue
+            body = self.sending.pop(packet.packet_id)
+            if packet.code >= 0x80:
+                self.refused.append(body)
+                continue
+            self.stored.append(body)
+            self.releasing.add(packet.packet_id)
+            self.sender.send(rel(packet.packet_id))
+        if self.sender.connection.closed:
+            self.reconnect()
+
+
+steps = st.lists(
+    st.sampled_from([1, 2, 3, 1, 2, 3, "lose", "listen", "listen", "turn", "turn", "hold", "write", "fail", "works"]), max_size=40
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from([4, 5]), steps)
+def test_what_a_client_is_told_is_stored_is_there_once_and_what_it_is_told_is_not_is_not(level, steps):
+    async def play():
+        async with senders(refuse_after_ms=0) as bench:
+            queue = await bench.consume(consumed=False)
+            client = Client(bench, level)
+            for step in steps:
+                await act(step, bench, client)
+            bench.journal.automatic = True
+            if bench.journal.writes:
+                bench.journal.finish()
+            while client.sending or client.releasing:
+                await turns()
+                client.listen()
+            entries = bench.broker.engine.vhost("/").queues[queue.name]
+            return client, entries.count, bench
+
+    client, count, bench = trio.run(play, clock=MockClock(autojump_threshold=0))
+    assert len(client.stored) == len(set(client.stored)) == count
+    assert len(client.stored) + len(client.refused) == client.made
+    assert identifiers(bench) == []
+
+
+async def act(step, bench, client):
+    journal = bench.journal
+    match step:
+        case int():
+            client.publish(step)
+        case "lose":
+            client.reconnect()
+        case "listen":
+            client.listen()
+        case "turn":
+            await turns(1)
+        case "hold":
+            journal.automatic = False
+        case "works":
+            journal.automatic = True
+            if journal.writes:
+                journal.finish()
+        case "write" if journal.writes:
+            journal.finish()
+        case "fail" if journal.writes:
+            journal.finish(JournalError("disk full"))
