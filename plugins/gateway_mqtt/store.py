@@ -144,10 +144,12 @@ class SessionStore:
         lasts: the session outlives its connection.
     """
 
-    __slots__ = ("_channel", "_lasts", "_order", "_prefix", "kept")
+    __slots__ = ("_channel", "_key", "_lasts", "_order", "_owner", "_prefix", "kept")
 
-    def __init__(self, channel: Channel, key: SessionKey, kept: Kept, *, lasts: bool) -> None:
+    def __init__(self, channel: Channel, key: SessionKey, kept: Kept, *, lasts: bool, owner: Stores | None = None) -> None:
         self._channel: Channel = channel
+        self._key: SessionKey = key
+        self._owner: Stores | None = owner
         self._prefix: str = session_prefix(key)
         self._lasts: bool = lasts
         self._order: int = max((sent.released for sent in kept.outgoing.values()), default=0)
@@ -226,6 +228,11 @@ class SessionStore:
 
     # -- the session --------------------------------------------------------
 
+    def close(self) -> None:
+        """The connection has ended: what is empty takes no memory. What is in the journal stays."""
+        if self._owner is not None:
+            self._owner.forget(self._key)
+
     def put_record(self, record: SessionRecord) -> None:
         """Keep what is known of the session itself. Nothing for a session that does not last."""
         if self._lasts:
@@ -271,10 +278,12 @@ class Stores:
             channel: what is put goes through it.
             lasts: the session outlives its connection.
         """
-        return SessionStore(channel, key, self._of(channel, key) if lasts else Kept(), lasts=lasts)
+        if not lasts:
+            return SessionStore(channel, key, Kept(), lasts=False)
+        return SessionStore(channel, key, self._of(channel, key), lasts=True, owner=self)
 
     def forget(self, key: SessionKey) -> None:
-        """Let go of what is empty, as the session is gone or its client is; call it when a connection ends."""
+        """Let go of what is empty, as the session is gone or its client is."""
         if self._kept is not None:
             kept = self._kept.get(key)
             if kept is not None and kept.is_empty:

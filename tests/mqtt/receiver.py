@@ -207,7 +207,6 @@ class Receiver:
         self.connection.close(CloseReason.EOF)
         self.out.leave()
         self.channel.close()
-        self.bench.stores.forget(self.key)
 
     def answer(self, packet: Packet) -> None:
         """Take what a client says."""

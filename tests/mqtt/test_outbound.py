@@ -458,6 +458,19 @@ async def test_a_puback_for_an_earlier_connections_packet_frees_no_identifier_th
         assert second.session.reserved == 0
 
 
+async def test_a_session_of_which_nothing_is_left_takes_no_memory_while_its_client_is_away():
+    async with receiving() as bench:
+        for client_id in "ab":
+            receiver = Receiver(bench, client_id)
+            receiver.bind("t", 2)
+            await settle()
+            if client_id == "b":
+                bench.publish("t", b"x")
+                await settle()
+            receiver.end()
+        assert list(bench.stores._kept) == [("/", "b")]
+
+
 # -- the pulse ------------------------------------------------------------------
 
 

@@ -45,6 +45,7 @@ class Sending(Peer):
         "_looks_always",
         "_most_bytes",
         "_plain",
+        "_plain_low",
         "_pulse",
         "_retained",
         "_settled",
@@ -81,6 +82,7 @@ class Sending(Peer):
         self._looks_always: bool = client.has_options or self._strict
         self._looks: bool = self._looks_always
         self._plain: BindingOptions | None = _NEVER
+        self._plain_low: BindingOptions | None = _NEVER
         self._extra: int = 0
         self._live_most: int = self.window
         self._blocked: bool = False
@@ -122,7 +124,10 @@ class Sending(Peer):
 
     def _is_plain_low(self, options: BindingOptions | None) -> bool:
         """Say the same of messages of QoS 0, which count nowhere. They may have the RETAIN flag."""
-        return not self._strict and (options is None or not (options.subscription_ids or options.retain_as_published))
+        if self._strict or (options is not None and (options.subscription_ids or options.retain_as_published)):
+            return False
+        self._plain_low = options
+        return True
 
     def _look_again(self) -> None:
         """Something has changed that every delivery has to do with, or has no more to do with."""

@@ -129,7 +129,7 @@ class Outbound(Sending):
         if self._slow:
             self._drop()
             return
-        if self._looks and options is not self._plain and not self._is_plain_low(options):
+        if self._looks and options is not self._plain_low and not self._is_plain_low(options):
             self._transient_odd(message, options)
             return
         encoder = self._encoder
@@ -366,3 +366,4 @@ class Outbound(Sending):
         if self._store is not None and self._store.lasts:
             self._write_down(self._store)
             self._store.kept.exact = True
+            self._store.close()
