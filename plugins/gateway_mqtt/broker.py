@@ -13,8 +13,8 @@ from gateway_mqtt.inbound import Terms
 from gateway_mqtt.outbound import ClientLimits, Pulse
 from gateway_mqtt.retained import Rota
 from gateway_mqtt.session import SessionKey, Sessions
-from gateway_mqtt.store import SessionRecord, Stores
-from gateway_mqtt.subscriptions import Sharing
+from gateway_mqtt.shared import Shares
+from gateway_mqtt.store import Stores
 from gateway_mqtt.sys_topics import SysTopics, Traffic
 from gateway_mqtt.translate.messages import Encoder
 from gateway_mqtt.translate.sessions import SESSION_OVERFLOW, SessionLimits
@@ -70,9 +70,8 @@ class Broker:
         "rota",
         "sessions",
         "settings",
-        "shared",
+        "shares",
         "stores",
-        "subscriptions",
         "sys_topics",
         "topic_limits",
         "traffic",
@@ -103,12 +102,11 @@ class Broker:
         }
         self.sessions: Sessions[Link] = Sessions()
         self.stores = Stores(gateway.log, gateway.count)
-        self.absences = Absences(gateway, self.stores, self._ended, chores.sooner)
+        self.absences = Absences(gateway, self.stores, self._ended, chores.sooner, self._shared)
         self.waiting = Waiting(settings.max_unconnected)
         self.halves = Halves(chores.now_s, settings.packet_timeout_s)
         self.traffic = Traffic()
-        self.shared: Sharing | None = None
-        self.subscriptions = 0
+        self.shares = Shares(gateway, self.lasting_limits)
         self.sys_topics = SysTopics(self, chores.memory)
 
     def terms(self, connect: Connect) -> Terms:
@@ -151,5 +149,9 @@ class Broker:
             self._limits.clear()
         return self._limits.setdefault(made, made)
 
-    def _ended(self, key: SessionKey, record: SessionRecord, channel: Channel) -> None:
-        """A lasting session has ended while its client was away, or because it ended it."""
+    def _ended(self, key: SessionKey, channel: Channel) -> None:
+        """A lasting session has ended."""
+        self.shares.end_session(channel, key)
+
+    def _shared(self, channel: Channel, key: SessionKey) -> int:
+        return len(self.shares.wishes(channel, key))

@@ -56,12 +56,12 @@ class Entering:
         queue = session_queue_name(self.client_id)
         exists = broker.absences.channel(principal.vhost).queue_exists(queue)
         present = self._present = exists and not connect.clean
-        record = broker.absences.come_back(key, ends=not present)
+        broker.absences.come_back(key, ends=not present)
         expiry_s = expiry_asked(connect, broker.settings)
         link = self.link = Link(broker, self._connection, principal, connect, self.client_id, expiry_s, will, present=present)
         broker.sessions.enter(link.session, link, present=present)
         if present:
-            link.resume(record)
+            link.resume()
         elif exists:  # [MQTT-3.1.2-6] [MQTT5-3.1.2-4]
             link.inbound.expect(link.channel.delete_queue(queue), self._prepared if link.durable else self._deleted)
         if link.durable:

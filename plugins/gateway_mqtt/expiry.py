@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from gateway.api import Channel, Gateway, Outcome, Principal
 from gateway_mqtt.session import SessionKey
 from gateway_mqtt.store import NEVER_EXPIRES, SessionRecord, StoredWill, Stores
+from gateway_mqtt.sys_topics import NONE, Stock
 from gateway_mqtt.translate.sessions import session_queue_name, subscribed
 from gateway_mqtt.wills import publish_will
 
@@ -73,7 +74,7 @@ class Absent:
     """
 
     record: SessionRecord
-    subscriptions: int = 0
+    subscriptions: Stock = NONE
 
     @property
     def ends_at_ms(self) -> int | None:
@@ -102,26 +103,30 @@ class Absences:
 
     Args:
         ended: told of a session that has ended, before its queue is deleted.
+        shared: tells how many shared subscriptions a lasting session has.
         sooner: called when the next appointment may have come closer.
 
-    ``expired``: how many sessions have ended because their clients stayed away.
+    ``expired``: how many sessions have ended because their clients stayed away. ``stock``: how many subscriptions they have.
     """
 
     def __init__(
         self,
         gateway: Gateway,
         stores: Stores,
-        ended: Callable[[SessionKey, SessionRecord, Channel], None],
+        ended: Callable[[SessionKey, Channel], None],
         sooner: Callable[[], None],
+        shared: Callable[[Channel, SessionKey], int],
     ) -> None:
         self._gateway = gateway
         self._stores = stores
         self._ended = ended
         self._sooner = sooner
+        self._shared = shared
         self._diary = Diary()
         self._away: dict[SessionKey, Absent] = {}
         self._channels: dict[str, Channel] = {}
         self.expired = 0
+        self.stock = NONE
 
     def __len__(self) -> int:
         return len(self._away)
@@ -130,10 +135,6 @@ class Absences:
     def next_due_ms(self) -> int | None:
         """When `run` has something to do; None: it has not."""
         return self._diary.next_due_ms
-
-    def subscriptions(self) -> int:
-        """Return how many subscriptions they have. Cost: linear."""
-        return sum(absent.subscriptions for absent in self._away.values())
 
     def channel(self, vhost: str) -> Channel:
         """Return the channel by which the broker itself acts in a virtual host, in place of clients that are away."""
@@ -153,10 +154,11 @@ class Absences:
             if not channel.queue_exists(queue):
                 self._end(key, record)
                 continue
-            filters = sum(1 for _ in subscribed(channel, queue)) + len(record.shares)
+            shared = self._shared(channel, key)
+            filters = Stock(sum(1 for _ in subscribed(channel, queue)) + shared, shared)
             self.leave(key, left(record, now_ms) if record.ended_at_ms is None else record, filters)
 
-    def leave(self, key: SessionKey, record: SessionRecord, subscriptions: int) -> None:
+    def leave(self, key: SessionKey, record: SessionRecord, subscriptions: Stock) -> None:
         """A client has gone away. Its will, if it is due by now, is published at once.
 
         Args:
@@ -164,6 +166,7 @@ class Absences:
             subscriptions: how many topic filters it has.
         """
         self._away[key] = Absent(record, subscriptions)
+        self._count(subscriptions, 1)
         self._see_to(key)
 
     def come_back(self, key: SessionKey, *, ends: bool) -> SessionRecord | None:
@@ -178,14 +181,18 @@ class Absences:
         self._diary.cancel(key)
         if absent is None:
             return None
+        self._count(absent.subscriptions, -1)
         if ends:
             self._publish(key, absent.record.will)
-            self._forget(key, absent.record)
+            self._forget(key)
         return absent.record
 
     def end(self, key: SessionKey, record: SessionRecord) -> None:
         """End a session at once, with the connection that had it."""
         self._end(key, record)
+
+    def _count(self, stock: Stock, sign: int) -> None:
+        self.stock = Stock(self.stock.all + sign * stock.all, self.stock.shared + sign * stock.shared)
 
     # -- when the time comes ------------------------------------------------
 
@@ -204,6 +211,7 @@ class Absences:
         record = absent.record
         if absent.ends_at_ms is not None and absent.ends_at_ms <= now_ms:
             del self._away[key]
+            self._count(absent.subscriptions, -1)
             self.expired += 1
             self._gateway.count("sessions_expired")
             self._end(key, record)
@@ -221,15 +229,15 @@ class Absences:
     def _end(self, key: SessionKey, record: SessionRecord) -> None:
         """The session is over, and with it the delay of its will [MQTT5-3.1.2-8]."""
         self._publish(key, record.will)
-        self._forget(key, record)
+        self._forget(key)
         channel = self.channel(key[0])
         queue = session_queue_name(key[1])
         if channel.queue_exists(queue):
             channel.delete_queue(queue)
 
-    def _forget(self, key: SessionKey, record: SessionRecord) -> None:
+    def _forget(self, key: SessionKey) -> None:
         channel = self.channel(key[0])
-        self._ended(key, record, channel)
+        self._ended(key, channel)
         self._stores.drop(channel, key)
 
     def _publish(self, key: SessionKey, will: StoredWill | None) -> None:

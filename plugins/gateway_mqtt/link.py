@@ -20,6 +20,7 @@ from gateway_mqtt.protocol import Connected
 from gateway_mqtt.session import Session
 from gateway_mqtt.store import SessionRecord, SessionStore, StoredWill
 from gateway_mqtt.subscriptions import Subscriptions
+from gateway_mqtt.sys_topics import NONE, Stock
 from gateway_mqtt.translate.sessions import keep_alive, session_queue, session_queue_name, shortest
 from gateway_mqtt.translate.topics import Routes
 from gateway_mqtt.wills import publish_will
@@ -135,10 +136,10 @@ class Link:
         """Name of the queue that is the session."""
         return session_queue_name(self.session.client_id)
 
-    def resume(self, record: SessionRecord | None) -> None:
+    def resume(self) -> None:
         """Go on with the subscriptions that there are."""
         subscriptions = Subscriptions(self)
-        if subscriptions.resume(record.shares if record is not None else ()):
+        if subscriptions.resume():
             self._subscriptions = subscriptions
 
     def declare(self, then: Callable[[Outcome], None]) -> None:
@@ -158,8 +159,7 @@ class Link:
             self.store.put_record(self._record())
 
     def _record(self) -> SessionRecord:
-        shares = self._subscriptions.shares() if self._subscriptions is not None else ()
-        return SessionRecord(self.expiry_s, None, self.level, self._will, None, self._user, shares)
+        return SessionRecord(self.expiry_s, None, self.level, self._will, None, self._user)
 
     def begin(self, connack: Packet) -> None:
         """The CONNECT is answered: what was collected meanwhile goes out behind the CONNACK."""
@@ -293,17 +293,15 @@ class Link:
         self.outbound.leave()
         self.inbound.end()
         broker.sessions.leave(self.session, self, self._is_there)
-        if self._subscriptions is not None:
-            self._subscriptions.end()
+        subscriptions = self._subscriptions.end() if self._subscriptions is not None else NONE
         self.channel.close()
-        self._bequeath()
+        self._bequeath(subscriptions)
 
-    def _bequeath(self) -> None:
+    def _bequeath(self, subscriptions: Stock) -> None:
         """Leave behind what outlives the connection."""
         broker, key = self.broker, self.session.key
         if self.durable:
             record = self._record() if self._accepted else replace(self._record(), will=None)
-            subscriptions = len(self._subscriptions) if self._subscriptions is not None else 0
             if broker.absences.channel(key[0]).queue_exists(self.queue):
                 broker.absences.leave(key, left(record, broker.gateway.now_ms()), subscriptions)
             else:  # it was full, or somebody deleted it

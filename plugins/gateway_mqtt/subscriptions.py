@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from gateway.api import BindingOptions, Outcome
 from gateway_mqtt.codec import reasons
 from gateway_mqtt.codec.names import MQTT_5
 from gateway_mqtt.codec.packets import FAILURE, SubAck, Subscribe, Subscription, UnsubAck, Unsubscribe
+from gateway_mqtt.shared import Member, Wish
+from gateway_mqtt.sys_topics import NONE, Stock
 from gateway_mqtt.translate.refusals import reason_code
-from gateway_mqtt.translate.sessions import SHARE, read_share, share_text, split_shared, subscribed, subscription
+from gateway_mqtt.translate.sessions import SHARE, split_shared, subscribed, subscription
 
 if TYPE_CHECKING:
     from gateway_mqtt.link import Link
 
 SYS: Final = "$SYS/"
-
-
-class Sharing(Protocol):
-    """Who keeps the queues of shared subscriptions, and who is a member."""
-
-    def join(self, link: Link, pattern: str, options: BindingOptions, then: Callable[[Outcome], None]) -> None:
-        """Make a client a member, or give it other options; `then` is told when that is on disk."""
-
-    def leave(self, link: Link, pattern: str, then: Callable[[Outcome], None]) -> None:
-        """A member unsubscribes."""
-
-    def part(self, link: Link, pattern: str) -> None:
-        """A member's connection has ended. It stays one if its session lasts."""
 
 
 class _Request:
@@ -63,44 +52,61 @@ class _Request:
 class Subscriptions:
     """A client's subscriptions; shared ones are among them, under their whole filter."""
 
-    __slots__ = ("_filters", "_limit", "_link", "_pending", "_shares")
+    __slots__ = ("_counted", "_filters", "_limit", "_link", "_member", "_pending")
 
     def __init__(self, link: Link) -> None:
         self._link: Link = link
         self._limit: int = link.broker.settings.max_subscriptions
         self._filters: set[str] = set()
-        self._shares: dict[str, BindingOptions] = {}
+        self._member: Member | None = None
         self._pending: set[int] = set()
+        self._counted = NONE
 
-    def __len__(self) -> int:
-        return len(self._filters)
+    @property
+    def stock(self) -> Stock:
+        """How many there are."""
+        return Stock(len(self._filters), len(self._member.patterns()) if self._member is not None else 0)
 
-    def shares(self) -> tuple[str, ...]:
-        """Return the shared ones as the session's record has them."""
-        return tuple(share_text(pattern, options) for pattern, options in self._shares.items())
+    def _count(self, now: Stock) -> None:
+        """Have the broker know how many there are."""
+        self._link.broker.traffic.subscribed(now.all - self._counted.all, now.shared - self._counted.shared)
+        self._counted = now
 
-    def resume(self, shares: Iterable[str]) -> bool:
-        """Go on with the subscriptions of a session that was there; return whether there are any.
-
-        Args:
-            shares: as `shares` returned them.
-        """
+    def resume(self) -> bool:
+        """Go on with the subscriptions of a session that was there; return whether there are any."""
         link = self._link
         for pattern, options in subscribed(link.channel, link.queue):
             self._added(pattern, options)
-        for pattern, options in map(read_share, shares):
-            self._shares[pattern] = options
-            self._filters.add(pattern)
-            if link.broker.shared is not None:
-                link.broker.shared.join(link, pattern, options, _ignored)
+        if link.broker.shares.wishes(link.channel, link.session.key):
+            member = self._shared()
+            member.resume()
+            self._filters.update(member.patterns())
+        self._count(self.stock)
         return bool(self._filters)
 
-    def end(self) -> None:
-        """The connection has ended."""
-        shared = self._link.broker.shared
-        if shared is not None:
-            for pattern in self._shares:
-                shared.part(self._link, pattern)
+    def end(self) -> Stock:
+        """The connection has ended, its channel is about to be closed; return how many subscriptions there were."""
+        stock = self.stock
+        self._count(NONE)
+        if self._member is not None:
+            self._member.away()
+        return stock
+
+    def _shared(self) -> Member:
+        """Return the client's part in shared subscriptions, made with the first one."""
+        if self._member is None:
+            link = self._link
+            self._member = Member(
+                link.broker.shares,
+                link.broker.gateway,
+                link.channel,
+                link.inbound.expect,
+                link.outbound,
+                link.session.key,
+                link.queue,
+                lasts=link.durable,
+            )
+        return self._member
 
     def _added(self, pattern: str, options: BindingOptions) -> None:
         self._filters.add(pattern)
@@ -154,7 +160,7 @@ class Subscriptions:
             return reasons.SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED, "subscription identifiers are switched off"
         if pattern.startswith(SHARE):
             shared = split_shared(pattern)
-            if not settings.shared_subscriptions or broker.shared is None:
+            if not settings.shared_subscriptions:
                 return reasons.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED, "shared subscriptions are switched off"
             if shared is None:
                 return reasons.TOPIC_FILTER_INVALID, "a shared subscription without a name or a filter"
@@ -175,8 +181,9 @@ class Subscriptions:
         if not link.declared:
             link.declare(self._declared)
             link.consume(self._consuming)
-        if pattern.startswith(SHARE) and link.broker.shared is not None:
-            link.broker.shared.join(link, pattern, binding.options, then)
+        if pattern.startswith(SHARE):
+            wish = Wish(pattern, wanted.qos, request.subscription_ids, wanted.retain_as_published)
+            self._shared().join(wish, lambda error: then(Outcome(0, error)))
             return
         link.inbound.expect(link.channel.bind(binding), then)
 
@@ -190,16 +197,10 @@ class Subscriptions:
             self._link.outbound.open(outcome.result)
 
     def _bound(self, request: _Request, index: int, wanted: Subscription, outcome: Outcome) -> None:
-        link = self._link
         if outcome.error is None:
             request.codes[index] = wanted.qos
             options = subscription("", wanted, request.subscription_ids).options
-            if wanted.pattern.startswith(SHARE):
-                self._shares[wanted.pattern] = options
-                self._filters.add(wanted.pattern)
-                link.keep()
-            else:
-                self._added(wanted.pattern, options)
+            self._added(wanted.pattern, options)
         else:
             if index in request.fresh:
                 self._filters.discard(wanted.pattern)
@@ -217,6 +218,7 @@ class Subscriptions:
         link = self._link
         if link.is_over:
             return
+        self._count(self.stock)
         told = codes if link.level == MQTT_5 else [min(code, FAILURE) for code in codes]
         link.send(SubAck(request.packet_id, bytes(told)))
         for index, (wanted, code) in enumerate(zip(request.wanted, codes, strict=True)):
@@ -252,9 +254,8 @@ class Subscriptions:
 
     def _withdraw(self, pattern: str, then: Callable[[Outcome], None]) -> None:
         link = self._link
-        if self._shares.pop(pattern, None) is not None and link.broker.shared is not None:
-            link.broker.shared.leave(link, pattern, then)
-            link.keep()
+        if self._member is not None and self._member.leave(pattern):
+            link.inbound.expect(link.channel.barrier(), then)
             return
         link.outbound.unwant_retained(pattern)  # [MQTT-3.10.4-2] [MQTT5-3.10.4-2]
         link.inbound.expect(link.channel.unbind(subscription(link.queue, Subscription(pattern, 0))), then)
@@ -275,9 +276,6 @@ class Subscriptions:
             return
         self._pending.discard(request.packet_id)
         if not self._link.is_over:
+            self._count(self.stock)
             # [MQTT-3.10.4-4] [MQTT5-3.10.4-4] [MQTT5-3.11.3-1]
             self._link.send(UnsubAck(request.packet_id, bytes(request.codes)))
-
-
-def _ignored(_: Outcome) -> None:
-    """A member that comes back was told long ago."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from math import exp
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.api import DEFAULT_VHOST, TOPIC_EXCHANGE, Message, swap_key
 
@@ -21,10 +21,20 @@ WINDOWS: Final = (("1min", 60.0), ("5min", 300.0), ("15min", 900.0))
 MINUTE_S: Final = 60.0
 
 
+class Stock(NamedTuple):
+    """How many subscriptions somebody has; the shared ones are among all."""
+
+    all: int
+    shared: int
+
+
+NONE: Final = Stock(0, 0)
+
+
 class Traffic:
     """What is counted as it happens: an addition per read, per connection or per report, none per message."""
 
-    __slots__ = ("bytes_received", "connections", "dropped", "most_clients", "sockets")
+    __slots__ = ("bytes_received", "connections", "dropped", "most_clients", "shared", "sockets", "subscriptions")
 
     def __init__(self) -> None:
         self.bytes_received: int = 0
@@ -32,6 +42,13 @@ class Traffic:
         self.connections: int = 0
         self.dropped: int = 0
         self.most_clients: int = 0
+        self.subscriptions: int = 0
+        self.shared: int = 0
+
+    def subscribed(self, change: int, shared: int) -> None:
+        """Clients that are connected have so many subscriptions more, and shared ones."""
+        self.subscriptions += change
+        self.shared += shared
 
     def connected(self, clients: int) -> None:
         """One more was let in; so many are there now."""
@@ -139,7 +156,7 @@ class SysTopics:
     def _made(self, now_ms: int) -> dict[str, object]:
         broker = self._broker
         traffic = broker.traffic
-        connected, away = len(broker.sessions), len(broker.absences)
+        connected, away, away_with = len(broker.sessions), len(broker.absences), broker.absences.stock
         now_bytes, most_bytes = self._memory()
         values: dict[str, object] = {
             "version": f"tidegate version {self._version}",
@@ -153,7 +170,8 @@ class SysTopics:
             "clients/expired": broker.absences.expired,
             "bytes/received": traffic.bytes_received,
             "publish/messages/dropped": traffic.dropped,
-            "subscriptions/count": broker.subscriptions + broker.absences.subscriptions(),
+            "subscriptions/count": traffic.subscriptions + away_with.all,
+            "shared_subscriptions/count": traffic.shared + away_with.shared,
         }
         if most_bytes:
             values |= {"heap/current": now_bytes, "heap/maximum": most_bytes}

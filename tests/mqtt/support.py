@@ -154,10 +154,10 @@ class Bench:
 
 @asynccontextmanager
 async def mqtt_broker(
-    journal: HandJournal | None = None, *, limits: dict | None = None, **settings: object
+    journal: HandJournal | None = None, *, limits: dict | None = None, clock: object = None, **settings: object
 ) -> AsyncIterator[Bench]:
     journal = journal or HandJournal(automatic=True)
-    async with running(journal, **(limits or {})) as broker, trio.open_nursery() as nursery:
+    async with running(journal, clock=clock, **(limits or {})) as broker, trio.open_nursery() as nursery:
         log = Log()
         listening: list[str] = []
         front_end = MqttFrontEnd()

@@ -15,11 +15,9 @@ from gateway_mqtt.translate.sessions import (
     NEVER_S,
     SessionLimits,
     connect_refusal,
-    read_share,
     return_code,
     session_queue,
     session_queue_name,
-    share_text,
     shortest,
     split_shared,
     subscription,
@@ -164,10 +162,3 @@ def test_a_session_lasts_no_longer_than_the_limit_and_0_is_none():
 @pytest.mark.parametrize("pattern", ["$share//a", "$share/g", "$share/g/", "$share/g+/a", "$share/#/a", "$share/"])
 def test_a_shared_subscription_needs_a_name_and_a_filter_mqtt5_4_8_2_1_mqtt5_4_8_2_2(pattern):
     assert split_shared(pattern) is None
-
-
-@given(topics, st.builds(BindingOptions, st.integers(0, 2), subscription_ids=st.lists(st.integers(1, 9), max_size=1).map(tuple)))
-def test_a_shared_subscription_is_read_as_it_was_written(pattern, options):
-    whole = f"$share/group/{pattern}"
-    assert split_shared(whole) == ("group", pattern)
-    assert read_share(share_text(whole, options)) == (whole, options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -141,14 +140,3 @@ def split_shared(pattern: str) -> tuple[str, str] | None:
     if not group or not slash or not shared or "+" in group or "#" in group:
         return None
     return group, shared
-
-
-def share_text(pattern: str, options: BindingOptions) -> str:
-    """Return a shared subscription with its options, as the session's record has it."""
-    return f"{options.text()} {pattern}"
-
-
-def read_share(text: str) -> tuple[str, BindingOptions]:
-    """Read what `share_text` wrote."""
-    options, end = json.JSONDecoder().raw_decode(text)
-    return text[end + 1 :], BindingOptions.parse(json.dumps(options))
