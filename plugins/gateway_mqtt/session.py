@@ -24,6 +24,10 @@ MOST_REMEMBERED = 5_000
 """So many identifiers are kept for one absent client that is in no store. What had them may be gone by then (expired, purged), and
 nobody tells: were all of them in flight for ever, the search for a free one would never end."""
 
+MOST_RESERVED = 32_000
+"""So many identifiers are kept for what was sent on earlier connections, the newest ones; more never were in flight at a time. So
+there is always a free one for what a window may hold."""
+
 FEW = 100
 """So many absent clients are remembered without asking whether their sessions are still there."""
 
@@ -109,7 +113,8 @@ class Session(Generic[D]):
         """
         self.stored = True
         self.exact = exact
-        for position, packet_id in pairs_of(kept.runs):
+        pairs = list(pairs_of(kept.runs))
+        for position, packet_id in pairs[-max(MOST_RESERVED - len(kept.outgoing), 1) :]:
             if packet_id not in self.inflight and position not in self.resend and packet_id not in kept.outgoing:
                 self.resend[position] = packet_id
                 self.reserve(packet_id)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from gateway_mqtt import session as session_module
 from gateway_mqtt.session import Session, Sessions
+from gateway_mqtt.store import Kept, runs_of
 
 
 class Sent:
@@ -74,6 +75,18 @@ def test_what_a_connection_had_no_time_to_send_again_is_still_remembered():
     third = Session("/", "p", clean=False)
     sessions.enter(third, "three", present=True)
     assert [third.identify_again(Sent(position)) for position in (1, 2)] == [packet_ids[1], packet_ids[2]]
+
+
+def test_there_is_always_an_identifier_left_however_much_was_sent_before_and_has_gone():
+    kept = Kept()
+    for connection in range(5):
+        session = Session("/", "p", clean=False)
+        session.resume(kept, exact=True)
+        for n in range(30_000):
+            session.identify(Sent(connection * 30_000 + n + 1))
+        kept.runs = runs_of(session.in_flight())
+    assert session.reserved == session_module.MOST_RESERVED
+    assert session.outstanding == 30_000
 
 
 def test_retained_messages_in_flight_are_not_remembered():

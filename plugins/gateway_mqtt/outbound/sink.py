@@ -96,6 +96,8 @@ class Outbound(Sending):
         self._connection.watch(self)
         if self._two is not None:
             self._two.open()
+        if self.ended is not None:
+            self.cancelled(self.ended)  # meanwhile
 
     # -- the path of every message ------------------------------------------
 
@@ -339,13 +341,12 @@ class Outbound(Sending):
         if store is None or self._connection.closing:
             return 0
         self._watched = False
-        oldest = next((delivery for delivery in self._inflight.values() if delivery is not None), None)
+        oldest = self._oldest_in_flight()
         if oldest is None:
             if not self._session.resend:
                 store.in_flight(())
             return 0
-        if not oldest.redelivered and not self._held:
-            self._session.release_reserved()
+        self._forget_gone(oldest)
         effort = 0
         if oldest is self._oldest:
             effort = self._write_down(store)
@@ -353,6 +354,14 @@ class Outbound(Sending):
         self._watched = True
         self._pulse.join(self)
         return effort
+
+    def _forget_gone(self, oldest: Delivery) -> None:
+        """New entries are in flight, and older ones no more: what was sent before and has not come again is gone."""
+        if not oldest.redelivered and not self._held:
+            self._session.release_reserved()
+
+    def _oldest_in_flight(self) -> Delivery | None:
+        return next((delivery for delivery in self._inflight.values() if delivery is not None), None)
 
     def _write_down(self, store: SessionStore) -> int:
         store.in_flight(self._session.in_flight())
@@ -364,6 +373,9 @@ class Outbound(Sending):
         if self._two is not None:
             self._two.leave()
         if self._store is not None and self._store.lasts:
+            oldest = self._oldest_in_flight()
+            if oldest is not None and self._session.resend:
+                self._forget_gone(oldest)
             self._write_down(self._store)
             self._store.kept.exact = True
             self._store.close()
