@@ -222,3 +222,27 @@ async def test_a_slow_reader_keeps_nobody_waiting_and_gets_all_when_it_reads(sta
     while len(taken) < 20 * len(body):
         taken += await some(slow, 1_000_000)
     assert taken == body * 20
+
+
+async def test_a_handler_that_takes_its_time_at_the_end_costs_no_turns(start):
+    ended = trio.Event()
+    let_go = trio.Event()
+
+    async def handler(connection):
+        await connection.pump(lambda data: connection.close())
+        ended.set()
+        await let_go.wait()
+
+    server = await start({"handler": handler})
+    stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+    server.clients.append(stream)
+    await stream.send_all(b"x")
+    await ended.wait()
+    await stream.send_all(b"what nobody reads")
+    counted = Turns()
+    trio.lowlevel.add_instrument(counted)
+    await trio.sleep(0.3)
+    trio.lowlevel.remove_instrument(counted)
+    assert counted.number < 20
+    let_go.set()
+    assert await some(stream) == b""

@@ -299,6 +299,7 @@ class StreamConnection(Served):
     def abort(self, reason: CloseReason = CloseReason.ERROR) -> None:
         """See `gateway.api.Connection.abort`."""
         self.out.clear()
+        self._backlog = None
         if self.stage < LOST:
             self.stage = LOST
             self._touch(self)
@@ -320,6 +321,7 @@ class StreamConnection(Served):
         receiver = self._receiver
         if receiver is not None:
             self._receiver = None
+            self._listeners.way.unread(self)
             self._listeners.tell_end(self, receiver, reason)
             if self.out:
                 self.flush()
