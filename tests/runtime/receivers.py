@@ -98,8 +98,9 @@ def epoll(request):
 
 
 @pytest.fixture
-async def start(epoll):
-    """Start brokers and servers; all of it is over at the end of the test."""
+async def start(epoll, monkeypatch):
+    """Start brokers and servers; all of it is over at the end of the test. They look often who is silent for too long."""
+    monkeypatch.setattr("gateway.runtime.streams.listener.SWEEP_S", 0.05)
     clients = []
     async with trio.open_nursery() as nursery:
 

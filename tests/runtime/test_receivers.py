@@ -121,8 +121,8 @@ async def test_what_fails_while_a_connection_is_accepted_ends_it(start):
     stream = await trio.open_tcp_stream("127.0.0.1", server.port)
     assert await some(stream) == b""
     assert failing.is_set()
-    await server.all_gone()
     await stream.aclose()
+    await server.all_gone()
 
 
 async def test_a_goodbye_is_read_though_the_peer_has_sent_more(start):
@@ -139,7 +139,6 @@ async def test_a_goodbye_is_read_though_the_peer_has_sent_more(start):
 
 async def test_a_peer_that_does_not_close_is_left_after_a_while(start, monkeypatch):
     monkeypatch.setattr("gateway.runtime.streams.connection.LINGER_S", 0.1)
-    monkeypatch.setattr("gateway.runtime.streams.listener.SWEEP_S", 0.05)
     server = await start()
     stream, _ = await server.connect()
     await stream.send_all(b"quit")
