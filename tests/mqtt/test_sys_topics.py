@@ -1,0 +1,111 @@
+"""What the broker says of itself under $SYS."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import trio
+
+from gateway.runtime.clock import VirtualClock
+from gateway_mqtt.codec.packets import Publish
+from gateway_mqtt.sys_topics import matcher
+from tests.mqtt.level5 import connected
+from tests.mqtt.support import mqtt_broker
+
+
+async def values(client, pattern="$SYS/#"):
+    """Subscribe; return what comes at once."""
+    await client.subscribe(pattern)
+    await client.send(b"\xc0\0")
+    found = {}
+    while isinstance(packet := await client.next(), Publish):
+        assert packet.retain
+        assert packet.qos == 0
+        found[packet.topic.removeprefix("$SYS/broker/")] = packet.payload.decode()
+    return found
+
+
+async def test_new_subscribers_get_the_values_at_once_and_they_are_true():
+    async with mqtt_broker() as bench:
+        away = await connected(bench, "away", session_expiry_s=100)
+        await away.subscribe("a")
+        await away.subscribe("$share/g/b")
+        await away.vanish()
+        await bench.gone("away")
+        here = await connected(bench, "here")
+        await here.subscribe("c")
+        found = await values(await bench.client())
+        assert found["version"].startswith("tidegate version ")
+        assert found["uptime"].endswith(" seconds")
+        assert [found[f"clients/{kind}"] for kind in ("total", "connected", "disconnected", "maximum")] == ["3", "2", "1", "2"]
+        assert found["subscriptions/count"] == "4"
+        assert found["shared_subscriptions/count"] == "1"
+        assert int(found["bytes/received"]) > 50
+        assert 0 < int(found["heap/current"]) <= int(found["heap/maximum"]) or sys.platform != "linux"
+
+
+async def test_wildcards_of_others_do_not_match_them_and_filters_choose_among_them_mqtt_4_7_2_1():
+    async with mqtt_broker() as bench:
+        client = await bench.client()
+        assert not await values(client, "#")
+        assert not await values(client, "+/broker/uptime")
+        assert set(await values(client, "$SYS/broker/clients/+")) == {
+            f"clients/{kind}" for kind in ("total", "connected", "active", "disconnected", "inactive", "maximum", "expired")
+        }
+        assert set(await values(client, "$SYS/broker/uptime")) == {"uptime"}
+
+
+async def test_what_changes_is_published_every_interval_and_loads_are_averages(autojump_clock):
+    autojump_clock.autojump_threshold = 0.002
+    async with mqtt_broker(clock=VirtualClock(), sys_interval_s=10) as bench:
+        client = await bench.client(keep_alive_s=0)
+        client.patience_s = 100
+        assert (await values(client, "$SYS/broker/load/connections/1min"))["load/connections/1min"] == "0.00"
+        await trio.sleep(11)
+        packet = await client.next()
+        assert (packet.topic, packet.retain) == ("$SYS/broker/load/connections/1min", False)
+        first = float(packet.payload)
+        assert 0.5 < first < 1.5  # one in ten seconds: six a minute, of which a sixth counts
+        second = float((await client.next()).payload)
+        assert second < first
+
+
+async def test_nothing_is_published_where_nobody_has_subscribed(autojump_clock):
+    autojump_clock.autojump_threshold = 0.002
+    async with mqtt_broker(clock=VirtualClock(), sys_interval_s=1) as bench:
+        client = await bench.client()
+        await client.subscribe("$SYS/broker/uptime")
+        await client.vanish()
+        await trio.sleep(10)
+        assert bench.counted("unroutable") == 0
+        assert bench.counted("dropped") == 0
+
+
+async def test_they_can_be_switched_off():
+    async with mqtt_broker(sys_interval_s=0) as bench:
+        assert not await values(await bench.client())
+
+
+@pytest.mark.parametrize(
+    ("pattern", "topic", "matches"),
+    [
+        ("$SYS/#", "$SYS/broker/uptime", True),
+        ("$SYS/#", "$SYS", True),
+        ("$SYS/broker/+", "$SYS/broker/uptime", True),
+        ("$SYS/broker/+", "$SYS/broker/clients/total", False),
+        ("$SYS/+/clients/#", "$SYS/broker/clients/total", True),
+        ("$SYS/broker", "$SYS/broker/uptime", False),
+        ("$SYS/broker/uptime/x", "$SYS/broker/uptime", False),
+    ],
+)
+def test_topics_match_as_filters_say(pattern, topic, matches):
+    assert matcher(pattern)(topic) == matches
+
+
+async def test_the_command_line_shows_them():
+    async with mqtt_broker() as bench:
+        command = [sys.executable, "-m", "gateway", "sub", "-p", str(bench.port), "$SYS/#", "-v", "-C", "3", "-W", "20"]
+        done = await trio.run_process(command, capture_stdout=True, stderr=subprocess.STDOUT)
+        assert [line.split()[0] for line in done.stdout.decode().splitlines()][:2] == ["$SYS/broker/version", "$SYS/broker/uptime"]
