@@ -10,6 +10,7 @@ from trio.testing import MockClock
 
 from gateway.errors import JournalError
 from gateway.journal.sqlite import SqliteJournal
+from gateway.model.declare import Overflow
 from gateway_mqtt.codec.packets import PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, Publish
 from gateway_mqtt.store import INCOMING
 from tests.mqtt.sender import senders
@@ -166,7 +167,7 @@ async def test_a_publish_repeated_after_a_reconnect_waits_for_the_commit_of_the_
 @LEVELS
 async def test_a_full_queue_refuses_and_leaves_no_identifier(level):
     async with senders() as bench:
-        await bench.consume(consumed=False, max_length=1, overflow="reject-publish")
+        await bench.consume(consumed=False, max_length=1, overflow=Overflow.REJECT_PUBLISH)
         sender = bench.sender(level=level, lasts=True, problem_information=False)
         sender.send(exactly(1), exactly(2), exactly(3))
         if level == 5:

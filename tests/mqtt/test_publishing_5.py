@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.api import Address, MessageRefused, Outcome, Overloaded, Principal, ProtocolViolation
 from gateway.errors import JournalError
+from gateway.model.declare import Overflow
 from gateway_mqtt.codec.coding import decode, encode
 from gateway_mqtt.codec.packets import (
     DISCONNECT,
@@ -144,7 +145,7 @@ async def test_what_expires_at_once_is_delivered_to_who_is_there(qos):
 @pytest.mark.parametrize("wanted", [True, False])
 async def test_a_full_queue_is_told_in_the_puback_and_the_connection_goes_on_mqtt5_4_6_0_2(wanted):
     async with senders() as bench:
-        await bench.consume("full", consumed=False, max_length=1, overflow="reject-publish")
+        await bench.consume("full", consumed=False, max_length=1, overflow=Overflow.REJECT_PUBLISH)
         await bench.consume("free")
         sender = bench.sender(problem_information=wanted)
         topics = ["full", "full", "free", "nobody", "full", "free"]
@@ -163,7 +164,7 @@ async def test_a_full_queue_is_told_in_the_puback_and_the_connection_goes_on_mqt
 
 async def test_a_reason_string_that_makes_a_packet_too_large_for_the_client_is_left_out_mqtt5_3_4_2_2():
     async with senders() as bench:
-        await bench.consume("full", consumed=False, max_length=1, overflow="reject-publish")
+        await bench.consume("full", consumed=False, max_length=1, overflow=Overflow.REJECT_PUBLISH)
         sender = bench.sender(most_bytes=20)
         sender.send(Publish("full", b"", 1, packet_id=1), Publish("full", b"", 1, packet_id=2))
         assert await sender.answers(2) == [ack(1), ack(2, 0x97)]
