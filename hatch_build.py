@@ -42,9 +42,9 @@ class Compilation(BuildHookInterface):
         self._copy = Path(tempfile.mkdtemp(prefix="tidegate-build-"))
         try:
             compiled = self._compile(places, self._copy)
-        except (OSError, subprocess.SubprocessError) as error:
+        except OSError as error:
             if wish() == "1":
-                raise SystemExit(f"{SWITCH}=1, but it can't be compiled: {error}\n{getattr(error, 'stdout', '')}") from error
+                raise SystemExit(f"{SWITCH}=1, but it can't be compiled: {error}") from error
             self.app.display_warning(f"not compiled, all of it runs as Python: {error}")
             return
         if in_place:
@@ -65,11 +65,13 @@ class Compilation(BuildHookInterface):
             raise FileNotFoundError("no C compiler works, or Python's headers are not installed")
         for name, place in places.items():
             shutil.copytree(place, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
-        files = {file.relative_to(copy).as_posix() for pattern in self.config["modules"] for file in copy.glob(pattern)}
-        names = sorted(name for name in files if name not in self.config["but"] and not name.endswith("__init__.py"))
+        listed, left_out = ({file for pattern in self.config[key] for file in copy.glob(pattern)} for key in ("modules", "but"))
+        names = sorted(file.relative_to(copy).as_posix() for file in listed - left_out)
         environment = {"MYPYC_OPT_LEVEL": "3", "MYPYC_DEBUG_LEVEL": "0"} | os.environ
         output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        subprocess.run([sys.executable, *MYPYC, *names], cwd=copy, env=environment, check=True, **output)  # noqa: S603
+        done = subprocess.run([sys.executable, *MYPYC, *names], cwd=copy, env=environment, check=False, **output)  # noqa: S603
+        if done.returncode:
+            raise OSError(f"mypyc failed\n{done.stdout}")
         shutil.rmtree(copy / "build")
         (copy / LIST).write_text("".join(f"{name.removesuffix('.py').replace('/', '.')}\n" for name in names), encoding="utf-8")
         return {file.relative_to(copy).as_posix(): file for file in (*copy.rglob("*.so"), copy / LIST)}
