@@ -32,15 +32,14 @@ NONE: Final = Stock(0, 0)
 
 
 class Traffic:
-    """What is counted as it happens: an addition per read, per connection or per report, none per message."""
+    """What is counted as it happens: an addition per read or per connection, none per message."""
 
-    __slots__ = ("bytes_received", "connections", "dropped", "most_clients", "shared", "sockets", "subscriptions")
+    __slots__ = ("bytes_received", "connections", "most_clients", "shared", "sockets", "subscriptions")
 
     def __init__(self) -> None:
         self.bytes_received: int = 0
         self.sockets: int = 0
         self.connections: int = 0
-        self.dropped: int = 0
         self.most_clients: int = 0
         self.subscriptions: int = 0
         self.shared: int = 0
@@ -93,7 +92,6 @@ class SysTopics:
         traffic = broker.traffic
         self._loads = {
             "bytes/received": _Load(lambda: traffic.bytes_received),
-            "publish/dropped": _Load(lambda: traffic.dropped),
             "connections": _Load(lambda: traffic.connections),
             "sockets": _Load(lambda: traffic.sockets),
         }
@@ -169,7 +167,6 @@ class SysTopics:
             "clients/maximum": traffic.most_clients,
             "clients/expired": broker.absences.expired,
             "bytes/received": traffic.bytes_received,
-            "publish/messages/dropped": traffic.dropped,
             "subscriptions/count": traffic.subscriptions + away_with.all,
             "shared_subscriptions/count": traffic.shared + away_with.shared,
         }
