@@ -307,18 +307,6 @@ async def test_mqtt5_4_12_0_6_without_a_method_there_is_no_auth_and_no_method_in
     await client.quiet()
 
 
-async def test_mqtt5_4_1_0_2_a_session_goes_when_it_has_expired(v5):
-    who = name("c")
-    client = await v5.lasting(who, expiry_s=1)
-    await client.leave()
-    again = await v5.open()
-    assert (await again.connect(who, clean=False, session_expiry_s=1)).session_present
-    await again.leave()
-    await trio.sleep(1.3)
-    third = await v5.open()
-    assert not (await third.connect(who, clean=False)).session_present
-
-
 async def test_mqtt5_3_1_2_23_a_session_without_an_expiry_ends_with_its_connection(v5):
     """[MQTT5-4.1.0-2]"""
     topic, who = name("t"), name("c")
@@ -344,16 +332,23 @@ async def test_mqtt_4_1_0_1_mqtt5_4_1_0_1_the_state_is_kept_while_the_connection
     assert (await client.message()).packet_id != held.packet_id
 
 
-async def test_mqtt5_3_14_2_1_the_expiry_may_be_changed_with_the_disconnect(v5):
-    who = name("c")
-    client = await v5.lasting(who)
+async def test_mqtt5_4_1_0_2_mqtt5_3_14_2_1_a_session_goes_when_it_has_expired_unless_the_disconnect_says_otherwise(v5):
+    who, longer, shorter = name("c"), name("c"), name("c")
+    client = await v5.lasting(who, expiry_s=1)
+    await client.leave()
+    again = await v5.open()
+    assert (await again.connect(who, clean=False, session_expiry_s=1)).session_present
+    await again.leave()
+    client = await v5.lasting(longer, expiry_s=1)
+    await client.leave(session_expiry_s=60)
+    client = await v5.lasting(shorter)
     await client.leave(session_expiry_s=0)
     again = await v5.open()
-    assert not (await again.connect(who, clean=False, session_expiry_s=1)).session_present
-    await again.leave(session_expiry_s=60)
+    assert not (await again.connect(shorter, clean=False)).session_present
     await trio.sleep(1.2)
-    third = await v5.open()
-    assert (await third.connect(who, clean=False)).session_present
+    for client_id, present in ((who, False), (longer, True)):
+        again = await v5.open()
+        assert (await again.connect(client_id, clean=False)).session_present == present
 
 
 async def test_mqtt5_3_2_2_19_mqtt5_3_2_2_20_nothing_makes_a_connack_larger_than_the_client_takes(v5):

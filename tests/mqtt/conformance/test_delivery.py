@@ -6,7 +6,7 @@ import pytest
 
 from gateway_mqtt.codec.packets import PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, Publish, Subscribe, Subscription
 from gateway_mqtt.codec.properties import Properties
-from tests.mqtt.conformance.support import name
+from tests.mqtt.conformance.support import PING, name, own_broker
 
 # --- the broker receives ----------------------------------------------------------------------------------------------------
 
@@ -196,6 +196,20 @@ async def test_mqtt_4_6_0_1_mqtt_4_6_0_4_what_is_sent_again_has_its_first_order(
     await any_level.forget(who)
 
 
+@pytest.mark.parametrize(("qos", "answers"), [(1, [PUBREC]), (1, [PUBCOMP]), (2, [PUBACK]), (2, [PUBCOMP]), (2, [PUBREC, PUBACK])])
+async def test_mqtt_4_8_0_1_mqtt5_4_13_1_1_an_answer_of_the_wrong_kind_ends_the_connection(any_level, qos, answers):
+    topic = name("t")
+    client = await any_level.subscriber(topic, qos)
+    publisher = await any_level.client()
+    await publisher.publish(topic, b"x", qos)
+    got = await client.message(settle=False)
+    for right in answers[:-1]:
+        await client.send(Ack(right, got.packet_id))
+        await client.acknowledgement(PUBREL, got.packet_id)
+    await client.send(Ack(answers[-1], got.packet_id), PING)
+    assert await client.ended() == (0x82 if client.level == 5 else None)
+
+
 async def test_mqtt5_4_4_0_1_nothing_is_sent_again_while_the_connection_lasts(any_level):
     topic = name("t")
     client = await any_level.subscriber(topic, 2)
@@ -254,17 +268,24 @@ async def test_mqtt5_3_3_4_9_no_more_than_the_receive_maximum_is_under_way(v5):
     assert (await client.message(settle=False)).payload == b"4"
 
 
-async def test_mqtt5_3_3_4_7_a_client_that_sends_more_than_the_receive_maximum_is_disconnected(v5):
-    client = await v5.open()
-    most = (await client.connect()).properties.receive_maximum
-    assert most is not None
-    topic = name("t")
-    await client.send(*(Publish(topic, b"", 2, packet_id=number) for number in range(1, most + 2)))
-    seen = 0
-    while isinstance(got := await client.next(), Ack):
-        seen += 1
-    assert got.code == 0x93
-    assert seen <= most + 1
+async def test_mqtt5_3_3_4_7_a_client_that_sends_more_than_the_receive_maximum_is_disconnected():
+    """QoS 2 takes its place until the PUBCOMP."""
+    async with own_broker(5, receive_maximum=4) as place:
+        client = await place.open()
+        assert (await client.connect()).properties.receive_maximum == 4
+        for number in range(1, 5):
+            await client.send(Publish("t", b"", 2, packet_id=number))
+            await client.acknowledgement(PUBREC, number)
+        await client.send(Publish("t", b"", packet_id=0))
+        await client.quiet()
+        await client.send(Ack(PUBREL, 2))
+        await client.acknowledgement(PUBCOMP, 2)
+        await client.send(Publish("t", b"", 1, packet_id=2))
+        await client.acknowledgement(PUBACK, 2)
+        await client.send(Publish("t", b"", 2, packet_id=2))
+        await client.acknowledgement(PUBREC, 2)
+        await client.send(Publish("t", b"", 1, packet_id=9))
+        assert await client.ended() == 0x93
 
 
 async def test_mqtt5_4_9_0_1_the_receive_maximum_holds_for_what_is_sent_again(v5):

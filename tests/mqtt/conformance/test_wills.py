@@ -93,42 +93,34 @@ async def test_mqtt5_3_14_4_3_a_goodbye_with_another_code_publishes_the_will(v5,
     assert await watcher.messages(1) == [b"lost"]
 
 
-async def test_mqtt5_3_1_2_8_a_will_waits_for_its_delay(v5):
-    topic, who = name("t"), name("c")
+async def test_mqtt5_3_1_2_8_mqtt5_3_1_3_9_a_will_waits_for_its_delay_or_the_end_of_its_session_unless_its_client_is_back(v5):
+    topic, delayed, expiring, back = name("t"), name("c"), name("c"), name("c")
     watcher = await v5.subscriber(topic)
-    client = await v5.lasting(who, will=Will(topic, b"lost", properties=Properties(will_delay_s=1)))
+    clients = [
+        await v5.lasting(delayed, will=Will(topic, b"delayed", properties=Properties(will_delay_s=1))),
+        await v5.lasting(expiring, expiry_s=1, will=Will(topic, b"expired", properties=Properties(will_delay_s=100))),
+        await v5.lasting(back, will=Will(topic, b"back", properties=Properties(will_delay_s=1))),
+    ]
     start = trio.current_time()
-    await client.vanish()
+    for client in clients:
+        await client.vanish()
     await watcher.quiet()
-    assert await watcher.messages(1) == [b"lost"]
+    again = await v5.lasting(back)
+    assert set(await watcher.messages(2)) == {b"delayed", b"expired"}
     assert 0.9 <= trio.current_time() - start < 3
-    await v5.forget(who)
-
-
-async def test_mqtt5_3_1_2_8_a_will_waits_no_longer_than_its_session(v5):
-    topic, who = name("t"), name("c")
-    watcher = await v5.subscriber(topic)
-    client = await v5.lasting(who, expiry_s=1, will=Will(topic, b"lost", properties=Properties(will_delay_s=100)))
-    start = trio.current_time()
-    await client.vanish()
-    assert await watcher.messages(1) == [b"lost"]
-    assert 0.9 <= trio.current_time() - start < 3
-    client = await v5.client(who, will=Will(topic, b"at once", properties=Properties(will_delay_s=100)))
-    await client.vanish()
-    assert await watcher.messages(1) == [b"at once"]
-
-
-async def test_mqtt5_3_1_3_9_who_is_back_in_time_has_no_will_published(v5):
-    topic, who = name("t"), name("c")
-    watcher = await v5.subscriber(topic)
-    client = await v5.lasting(who, will=Will(topic, b"lost", properties=Properties(will_delay_s=1)))
-    await client.vanish()
-    await watcher.quiet()
-    again = await v5.lasting(who)
-    await trio.sleep(1.3)
+    await trio.sleep(0.3)
     await watcher.quiet()
     await again.leave(session_expiry_s=0)
     await watcher.quiet()
+    await v5.forget(delayed)
+
+
+async def test_mqtt5_3_1_2_8_a_will_does_not_wait_where_the_session_ends_with_the_connection(v5):
+    topic = name("t")
+    watcher = await v5.subscriber(topic)
+    client = await v5.client(will=Will(topic, b"at once", properties=Properties(will_delay_s=100)))
+    await client.vanish()
+    assert await watcher.messages(1) == [b"at once"]
 
 
 async def test_mqtt5_3_1_2_8_a_clean_start_ends_the_session_and_so_the_delay(v5):
