@@ -49,13 +49,13 @@ class Entering:
         if connect.will is not None:
             check_will(connect.will, broker.gateway, principal, broker.topic_limits, broker.settings)
             will = stored_will(connect.will)
-        key = (principal.vhost, self.client_id)
+        key = (principal.vhost, self.client_id)  # [MQTT-3.1.3-2] [MQTT5-3.1.3-2]
         holder = broker.sessions.holder(key)
         if holder is not None:
             holder.take_over()  # [MQTT-3.1.4-2] [MQTT5-3.1.4-3]
         queue = session_queue_name(self.client_id)
         exists = broker.absences.channel(principal.vhost).queue_exists(queue)
-        present = self._present = exists and not connect.clean
+        present = self._present = exists and not connect.clean  # [MQTT-3.1.4-3] [MQTT5-3.1.4-4] [MQTT5-3.1.2-5]
         broker.absences.come_back(key, ends=not present)
         expiry_s = expiry_asked(connect, broker.settings)
         link = self.link = Link(broker, self._connection, principal, connect, self.client_id, expiry_s, will, present=present)
@@ -65,9 +65,9 @@ class Entering:
         elif exists:  # [MQTT-3.1.2-6] [MQTT5-3.1.2-4]
             link.inbound.expect(link.channel.delete_queue(queue), self._prepared if link.durable else self._deleted)
         if link.durable:
-            link.keep()
+            link.keep()  # [MQTT-3.1.2-4] [MQTT-4.1.0-1] [MQTT5-3.1.2-23] [MQTT5-4.1.0-1]
             if not present:  # not declared again: it keeps the limits that it was made with, whatever the settings say now
-                link.declare(self._prepared)
+                link.declare(self._prepared)  # [MQTT5-3.1.2-6]
             link.consume(self._consuming)
         elif not exists:
             self._accept()
@@ -98,6 +98,7 @@ class Entering:
         assert link is not None
         properties = self._told(link) if link.level == MQTT_5 else NO_PROPERTIES
         # [MQTT-3.2.0-1] [MQTT-3.2.2-1] [MQTT-3.2.2-2] [MQTT-3.2.2-3] [MQTT5-3.2.0-1] [MQTT5-3.2.2-2] [MQTT5-3.2.2-3]
+        # [MQTT-3.1.4-4] [MQTT5-3.1.4-5] [MQTT5-3.2.0-2]
         link.begin(ConnAck(self._present, ACCEPTED, properties))
         if consumer is not None:
             link.outbound.open(consumer)
@@ -119,14 +120,14 @@ class Entering:
         connect = self._connect
         asked = connect.properties
         keep_alive_s = keep_alive(connect.keep_alive_s, settings.max_keep_alive_s)
-        informed = asked.request_response_information and settings.response_prefix
+        informed = asked.request_response_information and settings.response_prefix  # [MQTT5-3.1.2-28]
         return Properties(
             session_expiry_s=link.expiry_s if link.expiry_s != (asked.session_expiry_s or 0) else None,
             receive_maximum=settings.receive_maximum if settings.receive_maximum < MOST_RECEIVED else None,
             maximum_qos=settings.maximum_qos if settings.maximum_qos < HIGHEST_QOS else None,  # [MQTT5-3.2.2-9]
             retain_available=None if settings.retained else False,
             maximum_packet_size=largest_packet(settings.max_packet_bytes),
-            assigned_client_id=self.client_id if not connect.client_id else None,  # [MQTT5-3.2.2-16]
+            assigned_client_id=self.client_id if not connect.client_id else None,  # [MQTT5-3.1.3-7] [MQTT5-3.2.2-16]
             topic_alias_maximum=settings.topic_alias_maximum or None,
             wildcard_available=None if settings.wildcards else False,
             subscription_ids_available=None if settings.subscription_identifiers else False,

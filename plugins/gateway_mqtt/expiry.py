@@ -170,7 +170,7 @@ class Absences:
         self._see_to(key)
 
     def come_back(self, key: SessionKey, *, ends: bool) -> SessionRecord | None:
-        """A client is back: its will is not published any more, unless its session ends.
+        """A client is back: its will is not published any more [MQTT5-3.1.3-9], unless its session ends.
 
         Args:
             ends: what it had is not gone on with. Its queue is the caller's to delete, as he waits for that.
@@ -227,7 +227,7 @@ class Absences:
             self._sooner()
 
     def _end(self, key: SessionKey, record: SessionRecord) -> None:
-        """The session is over, and with it the delay of its will [MQTT5-3.1.2-8]."""
+        """The session is over [MQTT5-4.1.0-2], and with it the delay of its will [MQTT5-3.1.2-8]."""
         self._publish(key, record.will)
         self._forget(key)
         channel = self.channel(key[0])

@@ -77,7 +77,7 @@ class Greeting:
             if packet is None:
                 return False
             head, payload = packet
-            connect = decode(head, payload, MQTT_311, CLIENT)
+            connect = decode(head, payload, MQTT_311, CLIENT, self._broker.bounds)
         except UnknownLevel as error:  # [MQTT-3.1.2-2]: so it is answered whatever it is [MQTT5-3.1.2-2]
             self._refuse(Refused(reasons.UNSUPPORTED_PROTOCOL_VERSION, error.reason), MQTT_311)
             return True
@@ -137,10 +137,11 @@ class Greeting:
         """Return the client identifier, or an assigned one [MQTT-3.1.3-6] [MQTT5-3.1.3-6].
 
         Raises:
-            Refused: it is not acceptable [MQTT-3.1.3-9] [MQTT5-3.1.3-8], or nothing is before it is known who the client is.
+            Refused: it is not acceptable [MQTT-3.1.3-9] [MQTT5-3.1.3-8] (any of 1 to 23 letters is [MQTT-3.1.3-5] [MQTT5-3.1.3-5]),
+                or nothing is before it is known who the client is.
         """
         if connect.properties.authentication_method is not None:
-            raise Refused(reasons.BAD_AUTHENTICATION_METHOD, "an authentication method")  # [MQTT5-4.12.0-1]
+            raise Refused(reasons.BAD_AUTHENTICATION_METHOD, "an authentication method")  # [MQTT5-4.12.0-1] [MQTT5-4.12.0-4]
         client_id = connect.client_id
         if not client_id:
             if connect.level == MQTT_31 or (connect.level == MQTT_311 and not connect.clean):
@@ -194,7 +195,10 @@ class Greeting:
         self._refuse(connect_refusal(error, named=connect.user is not None), connect.level)
 
     def _refuse(self, refused: Refused, level: int) -> None:
-        """Answer with a no [MQTT-3.2.2-4] [MQTT5-3.2.2-6], if there is a code for it, and close [MQTT-3.2.2-5] [MQTT5-3.2.2-7]."""
+        """Answer with a no [MQTT-3.2.2-4] [MQTT5-3.2.2-6], if there is a code for it, and close [MQTT-3.2.2-5] [MQTT5-3.2.2-7].
+
+        What came behind the CONNECT is not looked at [MQTT-3.1.4-5] [MQTT5-3.1.4-6].
+        """
         gateway = self._broker.gateway
         connection = self._connection
         gateway.count("connects_refused", reason=REFUSALS[return_code(refused.code)] or reasons.TEXTS[refused.code])
@@ -209,7 +213,7 @@ class Greeting:
             packet = encode(ConnAck(session_present=False, code=return_code(code)), level)
         else:
             limit = self.connect.properties.maximum_packet_size if self.connect is not None else None
-            told = Properties(reason_string=reason) if reason else NO_PROPERTIES
+            told = Properties(reason_string=reason) if reason else NO_PROPERTIES  # no user properties [MQTT5-3.2.2-20]
             packet = encode(ConnAck(False, code, told), level)
             if limit is not None and len(packet) > limit:
                 packet = encode(ConnAck(False, code), level)  # [MQTT5-3.2.2-19]

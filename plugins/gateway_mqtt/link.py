@@ -93,6 +93,7 @@ class Link:
         self.expiry_s: int = expiry_s
         self.durable: bool = present or expiry_s > 0
         self.declared: bool = present
+        # [MQTT-3.1.2-24] [MQTT5-3.1.2-22] [MQTT5-3.2.2-22]
         self.idle_timeout_s: float = KEEP_ALIVE_GRACE * keep_alive(connect.keep_alive_s, broker.settings.max_keep_alive_s)
         self.is_over: bool = False
         self._accepted: bool = False
@@ -127,7 +128,9 @@ class Link:
         self.channel: Channel = gateway.open_channel(principal, self.inbound)
         self.inbound.attach(self.channel, Routes(self.channel, principal, broker.topic_limits), self.store)
         self.outbound.attach(self.channel, self.inbound.expect, self.say_goodbye)
-        self._protocol: Connected = Connected(self.inbound, self.outbound, self, settings.max_packet_bytes, self.level)
+        self._protocol: Connected = Connected(
+            self.inbound, self.outbound, self, settings.max_packet_bytes, self.level, broker.bounds
+        )
 
     # -- the beginning ------------------------------------------------------
 
@@ -185,18 +188,30 @@ class Link:
         except MalformedPacket as error:
             self.say_goodbye(error.code, error.reason)
             raise ProtocolViolation(error.reason, error.spec) from None
-        if not whole:
-            self._half = True
-            broker.halves.part(self, len(data))
-        elif self._half:
+        if whole and self._half:
             self._half = False
             broker.halves.whole(self)
+        held_bytes = self._protocol.held_bytes
+        if held_bytes and not self.is_over:
+            self._half = True
+            broker.halves.part(self, held_bytes)
         return whole
 
     def stuck(self) -> None:
         """A packet was begun, and does not go on."""
         self.broker.gateway.count("stuck_packets")
         self.dismiss(reasons.KEEP_ALIVE_TIMEOUT, "a packet was begun and not gone on with")
+
+    def too_much(self) -> None:
+        """There is no room for all the packets that were begun, and this connection's is among the largest."""
+        self.broker.gateway.count("partial_packets_closed")
+        self.broker.gateway.log.warning(
+            "too much is kept of packets that are not complete: connection closed",
+            client=self.session.client_id,
+            peer=self.connection.peer,
+            bytes=self._protocol.held_bytes,
+        )
+        self.dismiss(reasons.SERVER_BUSY, "too much is kept of packets that are not complete")
 
     def send(self, packet: Packet) -> None:
         """Send what is no message."""
@@ -240,7 +255,7 @@ class Link:
                 raise malformed("a session that was not to last shall last now", "5 §3.14.2.2.2", reasons.PROTOCOL_ERROR)
             self.expiry_s = shortest(expiry_s, self.broker.settings.max_session_expiry_s)
         if packet.code == reasons.NORMAL_DISCONNECTION:
-            self._will = None
+            self._will = None  # [MQTT-3.1.2-10] [MQTT5-3.1.2-10]
         self.end()
         self.connection.close(CloseReason.LOCAL)
 
@@ -249,16 +264,16 @@ class Link:
     def say_goodbye(self, code: int, reason: str = "") -> None:
         """Send a DISCONNECT, which there is at level 5 only; nothing may be sent after it."""
         if self.level != MQTT_5 or not self._accepted or self.is_over:
-            return
+            return  # [MQTT5-3.14.0-1]
         terms = self._terms
         told = Properties(reason_string=reason) if reason and terms.problem_information else NO_PROPERTIES
         packet = encode(Disconnect(code, told), self.level)
         if terms.most_bytes and len(packet) > terms.most_bytes:
-            packet = encode(Disconnect(code), self.level)  # [MQTT5-3.14.2-3]
+            packet = encode(Disconnect(code), self.level)  # [MQTT5-3.14.2-3] [MQTT5-3.14.2-4]
         self.outbound.reply(packet)
 
     def dismiss(self, code: int, reason: str = "") -> None:
-        """Say goodbye, and close."""
+        """Say goodbye, and close [MQTT5-4.13.2-1]."""
         self.say_goodbye(code, reason)
         self.end()
         self.connection.close(CloseReason.LOCAL)
@@ -298,7 +313,7 @@ class Link:
         self._bequeath(subscriptions)
 
     def _bequeath(self, subscriptions: Stock) -> None:
-        """Leave behind what outlives the connection."""
+        """Leave behind what outlives the connection [MQTT-4.1.0-2]."""
         broker, key = self.broker, self.session.key
         if self.durable:
             record = self._record() if self._accepted else replace(self._record(), will=None)
@@ -306,7 +321,7 @@ class Link:
                 broker.absences.leave(key, left(record, broker.gateway.now_ms()), subscriptions)
             else:  # it was full, or somebody deleted it
                 broker.absences.end(key, record)
-        elif self._will is not None and self._accepted:
+        elif self._will is not None and self._accepted:  # else there is nothing to publish [MQTT-3.1.2-12]
             publish_will(broker.absences.channel(key[0]), self._will, broker.gateway.now_ms())
 
     def _is_there(self, client_id: str) -> bool:

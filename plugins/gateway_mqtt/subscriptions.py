@@ -126,7 +126,7 @@ class Subscriptions:
             return
         self._pending.add(packet.packet_id)
         request.left = 1  # nothing is answered before all are submitted
-        for index, wanted in enumerate(packet.filters):
+        for index, wanted in enumerate(packet.filters):  # [MQTT-3.8.4-4] [MQTT5-3.8.4-5]
             if index >= self._limit or (len(self._filters) >= self._limit and wanted.pattern not in self._filters):
                 for rest in range(index, len(packet.filters)):
                     request.refuse(rest, reasons.QUOTA_EXCEEDED, f"more than {self._limit} subscriptions")
@@ -185,7 +185,7 @@ class Subscriptions:
             wish = Wish(pattern, wanted.qos, request.subscription_ids, wanted.retain_as_published)
             self._shared().join(wish, lambda error: then(Outcome(0, error)))
             return
-        link.inbound.expect(link.channel.bind(binding), then)
+        link.inbound.expect(link.channel.bind(binding), then)  # in place of what there was [MQTT-3.8.4-3] [MQTT5-3.8.4-3]
 
     def _declared(self, outcome: Outcome) -> None:
         """The queue of a session that does not last is made with its first subscription."""
@@ -220,6 +220,8 @@ class Subscriptions:
             return
         self._count(self.stock)
         told = codes if link.level == MQTT_5 else [min(code, FAILURE) for code in codes]
+        # It has the request's identifier [MQTT-2.3.1-7] [MQTT5-2.2.1-6], and nothing that could be too large [MQTT5-3.9.2-1]
+        # [MQTT5-3.9.2-2].
         link.send(SubAck(request.packet_id, bytes(told)))
         for index, (wanted, code) in enumerate(zip(request.wanted, codes, strict=True)):
             if code < FAILURE:
@@ -243,8 +245,8 @@ class Subscriptions:
             return
         self._pending.add(packet.packet_id)
         request.left = 1
-        for index, pattern in enumerate(packet.filters):
-            if pattern not in self._filters:
+        for index, pattern in enumerate(packet.filters):  # [MQTT-3.10.4-6] [MQTT5-3.10.4-6]
+            if pattern not in self._filters:  # [MQTT-3.10.4-1] [MQTT5-3.10.4-1]
                 request.codes[index] = reasons.NO_SUBSCRIPTION_EXISTED
                 continue
             self._filters.discard(pattern)
@@ -257,6 +259,7 @@ class Subscriptions:
         if self._member is not None and self._member.leave(pattern):
             link.inbound.expect(link.channel.barrier(), then)
             return
+        # What was sent is brought to its end [MQTT-3.10.4-3] [MQTT5-3.10.4-3], nothing more begins.
         link.outbound.unwant_retained(pattern)  # [MQTT-3.10.4-2] [MQTT5-3.10.4-2]
         link.inbound.expect(link.channel.unbind(subscription(link.queue, Subscription(pattern, 0))), then)
         if pattern.startswith(SYS) and not any(other.startswith(SYS) for other in self._filters):
@@ -277,5 +280,5 @@ class Subscriptions:
         self._pending.discard(request.packet_id)
         if not self._link.is_over:
             self._count(self.stock)
-            # [MQTT-3.10.4-4] [MQTT5-3.10.4-4] [MQTT5-3.11.3-1]
+            # [MQTT-3.10.4-4] [MQTT5-3.10.4-4] [MQTT5-3.11.3-1] [MQTT5-3.11.2-1] [MQTT5-3.11.2-2]
             self._link.send(UnsubAck(request.packet_id, bytes(request.codes)))

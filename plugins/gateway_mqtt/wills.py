@@ -26,7 +26,7 @@ def stored_will(will: Will) -> StoredWill:
     properties = will.properties
     raw = b""
     if properties is not NO_PROPERTIES:
-        raw = _raw(encode_properties(replace(properties, will_delay_s=None)))
+        raw = _raw(encode_properties(replace(properties, will_delay_s=None)))  # user properties in order [MQTT5-3.1.3-10]
     return StoredWill(will.topic, will.payload, will.qos, will.retain, properties.will_delay_s or 0, raw)
 
 
@@ -79,7 +79,7 @@ def publish_will(channel: Channel, will: StoredWill, now_ms: int) -> None:
     wire = wire_of(will.qos | (RETAIN if will.retain else 0), raw)
     expires_at_ms = 0 if expiry_s is None else now_ms + (expiry_s * MILLISECONDS or 1)  # 0 is never
     message = Message(route.address, will.payload, will.qos > 0, WIRE_TAG if wire else "", wire, 0, expires_at_ms)
-    if will.retain:
+    if will.retain:  # else it is a passing message [MQTT-3.1.2-16] [MQTT5-3.1.2-14]
         channel.retain(route, message)  # [MQTT-3.1.2-17] [MQTT5-3.1.2-15]
     if will.qos:
         channel.publish(route, message)

@@ -96,7 +96,7 @@ def session_queue(client_id: str, limits: SessionLimits, *, lasts: bool) -> Queu
         max_length=limits.messages,
         max_length_bytes=limits.body_bytes,
         overflow=limits.overflow,
-        keep_transient=limits.keep_transient,
+        keep_transient=limits.keep_transient,  # QoS 1 and 2 wait in any case [MQTT-3.1.2-5]
     )
 
 
