@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol
 
 from gateway.api import Channel, Gateway, Overflow
+from gateway_mqtt.codec.fields import Bounds
 from gateway_mqtt.codec.names import MAX_IDENTIFIER, MAX_LENGTH, MQTT_5, MQTT_31, MQTT_311
 from gateway_mqtt.codec.packets import Connect
 from gateway_mqtt.expiry import Absences
@@ -60,6 +61,7 @@ class Broker:
         "_limits",
         "_terms",
         "absences",
+        "bounds",
         "clean_limits",
         "encoders",
         "gateway",
@@ -89,6 +91,7 @@ class Broker:
             settings.keep_offline_qos_0,
         )
         self.clean_limits = SessionLimits(settings.clean_session_max_messages, settings.clean_session_max_bytes, Overflow.END_QUEUE)
+        self.bounds = Bounds(settings.max_filters_per_packet, settings.max_user_properties)
         self.max_connect_bytes: int = min(settings.max_packet_bytes, MAX_CONNECT_BYTES)
         self._terms: dict[tuple[int, bool, int], Terms] = {}
         self._limits: dict[ClientLimits, ClientLimits] = {}
@@ -104,7 +107,7 @@ class Broker:
         self.stores = Stores(gateway.log, gateway.count)
         self.absences = Absences(gateway, self.stores, self._ended, chores.sooner, self._shared)
         self.waiting = Waiting(settings.max_unconnected)
-        self.halves = Halves(chores.now_s, settings.packet_timeout_s)
+        self.halves = Halves(chores.now_s, settings.packet_timeout_s, settings.max_partial_bytes)
         self.traffic = Traffic()
         self.shares = Shares(gateway, self.lasting_limits)
         self.sys_topics = SysTopics(self, chores.memory)

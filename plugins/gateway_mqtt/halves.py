@@ -1,4 +1,4 @@
-"""Who has begun a packet and does not go on with it?"""
+"""Who has begun a packet and does not go on with it, and how much is kept of all such packets?"""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Final, Protocol
 
 PROGRESS_BYTES: Final = 1_024
 """So much more of a packet is progress."""
+MOST_BYTES: Final = 256 * 1024 * 1024
 
 
 class Half(Protocol):
@@ -15,6 +16,9 @@ class Half(Protocol):
     def stuck(self) -> None:
         """Close it: there was no progress."""
 
+    def too_much(self) -> None:
+        """Close it: there is no room for all that was begun, and it has the most."""
+
 
 class Halves:
     """The connections that have sent a part of a packet, by when more must have come.
@@ -22,29 +26,50 @@ class Halves:
     Args:
         now_s: what time-outs go by.
         patience_s: so long may pass without progress.
+        most_bytes: so much may be kept of all of them; beyond that those that have the most are closed.
     """
 
-    __slots__ = ("_due", "_now_s", "_patience_s")
+    __slots__ = ("_bytes", "_due", "_held", "_most_bytes", "_now_s", "_patience_s")
 
-    def __init__(self, now_s: Callable[[], float], patience_s: float) -> None:
+    def __init__(self, now_s: Callable[[], float], patience_s: float, most_bytes: int = MOST_BYTES) -> None:
         self._now_s = now_s
         self._patience_s = patience_s
+        self._most_bytes = most_bytes
         self._due: dict[Half, float] = {}
+        self._held: dict[Half, int] = {}
+        self._bytes = 0
 
     def __len__(self) -> int:
         return len(self._due)
 
+    @property
+    def held_bytes(self) -> int:
+        """How much is kept of all of them."""
+        return self._bytes
+
     def part(self, half: Half, size: int) -> None:
-        """So much of a packet has come, and it is not complete."""
-        if size >= PROGRESS_BYTES:
+        """A packet is not complete of which so much is kept."""
+        before = self._held.get(half, 0)
+        if half not in self._due or size // PROGRESS_BYTES != before // PROGRESS_BYTES:
             self._due.pop(half, None)  # it is the last one then: they stand in the order in which they are due
-        elif half in self._due:
-            return
-        self._due[half] = self._now_s() + self._patience_s
+            self._due[half] = self._now_s() + self._patience_s
+        self._held[half] = size
+        self._bytes += size - before
+        if self._bytes > self._most_bytes:
+            self._make_room()
 
     def whole(self, half: Half) -> None:
         """Its packet is complete, or it is gone."""
         self._due.pop(half, None)
+        self._bytes -= self._held.pop(half, 0)
+
+    def _make_room(self) -> None:
+        """Close those that have the most, until an eighth is free. Cost: all of them, once for that eighth."""
+        for half, _ in sorted(self._held.items(), key=lambda item: item[1], reverse=True):
+            if self._bytes <= self._most_bytes - self._most_bytes // 8:
+                return
+            self.whole(half)
+            half.too_much()
 
     def sweep(self) -> None:
         """Close those that are stuck."""
@@ -53,5 +78,5 @@ class Halves:
             half, due_at = next(iter(self._due.items()))
             if due_at > now_s:
                 return
-            del self._due[half]
+            self.whole(half)
             half.stuck()

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from gateway_mqtt.codec.coding import check_publish_flags, decode
-from gateway_mqtt.codec.names import MQTT_5, broken, malformed
+from gateway_mqtt.codec.fields import UNBOUNDED, Bounds
+from gateway_mqtt.codec.names import EITHER, MQTT_5, broken, malformed
 from gateway_mqtt.codec.packets import (
     NAMES,
     PINGREQ,
@@ -105,14 +106,17 @@ class Connected:
     Args:
         limit: bytes after the remaining length that one packet may have; at least 127.
         level: protocol level of the CONNECT.
+        bounds: of packets that are no PUBLISH.
     """
 
     __slots__ = (
-        "_acknowledged", "_acks", "_confirmed", "_control", "_held", "_level", "_limit", "_once", "_plain", "_plain5", "_publish",
-        "_publishes", "_tells", "_wanted", "over",
+        "_acknowledged", "_acks", "_bounds", "_confirmed", "_control", "_held", "_level", "_limit", "_once", "_plain", "_plain5",
+        "_publish", "_publishes", "_tells", "_wanted", "over",
     )  # fmt: skip
 
-    def __init__(self, publishes: PublishSink, acks: AckSink, control: ControlSink, limit: int, level: int = 4) -> None:
+    def __init__(
+        self, publishes: PublishSink, acks: AckSink, control: ControlSink, limit: int, level: int = 4, bounds: Bounds = UNBOUNDED
+    ) -> None:
         self._publish: Callable[[bytes, bytes, bytes], None] = publishes.publish
         self._confirmed: Callable[[bytes, bytes, bytes, bytes], None] = publishes.publish_confirmed
         self._acknowledged: Callable[[int], None] = acks.acknowledged
@@ -120,6 +124,7 @@ class Connected:
         self._acks: AckSink = acks
         self._control: ControlSink = control
         self._limit: int = limit
+        self._bounds: Bounds = bounds
         self._level: int = level
         # First bytes of what is plain, so that neither level is asked for at every packet.
         self._plain: int = NEVER if level == MQTT_5 else 0x30
@@ -129,6 +134,11 @@ class Connected:
         self._held: bytearray = bytearray()
         self._wanted: int = 0
         self.over: bool = False
+
+    @property
+    def held_bytes(self) -> int:
+        """How much is kept of a packet that is not complete."""
+        return len(self._held)
 
     def feed(self, data: bytes) -> bool:  # noqa: C901, PLR0912, PLR0915 - the decode loop: a call less for every packet
         """Take what was received; tell the sinks of every complete packet in it, in order.
@@ -246,7 +256,7 @@ class Connected:
         if len(payload) == 2 and head in {0x50, 0x62, 0x70}:
             type_, packet_id, code = head >> 4, payload[0] << 8 | payload[1], 0
         else:
-            packet = decode(head, payload, self._level)
+            packet = decode(head, payload, self._level, EITHER, self._bounds)
             assert isinstance(packet, Ack)
             type_, packet_id, code = packet.type, packet.packet_id, packet.code
         if not packet_id:
@@ -264,7 +274,7 @@ class Connected:
             self._acknowledged(packet_id)
 
     def _asked(self, head: int, payload: bytes) -> None:
-        packet = decode(head, payload, self._level)
+        packet = decode(head, payload, self._level, EITHER, self._bounds)
         match packet:
             case Subscribe():
                 self._control.subscribe(packet)

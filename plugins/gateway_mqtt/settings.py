@@ -62,6 +62,12 @@ class MqttSettings(BaseModel):
         le=268_435_455,
         description="Bytes of one packet after its remaining length. MQTT 5 clients are told (Maximum Packet Size).",
     )
+    max_partial_bytes: int = Field(
+        default=256 * 1024 * 1024,
+        ge=1024 * 1024,
+        description="What may be kept, of all connections, of packets that are not complete. Beyond it those connections are "
+        "closed that have sent the most of one (MQTT 5: reason 0x89).",
+    )
     max_keep_alive_s: int = Field(
         default=0,
         ge=0,
@@ -91,7 +97,13 @@ class MqttSettings(BaseModel):
     max_sent_topic_aliases: int = Field(
         default=20, ge=0, le=1_000, description="Topic aliases that are used towards an MQTT 5 client that allows some. 0: none."
     )
-    max_user_properties: int = Field(default=200, ge=0, le=10_000, description="User properties in one packet of an MQTT 5 client.")
+    max_user_properties: int = Field(
+        default=200,
+        ge=0,
+        le=10_000,
+        description="User properties in one packet of an MQTT 5 client. A PUBLISH with more gets reason 0x97, "
+        "any other packet ends its connection with it.",
+    )
     maximum_qos: Literal[0, 1, 2] = Field(
         default=2,
         description="The highest QoS that is granted to subscriptions and taken from publishers. A publish above it ends the "
@@ -112,6 +124,12 @@ class MqttSettings(BaseModel):
         ge=1,
         le=1_000_000,
         description="Topic filters per client; more are refused with SUBACK code 0x97, or 0x80 before MQTT 5.",
+    )
+    max_filters_per_packet: int = Field(
+        default=1_000,
+        ge=1,
+        le=65_536,
+        description="Topic filters in one SUBSCRIBE or UNSUBSCRIBE; more end the connection (MQTT 5: reason 0x97).",
     )
     max_topic_levels: int = Field(default=200, ge=1, le=65_536, description="Levels of a topic name or filter.")
     max_topic_bytes: int = Field(default=4_096, ge=1, le=65_535, description="Bytes of a topic name or filter.")

@@ -59,10 +59,10 @@ def test_a_part_that_gets_no_more_is_stuck_and_one_that_grows_is_not():
     slow, steady, done = Somebody(), Somebody(), Somebody()
     for one in (slow, steady, done):
         halves.part(one, 5)
-    for _ in range(4):
+    for n in range(1, 5):
         now[0] += 0.4
         halves.part(slow, 5)
-        halves.part(steady, 1_024)
+        halves.part(steady, 5 + 1_024 * n)
         halves.whole(done)
         halves.sweep()
     assert [slow.gone, steady.gone, done.gone] == [True, False, False]

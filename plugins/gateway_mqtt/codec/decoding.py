@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from gateway_mqtt.codec.fields import Reader, is_shared, topic_filter, topic_name
+from gateway_mqtt.codec.fields import UNBOUNDED, Bounds, Reader, is_shared, topic_filter, topic_name
 from gateway_mqtt.codec.names import (
     AUTH,
     BRIDGE,
@@ -52,28 +52,29 @@ from gateway_mqtt.codec.packets import (
     Will,
 )
 from gateway_mqtt.codec.properties import NO_PROPERTIES, Properties, decode_properties
-from gateway_mqtt.codec.reasons import may_carry
+from gateway_mqtt.codec.reasons import QUOTA_EXCEEDED, may_carry
 
 _PROTOCOL_ERROR = 0x82
 
 
-def decode(head: int, payload: bytes, level: int = 4, sender: int = EITHER) -> Packet:
+def decode(head: int, payload: bytes, level: int = 4, sender: int = EITHER, bounds: Bounds = UNBOUNDED) -> Packet:
     """Make a packet of its first byte and what follows the remaining length.
 
     Args:
         level: of the connection; a CONNECT says its own.
         sender: `CLIENT` or `SERVER`, to refuse properties and reason codes that are not that side's to send.
+        bounds: a packet with more is refused as soon as that is seen.
 
     Raises:
         MalformedPacket: it breaks the standard. UnknownLevel: a CONNECT of a version that there is not.
     """
     type_ = head >> 4
     if type_ == PUBLISH:
-        return _decode_publish(head, Reader(payload, level), sender)
+        return _decode_publish(head, Reader(payload, level, bounds), sender)
     if type_ not in FLAGS or (type_ == AUTH and level != MQTT_5):
         raise broken(level, f"packet type {type_} is reserved", "§2.2.1", "5 §2.1.2")
     _check_flags(type_, head & 15, level)
-    reader = Reader(payload, level)
+    reader = Reader(payload, level, bounds)
     packet = _decode(type_, reader, sender)
     reader.end()
     return packet
@@ -126,7 +127,9 @@ def _properties(kind: int, reader: Reader, sender: int = EITHER) -> Properties:
     if reader.level != MQTT_5:
         return NO_PROPERTIES
     length = reader.varint()  # [MQTT5-2.2.2-1]
-    return decode_properties(kind, reader.take(length), sender) if length else NO_PROPERTIES
+    if not length:
+        return NO_PROPERTIES
+    return decode_properties(kind, reader.take(length), sender, reader.bounds.user_properties)
 
 
 def _reason(type_: int, reader: Reader, sender: int) -> tuple[int, Properties]:
@@ -277,14 +280,20 @@ def _decode_subscribe(reader: Reader) -> Subscribe:
     level = reader.level
     packet_id = reader.identifier()
     properties = _properties(SUBSCRIBE, reader)
-    filters = []
+    filters: list[Subscription] = []
     while reader.more():
+        _check_room(reader, len(filters))
         pattern = topic_filter(reader.binary(), level)  # [MQTT-3.8.3-1] [MQTT5-3.8.3-1]
         options = reader.byte()
         filters.append(_subscription(pattern, options) if level == MQTT_5 else _plain(pattern, options))
     if not filters:
         raise broken(level, "SUBSCRIBE without a topic filter", "[MQTT-3.8.3-3]", "[MQTT5-3.8.3-2]", _PROTOCOL_ERROR)
     return Subscribe(packet_id, tuple(filters), properties)
+
+
+def _check_room(reader: Reader, filters: int) -> None:
+    if filters >= reader.bounds.filters:
+        raise malformed(f"more than {filters} topic filters in one packet", "5 §4.13.1", QUOTA_EXCEEDED)
 
 
 def _plain(pattern: str, qos: int) -> Subscription:
@@ -323,8 +332,9 @@ def _decode_unsubscribe(reader: Reader) -> Unsubscribe:
     level = reader.level
     packet_id = reader.identifier()
     properties = _properties(UNSUBSCRIBE, reader)
-    filters = []
+    filters: list[str] = []
     while reader.more():
+        _check_room(reader, len(filters))
         filters.append(topic_filter(reader.binary(), level))  # [MQTT-3.10.3-1] [MQTT5-3.10.3-1]
     if not filters:
         raise broken(level, "UNSUBSCRIBE without a topic filter", "[MQTT-3.10.3-2]", "[MQTT5-3.10.3-2]", _PROTOCOL_ERROR)

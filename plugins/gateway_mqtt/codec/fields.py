@@ -94,12 +94,31 @@ def is_shared(pattern: str) -> bool:
     return pattern.startswith(SHARE)
 
 
+class Bounds:
+    """How many of what may be repeated one packet may have: reading them takes time that others wait.
+
+    Args:
+        filters: of a SUBSCRIBE or UNSUBSCRIBE.
+        user_properties: of any packet, and of its will.
+    """
+
+    __slots__ = ("filters", "user_properties")
+
+    def __init__(self, filters: int, user_properties: int) -> None:
+        self.filters: int = filters
+        self.user_properties: int = user_properties
+
+
+UNBOUNDED = Bounds(MAX_LENGTH, MAX_LENGTH)
+
+
 class Reader:
     """Takes the fields of one packet from its front."""
 
-    __slots__ = ("_at", "_data", "_end", "level")
+    __slots__ = ("_at", "_data", "_end", "bounds", "level")
 
-    def __init__(self, data: bytes, level: int) -> None:
+    def __init__(self, data: bytes, level: int, bounds: Bounds = UNBOUNDED) -> None:
+        self.bounds: Bounds = bounds
         self._data: bytes = data
         self._at: int = 0
         self._end: int = len(data)

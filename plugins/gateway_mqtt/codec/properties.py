@@ -13,6 +13,7 @@ from gateway_mqtt.codec.names import (
     CONNECT,
     DISCONNECT,
     EITHER,
+    MAX_LENGTH,
     MQTT_5,
     NAMES,
     PUBACK,
@@ -122,12 +123,13 @@ RULES: Final[dict[int, Rule]] = {
 # -- decoding ---------------------------------------------------------------
 
 
-def decode_properties(kind: int, data: bytes, sender: int = EITHER) -> Properties:
+def decode_properties(kind: int, data: bytes, sender: int = EITHER, most_user: int = MAX_LENGTH) -> Properties:
     """Read properties without the length in front of them.
 
     Args:
         kind: packet type, or `WILL`.
         sender: `CLIENT` or `SERVER`, to refuse what that side may not send.
+        most_user: so many user properties are taken.
 
     Raises:
         MalformedPacket: one is unknown, doubled, not of this packet, or has no value of its type.
@@ -144,6 +146,8 @@ def decode_properties(kind: int, data: bytes, sender: int = EITHER) -> Propertie
         if rule is None or kind not in rule.kinds:
             raise malformed(f"{_kind(kind)} with a property 0x{number:02x}", "5 §2.2.2.2")
         if rule.form == PAIR:
+            if len(users) >= most_user:
+                raise malformed(f"more than {most_user} user properties", "5 §4.13.1", 0x97)
             users.append((reader.text(), reader.text()))  # [MQTT5-1.5.7-1]
         elif rule.form == VARINT:
             if identifiers and kind == SUBSCRIBE:

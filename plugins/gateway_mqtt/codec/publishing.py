@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 from gateway_mqtt.codec.fields import encode_length, text, too_short
-from gateway_mqtt.codec.names import MQTT_5, malformed
+from gateway_mqtt.codec.names import MAX_LENGTH, MQTT_5, malformed
 from gateway_mqtt.codec.properties import response_topic
 
 _SIZES: Final = {0x01: 2, 0x02: 5, 0x23: 3}
@@ -22,9 +22,10 @@ class PublishProperties:
         message_expiry_s: None is none.
         payload_format: 1 promises that the payload is UTF-8.
         response_topic: None is none.
+        too_many: there are more user properties than are taken: they were not read to their end.
     """
 
-    __slots__ = ("kept", "message_expiry_s", "payload_format", "response_topic", "topic_alias")
+    __slots__ = ("kept", "message_expiry_s", "payload_format", "response_topic", "too_many", "topic_alias")
 
     def __init__(self, kept: bytes = b"") -> None:
         self.kept: bytes = kept
@@ -32,13 +33,17 @@ class PublishProperties:
         self.message_expiry_s: int | None = None
         self.payload_format: int = 0
         self.response_topic: str | None = None
+        self.too_many: bool = False
 
 
-def publish_properties(data: bytes) -> PublishProperties:  # noqa: C901, PLR0912, PLR0915 - a call less for each property
+def publish_properties(  # noqa: C901, PLR0912, PLR0915 - a call less for each property
+    data: bytes, most_user: int = MAX_LENGTH
+) -> PublishProperties:
     """Read what a client has sent between the packet identifier and the payload of a PUBLISH.
 
     Args:
         data: the properties without the length in front of them.
+        most_user: so many user properties are taken.
 
     Raises:
         MalformedPacket: as `decode_properties(PUBLISH, data, CLIENT)`.
@@ -50,11 +55,15 @@ def publish_properties(data: bytes) -> PublishProperties:  # noqa: C901, PLR0912
         found.kept = b""
         return found
     parts: list[bytes] | None = None
-    kept_from = at = seen = 0
+    kept_from = at = seen = users = 0
     while at < size:
         number = data[at]
         start = at
         if number == 0x26:
+            users += 1
+            if users > most_user:
+                found.too_many = True
+                return found
             at = _user_end(data, start, size)
             continue
         if number in _SIZES:
@@ -135,6 +144,6 @@ def encode_publish_properties(
         kept += b"\x02" + message_expiry_s.to_bytes(4, "big")
     if topic_alias is not None:
         kept += b"\x23" + topic_alias.to_bytes(2, "big")
-    for identifier in subscription_ids:
-        kept += b"\x0b" + encode_length(identifier)
+    if subscription_ids:
+        kept += b"".join([b"\x0b" + encode_length(identifier) for identifier in subscription_ids])
     return encode_length(len(kept)) + kept

@@ -17,8 +17,7 @@ from gateway.api import (
     Route,
 )
 from gateway_mqtt.codec.fields import is_utf8
-from gateway_mqtt.codec.names import PUBACK, PUBLISH, malformed
-from gateway_mqtt.codec.properties import decode_properties
+from gateway_mqtt.codec.names import PUBACK, malformed
 from gateway_mqtt.codec.publishing import PublishProperties, publish_properties
 from gateway_mqtt.codec.reasons import (
     NO_MATCHING_SUBSCRIBERS,
@@ -43,7 +42,6 @@ IDENTIFIER_BYTES: Final = 2
 MOST_REMEMBERED_BYTES: Final = 512
 """Properties that come again and again are read once, unless they are longer."""
 _NO_PROPERTIES: Final = PublishProperties()
-_USER: Final = b"\x26"
 
 
 class Inbound:
@@ -172,6 +170,9 @@ class Inbound:
         if qos > 1 or retain or self._terms.maximum_qos < 1:
             self._check_terms(qos, retain=retain)
         said = self._read(properties) if properties else _NO_PROPERTIES
+        if said.too_many:
+            self._refuse_properties(qos, packet_id, QUOTA_EXCEEDED)
+            return
         if self._five and (said.topic_alias or not topic):
             topic = self._topic_of(topic, said.topic_alias)
         if qos == 2 and self._exactly_once().is_known(packet_id):  # noqa: PLR2004 - the QoS
@@ -237,7 +238,7 @@ class Inbound:
     def _read(self, properties: bytes) -> PublishProperties:
         if properties == self._last_raw:
             return self._last_said
-        said = publish_properties(properties)
+        said = publish_properties(properties, self._terms.max_user_properties)
         if len(properties) <= MOST_REMEMBERED_BYTES:
             self._last_raw = properties
             self._last_said = said
@@ -275,19 +276,19 @@ class Inbound:
             return None
 
     def _objects(self, said: PublishProperties, qos: int, packet_id: bytes, body: bytes) -> bool:
-        """Refuse what is not as its properties promise, or has too many of them; return whether it was refused."""
+        """Refuse what is not as its properties promise; return whether it was refused."""
         code = 0
         if said.payload_format and not is_utf8(body):
             code = PAYLOAD_FORMAT_INVALID
             if not qos:  # there is no other way to say it
                 raise malformed("a payload is not UTF-8, as was promised", "5 §3.3.2.3.2", code)
-        most = self._terms.max_user_properties
-        if said.kept.count(_USER) > most and len(decode_properties(PUBLISH, said.kept).user) > most:
-            code = QUOTA_EXCEEDED
         if code:
-            self._gateway.count("publishes_refused", reason="properties")
-            self._turn_down(qos, packet_id, code)
+            self._refuse_properties(qos, packet_id, code)
         return code != 0
+
+    def _refuse_properties(self, qos: int, packet_id: bytes, code: int) -> None:
+        self._gateway.count("publishes_refused", reason="properties")
+        self._turn_down(qos, packet_id, code)
 
     def _turn_down(self, qos: int, packet_id: bytes, code: int) -> None:
         """Say no in its turn [MQTT5-4.6.0-2]; to QoS 0 nothing is said."""

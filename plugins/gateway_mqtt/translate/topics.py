@@ -12,6 +12,8 @@ from gateway_mqtt.codec.reasons import TOPIC_NAME_INVALID
 
 SYS: Final = "$SYS"
 MAX_CACHED_TOPICS = 50_000
+MAX_OWN_TOPICS = 200
+"""Of a connection that has a cache of its own: there may be very many."""
 MAX_CACHED_TOPIC_BYTES = 256
 """Longer topics are resolved at every message: what a cache holds must be bounded in bytes too."""
 
@@ -90,7 +92,7 @@ class Routes:
         else:
             route = self._channel.route(TOPIC_EXCHANGE, key)
         if len(topic) <= MAX_CACHED_TOPIC_BYTES:
-            if len(self.known) >= MAX_CACHED_TOPICS:
+            if len(self.known) >= (MAX_OWN_TOPICS if self._local_to else MAX_CACHED_TOPICS):
                 self.known.clear()
             self.known[topic] = route
         return route
