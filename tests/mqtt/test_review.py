@@ -40,6 +40,7 @@ class Unfit:
 
     def __init__(self):
         self.message = Message(Address("/", "amq.topic", "a#b"), b"", True)
+        self.options = None
 
 
 class Queue:
