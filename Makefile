@@ -11,7 +11,7 @@ COMPILED_BIN := $(COMPILED)/.venv/bin
 SEEDS := 1..5000
 DISK_SEEDS := 1..300
 
-.PHONY: help demo run test test-slow test-all compiled test-compiled test-compiled-slow nightly lint bench reference clean
+.PHONY: help demo run test test-slow test-all compiled test-compiled test-compiled-slow nightly lint bench reference conformance clean
 
 help:
 	@echo 'make demo       sensors, workers and a broker that is killed half way: nothing confirmed is lost'
@@ -25,6 +25,7 @@ help:
 	@echo 'make lint       style, types, and who imports whom'
 	@echo 'make bench      the benchmarks'
 	@echo 'make reference  conf/tidegate.toml and docs/configuration.md, from the settings as they are in the code'
+	@echo 'make conformance  docs/conformance.md: which line obeys, and which test proves, each statement of the standards of MQTT'
 
 demo: $(MADE)
 	$(BIN)/tidegate demo
@@ -77,6 +78,9 @@ bench: $(MADE)
 
 reference: $(MADE)
 	$(BIN)/python -m gateway.cli.reference
+
+conformance: $(MADE)
+	$(BIN)/python -m tests.mqtt.conformance.page
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
