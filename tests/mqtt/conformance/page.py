@@ -14,6 +14,7 @@ from tests.mqtt.conformance.statements import TITLES, Statement, statements
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "conformance.md"
 SOURCES = ("gateway", "plugins")
+LIST = statements()
 _TAG = re.compile(r"\[(MQTT5?-\d+\.\d+\.\d+-\d+)\]")
 _NAME = re.compile(r"(?:\b|_)mqtt(5?)_(\d+)_(\d+)_(\d+)_(\d+)(?=_|\b)")
 
@@ -25,7 +26,8 @@ The numbers are those of the standards' appendix B. Written by `make conformance
 statement of MQTT 3.1.1, `[MQTT5-3.1.0-2]` one of MQTT 5.0) and from the names and tags of the tests.
 
 "client": the statement binds clients only; where there is a test, it shows what the broker does with a client that breaks it.
-A statement of MQTT 5.0 that MQTT 3.1.1 makes as well is obeyed by the same lines.
+A statement of MQTT 5.0 that MQTT 3.1.1 makes as well is obeyed by the same lines. Where no line carries a tag, the list of
+statements (`tests/mqtt/conformance/*.toml`) names the place.
 """
 
 
@@ -49,7 +51,9 @@ class Places:
 
     def code_of(self, statement: Statement) -> list[str]:
         like = self.code.get(f"MQTT-{statement.like}", []) if statement.like else []
-        return _once([*self.code.get(statement.tag, []), *like, *([statement.code] if statement.code else [])])
+        known = [*self.code.get(statement.tag, []), *like]
+        named = statement.code or (LIST[f"MQTT-{statement.like}"].code if statement.like else "")
+        return _once(known or ([_place(*named.split(":"))] if named else []))
 
     @staticmethod
     def has(name: str, symbol: str) -> bool:
@@ -59,6 +63,10 @@ class Places:
 
     def tests_of(self, statement: Statement) -> list[str]:
         return _once(self.tests.get(statement.tag, []))
+
+
+def _place(name: str, symbol: str) -> str:
+    return f"`{name}` `{symbol}`" if symbol else f"`{name}`"
 
 
 def _once(places: Iterable[str]) -> list[str]:
@@ -71,7 +79,7 @@ def _note(places: dict[str, list[str]], path: Path, name: str) -> None:
     if tags:
         symbols = list(_symbols(ast.parse(text)))
         for number, tag in tags:
-            places[tag].append(f"`{name}` {_symbol_at(number, symbols)}".rstrip())
+            places[tag].append(_place(name, _symbol_at(number, symbols)))
 
 
 def _tags(line: str) -> Iterator[str]:
@@ -97,13 +105,13 @@ def _symbol_at(line: int, symbols: list[tuple[int, int, str]]) -> str:
     """Return the innermost symbol; a comment between two belongs to the one below."""
     inside = [name for first, last, name in symbols if first <= line <= last]
     if inside:
-        return f"`{inside[-1]}`"
-    return next((f"`{name}`" for first, _, name in symbols if first > line), "")
+        return inside[-1]
+    return next((name for first, _, name in symbols if first > line), "")
 
 
 def lacking(places: Places) -> dict[str, list[str]]:
     """Return the tags that bind a server and have no code, or no test."""
-    ours = [statement for statement in statements().values() if statement.binds_us]
+    ours = [statement for statement in LIST.values() if statement.binds_us]
     return {
         "code": [statement.tag for statement in ours if not places.code_of(statement)],
         "test": [statement.tag for statement in ours if not places.tests_of(statement)],
@@ -114,7 +122,7 @@ def page(places: Places) -> str:
     """Return docs/conformance.md."""
     parts = [_HEAD]
     for series, title in TITLES.items():
-        listed = [statement for statement in statements().values() if statement.series == series]
+        listed = [statement for statement in LIST.values() if statement.series == series]
         parts += [f"\n## {title}\n\n{_summary(listed, places)}\n"]
         parts += ["| statement | whom it binds | in short | code | tests |", "|---|---|---|---|---|"]
         parts += [_row(statement, places) for statement in listed]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from gateway_mqtt.codec.packets import PUBREC, PUBREL, Ack, Publish, Subscribe, Subscription, Unsubscribe
+from gateway_mqtt.codec.packets import PUBREC, PUBREL, Ack, Connect, Publish, Subscribe, Subscription, Unsubscribe
 from gateway_mqtt.codec.properties import Properties
 from tests.mqtt.conformance.support import frame, name, text
 
@@ -228,6 +228,29 @@ async def test_mqtt5_3_1_2_24_mqtt5_3_1_2_25_a_message_too_large_for_the_client_
     await publisher.publish(topic, b"fits", 1)
     assert await client.messages(1) == [b"fits"]
     await client.quiet()
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+async def test_mqtt5_3_1_2_24_a_packet_of_exactly_the_maximum_is_sent(v5, qos):
+    topic = name("t")
+    most = 60
+    client = await v5.client(maximum_packet_size=most)
+    await client.subscribe(topic, qos)
+    publisher = await v5.client()
+    room = most - 2 - 2 - len(topic) - (2 if qos else 0) - 1  # head and length, topic, identifier, property length
+    for size in (room + 1, room, room - 1):
+        await publisher.publish(topic, b"x" * size, qos)
+    got = [await client.message(settle=False) for _ in range(2)]
+    assert [message.payload for message in got] == [b"x" * room, b"x" * (room - 1)]
+    await client.quiet()
+
+
+@pytest.mark.parametrize("most", [1, 2, 4, 5, 10, 15, 20])
+async def test_mqtt5_3_1_2_24_no_connack_is_larger_than_the_client_takes(v5, most):
+    client = await v5.open()
+    await client.send(Connect(name("c"), level=5, properties=Properties(maximum_packet_size=most)))
+    answer = await client.raw()
+    assert answer is None or len(answer[1]) + 2 <= most
 
 
 async def test_mqtt5_3_1_2_24_also_if_it_waited_or_was_retained(v5):
