@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import socket
+from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from gateway.api.stream import CloseReason, CongestionSink, Receiver
 from gateway.errors import ProtocolViolation
+from gateway.runtime.streams.pace import FIRST_PACE, SIZES, next_pace
 from gateway.runtime.streams.served import RECEIVE_BYTES, Served
+from gateway.runtime.streams.stages import GONE, LINGERING, LOST, OPEN, SENDING
 
 if TYPE_CHECKING:
     from gateway.runtime.streams.layer import Layer
@@ -26,24 +29,13 @@ UNREAD_TIMES: Final = 16
 """How often a closing connection is emptied in one go."""
 
 
-# How far a connection has come.
-OPEN: Final = 0
-SENDING: Final = 1
-"""It is closing: the rest is being sent."""
-LINGERING: Final = 2
-"""All is sent; the peer may read it, until it closes or LINGER_S are over."""
-LOST: Final = 3
-"""Nothing can be sent any more; who served it is about to be told."""
-GONE: Final = 4
-CLOSING: Final = (SENDING, LINGERING)
-
-
 class StreamConnection(Served):
     """A connection (`gateway.api.Connection` says what each method does).
 
     Open: `readable` feeds the receiver, `flush` sends at the end of the turn, what the kernel does not take waits for `writable`.
     Then `close` gives a reason; at the end of that turn the receiver is told, and the socket lingers without any of what it served.
 
+    ``pace``: how much is read at once; it begins low, and grows as long as what is read takes no time.
     ``handled``: a handler's task has it, and sees to its end. ``resting``: not read from, as what it sends is not welcome now.
     ``heard_at``: by the listeners' `heard_now`. ``watched``: the `Way`'s own. ``layer``, ``peer``, ``is_loopback`` may be changed.
     """
@@ -58,6 +50,7 @@ class StreamConnection(Served):
         "idle_timeout_s",
         "is_loopback",
         "out",
+        "pace",
         "peer",
         "publisher",
         "refused_in",
@@ -76,6 +69,7 @@ class StreamConnection(Served):
         self._backlog_bytes = 0
         self.stage = OPEN
         self.handled = self.resting = False
+        self.pace = FIRST_PACE
         self.watched = 0
         self.heard_at = 0.0
         self.idle_timeout_s = 0.0
@@ -130,8 +124,9 @@ class StreamConnection(Served):
             return
         if (self.held_in or self.is_congested) and self._hold():
             return
+        most = SIZES[self.pace]
         try:
-            data = self.socket.recv(RECEIVE_BYTES)
+            data = self.socket.recv(most)
         except BlockingIOError:
             return
         except OSError:
@@ -141,7 +136,7 @@ class StreamConnection(Served):
             self.close(CloseReason.EOF)
             return
         try:
-            if self._feed(data):
+            if self._feed(data) if len(data) <= SIZES[0] else self._feed_timed(data, most):
                 self.heard_at = now
         except Exception as error:  # an edge: one connection
             self.fail(error)
@@ -154,6 +149,13 @@ class StreamConnection(Served):
             self._feed(b"")
         except Exception as error:  # an edge: one connection
             self.fail(error)
+
+    def _feed_timed(self, data: bytes, most: int) -> bool:
+        """Feed what may take long, and see how long it does."""
+        began = perf_counter()
+        heard = self._feed(data)
+        self.pace = next_pace(self.pace, perf_counter() - began, full=len(data) == most)
+        return heard
 
     def _feed(self, data: bytes) -> bool:
         """Return whether the peer is heard."""

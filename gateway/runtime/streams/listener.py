@@ -20,13 +20,14 @@ from gateway.runtime.dispatcher import Turns
 from gateway.runtime.flow import Flow
 from gateway.runtime.streams.addresses import Bound, bind
 from gateway.runtime.streams.certificates import Certificates
-from gateway.runtime.streams.connection import CLOSING, StreamConnection
+from gateway.runtime.streams.connection import StreamConnection
 from gateway.runtime.streams.entrance import Entrance
 from gateway.runtime.streams.failures import Failures
 from gateway.runtime.streams.hellos import Hellos
 from gateway.runtime.streams.poller import HAS_EPOLL, EpollSet
 from gateway.runtime.streams.portable import Tasks
 from gateway.runtime.streams.stack import Stack
+from gateway.runtime.streams.stages import CLOSING
 from gateway.runtime.streams.tls import TlsFailure
 from gateway.runtime.streams.ways import Way
 
@@ -40,6 +41,8 @@ ACCEPT_AGAIN_S = 0.1
 PER_TURN = 64
 """Connections accepted before others get their turn."""
 SWEPT_PER_TURN = 1_024
+EXPIRED_PER_TURN = 32
+"""An end may take a while: subscriptions are removed, a will is published."""
 LOOK_AT_HELD_S = 0.05
 MOST_LINGERING = 4_096
 """Closing connections that may wait for their goodbyes to be read, all together."""
@@ -314,16 +317,20 @@ class Listeners:
             self._sweep_settling()
             connections = list(self.connections)
             for first in range(0, len(connections), SWEPT_PER_TURN):
-                self._sweep_some(connections[first : first + SWEPT_PER_TURN])
-                await trio.lowlevel.checkpoint()
+                await self._sweep_some(connections[first : first + SWEPT_PER_TURN])
 
-    def _sweep_some(self, connections: Sequence[StreamConnection]) -> None:
-        now = trio.current_time()
-        heard_now = self.heard_now()
+    async def _sweep_some(self, connections: Sequence[StreamConnection]) -> None:
+        expired = 0
+        now, heard_now = trio.current_time(), self.heard_now()
         for connection in connections:
             silent_s = heard_now - connection.heard_at if connection.idle_timeout_s else 0.0
             if silent_s > connection.idle_timeout_s or now > connection.deadline_at > 0.0:
                 self._expire(connection)
+                expired += 1
+                if expired % EXPIRED_PER_TURN == 0:
+                    await trio.lowlevel.checkpoint()
+                    now, heard_now = trio.current_time(), self.heard_now()
+        await trio.lowlevel.checkpoint()
 
     def _sweep_settling(self) -> None:
         now = trio.current_time()

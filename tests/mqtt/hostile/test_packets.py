@@ -35,7 +35,7 @@ def raw(first: int, body: bytes) -> bytes:
     return bytes([first]) + encode_length(len(body)) + body
 
 
-@pytest.mark.parametrize("first, each", [(0x82, b"\0\1a\0"), (0xA2, b"\0\1a")])
+@pytest.mark.parametrize(("first", "each"), [(0x82, b"\0\1a\0"), (0xA2, b"\0\1a")])
 async def test_a_packet_of_a_million_filters_ends_its_connection_as_soon_as_that_is_seen(first, each):
     async with mqtt_broker() as bench:
         beside = await bench.client("beside")
@@ -104,7 +104,7 @@ async def test_a_publish_of_a_hundred_thousand_user_properties_is_not_read_to_it
         assert (answer.type, answer.code) == (PUBACK, 0x97)
 
 
-# -- packets that are never finished ------------------------------------------------------------------------------------------------
+# -- packets that are never finished ----
 
 
 class Somebody:
