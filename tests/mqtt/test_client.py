@@ -112,3 +112,19 @@ async def test_what_speaks_no_mqtt_is_told_so():
             async with open_client(Place(port=port), Connect("c")):
                 pass
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("level", [3, 4, 5])
+async def test_every_version_and_quality_of_service_goes_both_ways(level):
+    async with mqtt_broker() as bench, open_client(Place(port=bench.port), Connect("c", level=level)) as client:
+        assert await client.subscribe([Subscription("a", 2)]) == b"\2"
+        for qos in (0, 1, 2):
+            await client.publish("a", b"%d" % qos, qos=qos)
+            message = await client.messages.receive()
+            assert (message.payload, message.qos) == (b"%d" % qos, qos)
+            await client.acknowledge(message)
+        await client.confirmed()
+        await client.unsubscribe(["a"])
+        await client.publish("a", b"nobody", qos=1)
+        await client.confirmed()
+        assert client.refused == []

@@ -67,6 +67,7 @@ async def test_sub_keeps_a_persistent_session_and_ends_with_27_at_its_time_out()
         assert bench.queue("me").count == 0
 
 
+@pytest.mark.slow
 async def test_pub_and_sub_speak_every_version_and_quality_of_service():
     async with mqtt_broker() as bench:
         for version in ("mqttv31", "mqttv311", "mqttv5"):
@@ -105,6 +106,7 @@ async def test_a_refused_publish_of_version_5_is_told_with_its_reason():
         assert (code, err) == (0x97, "tidegate: the broker refused 2 messages: quota exceeded\n")
 
 
+@pytest.mark.slow
 async def test_sub_leaves_out_ends_and_clears_what_it_is_told_to():
     async with mqtt_broker() as bench:
         for topic in ("a", "b", "b/c"):
