@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from gateway.api import Connection, Consumer, GatewayError, Outcome, Principal
-from gateway_mqtt.codec.names import MAX_LENGTH, MQTT_5
+from gateway_mqtt.codec import reasons
+from gateway_mqtt.codec.encoding import encode
+from gateway_mqtt.codec.names import MAX_LENGTH, MQTT_5, MQTT_31
 from gateway_mqtt.codec.packets import ACCEPTED, ConnAck, Connect
 from gateway_mqtt.codec.properties import NO_PROPERTIES, Properties
 from gateway_mqtt.link import Link
-from gateway_mqtt.translate.sessions import NEVER_S, keep_alive, response_topic, session_queue_name, shortest
+from gateway_mqtt.translate.sessions import NEVER_S, Refused, keep_alive, response_topic, session_queue_name, shortest
 from gateway_mqtt.wills import check_will, stored_will
 
 if TYPE_CHECKING:
@@ -42,13 +44,15 @@ class Entering:
         """Enter the session, ending whoever holds it now; the greeting is told when the CONNECT is answered.
 
         Raises:
-            Refused: its will can't be what it is.
+            Refused: its will can't be what it is, or it can't be answered.
         """
         broker, connect = self._broker, self._connect
         will = None
         if connect.will is not None:
             check_will(connect.will, broker.gateway, principal, broker.topic_limits, broker.settings)
             will = stored_will(connect.will)
+        expiry_s = expiry_asked(connect, broker.settings)
+        self._check_size()
         key = (principal.vhost, self.client_id)  # [MQTT-3.1.3-2] [MQTT5-3.1.3-2]
         holder = broker.sessions.holder(key)
         if holder is not None:
@@ -57,7 +61,6 @@ class Entering:
         exists = broker.absences.channel(principal.vhost).queue_exists(queue)
         present = self._present = exists and not connect.clean  # [MQTT-3.1.4-3] [MQTT5-3.1.4-4] [MQTT5-3.1.2-5]
         broker.absences.come_back(key, ends=not present)
-        expiry_s = expiry_asked(connect, broker.settings)
         link = self.link = Link(broker, self._connection, principal, connect, self.client_id, expiry_s, will, present=present)
         broker.sessions.enter(link.session, link, present=present)
         if present:
@@ -71,6 +74,12 @@ class Entering:
             link.consume(self._consuming)
         elif not exists:
             self._accept()
+
+    def _check_size(self) -> None:
+        """Refuse a client that takes no CONNACK at all [MQTT5-3.1.2-24]."""
+        most = self._connect.properties.maximum_packet_size
+        if most is not None and len(encode(ConnAck(False, ACCEPTED), MQTT_5)) > most:
+            raise Refused(reasons.PACKET_TOO_LARGE, f"packets of at most {most} bytes")
 
     def _prepared(self, outcome: Outcome) -> None:
         if outcome.error is not None:
@@ -96,10 +105,14 @@ class Entering:
     def _accept(self, consumer: Consumer | None = None) -> None:
         link = self.link
         assert link is not None
-        properties = self._told(link) if link.level == MQTT_5 else NO_PROPERTIES
         # [MQTT-3.2.0-1] [MQTT-3.2.2-1] [MQTT-3.2.2-2] [MQTT-3.2.2-3] [MQTT5-3.2.0-1] [MQTT5-3.2.2-2] [MQTT5-3.2.2-3]
         # [MQTT-3.1.4-4] [MQTT5-3.1.4-5] [MQTT5-3.2.0-2]
-        link.begin(ConnAck(self._present, ACCEPTED, properties))
+        present = self._present and link.level != MQTT_31  # where the flag is reserved
+        connack = ConnAck(present, ACCEPTED, self._told(link.expiry_s) if link.level == MQTT_5 else NO_PROPERTIES)
+        most = self._connect.properties.maximum_packet_size
+        if most is not None and len(encode(connack, link.level)) > most:
+            connack = ConnAck(present, ACCEPTED)  # [MQTT5-3.1.2-24]
+        link.begin(connack)
         if consumer is not None:
             link.outbound.open(consumer)
         self._greeting.accepted(link)
@@ -114,7 +127,7 @@ class Entering:
             link.end()
             self._greeting.refuse(error)
 
-    def _told(self, link: Link) -> Properties:
+    def _told(self, expiry_s: int) -> Properties:
         """Return what differs from what a client takes for granted (MQTT 5.0 §3.2.2.3)."""
         settings = self._broker.settings
         connect = self._connect
@@ -122,7 +135,7 @@ class Entering:
         keep_alive_s = keep_alive(connect.keep_alive_s, settings.max_keep_alive_s)
         informed = asked.request_response_information and settings.response_prefix  # [MQTT5-3.1.2-28]
         return Properties(
-            session_expiry_s=link.expiry_s if link.expiry_s != (asked.session_expiry_s or 0) else None,
+            session_expiry_s=expiry_s if expiry_s != (asked.session_expiry_s or 0) else None,
             receive_maximum=settings.receive_maximum if settings.receive_maximum < MOST_RECEIVED else None,
             maximum_qos=settings.maximum_qos if settings.maximum_qos < HIGHEST_QOS else None,  # [MQTT5-3.2.2-9]
             retain_available=None if settings.retained else False,

@@ -217,6 +217,8 @@ class Greeting:
             packet = encode(ConnAck(False, code, told), level)
             if limit is not None and len(packet) > limit:
                 packet = encode(ConnAck(False, code), level)  # [MQTT5-3.2.2-19]
+                if len(packet) > limit:
+                    return  # [MQTT5-3.1.2-24]
         self._connection.out.append(packet)
         self._connection.touch()
 
