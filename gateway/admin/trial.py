@@ -11,9 +11,6 @@ from gateway.model.message import Address
 from gateway.model.properties import NO_PROPERTIES
 from gateway.model.records import Bound, ExchangeDeclared, QueueDeclared
 
-_FIRST_ID = 1 << 40
-"""Of queues that are copied; new ones get theirs from 1 on."""
-
 
 class Trial:
     """An engine to try definitions in; what they meet in the real one is there as well. ``new`` counts what is new."""
@@ -23,7 +20,6 @@ class Trial:
         self.new = New()
         self.engine.definitions.bounds = self.new
         self._real = real
-        self._next_id = _FIRST_ID
         self._met: set[tuple[str, bool, str]] = set()
 
     def dismantle(self) -> Iterator[None]:
@@ -70,8 +66,8 @@ class Trial:
         if there.owner is not None:
             self._real.definitions.usable_queue(vhost, name, None)
         if not self._is_met(vhost, False, name):
-            self.engine.definitions.replay(QueueDeclared(vhost, self._next_id, there.spec))
-            self._next_id += there.spec.max_priority + 1
+            definitions = self.engine.definitions
+            definitions.replay(QueueDeclared(vhost, definitions.next_queue_id, there.spec))  # ids are counted on for new ones
         return True
 
     def _binding(self, vhost: str, binding: Binding) -> None:

@@ -151,6 +151,13 @@ def test_an_exclusive_queue_of_somebody_is_a_contradiction(engine):
         import_(engine, {"queues": [queue("mine")]})
 
 
+def test_what_is_new_may_stand_between_what_exists(engine):
+    for name in ("first", "third"):
+        engine.definitions.declare_queue("/", QueueSpec(name), None)
+    assert import_(engine, {"queues": [queue("first"), queue("second"), queue("third")]}).taken == {"queues": 3}
+    assert list(engine.vhosts["/"].queues) == ["first", "third", "second"]
+
+
 def test_bindings_go_to_what_exists_already_too(engine):
     engine.definitions.declare_queue("/", QueueSpec("there"), None)
     engine.definitions.declare_exchange("/", ExchangeSpec("x", "topic"))
