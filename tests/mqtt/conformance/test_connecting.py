@@ -10,7 +10,7 @@ import trio
 from gateway_mqtt.codec.encoding import encode
 from gateway_mqtt.codec.packets import ConnAck, Connect, Publish, SubAck, Subscribe, Subscription, Will
 from gateway_mqtt.codec.properties import Properties
-from tests.mqtt.conformance.support import PING, frame, name, own_broker, text
+from tests.mqtt.conformance.support import PING, frame, lobby, name, own_broker, text
 
 
 async def test_mqtt_3_1_4_4_mqtt5_3_1_4_5_a_good_connect_is_answered_with_success_and_first(any_level):
@@ -65,6 +65,19 @@ async def test_mqtt_3_1_2_4_mqtt5_3_1_2_5_a_session_goes_on_where_it_was(any_lev
     assert await again.messages(1) == [b"back"]
     await again.leave()
     await any_level.forget(who)
+
+
+async def test_a_client_of_mqtt_3_1_is_told_nothing_of_its_session(port):
+    """There that byte of the CONNACK is reserved."""
+    who = name("c")
+    async with lobby(port, 3) as place:
+        for _ in range(2):
+            client = await place.open()
+            await client.send(Connect(who, clean=False, level=3))
+            assert await client.raw() == (0x20, b"\0\0")
+            await client.quiet()
+            await client.vanish()
+        await place.forget(who)
 
 
 async def test_mqtt_3_1_2_5_a_session_gathers_messages_of_qos_1_and_2_while_its_client_is_away(any_level):
