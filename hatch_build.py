@@ -43,6 +43,7 @@ class Compilation(BuildHookInterface):
         try:
             compiled = self._compile(places, self._copy)
         except OSError as error:
+            shutil.rmtree(self._copy)
             if wish() == "1":
                 raise SystemExit(f"{SWITCH}=1, but it can't be compiled: {error}") from error
             self.app.display_warning(f"not compiled, all of it runs as Python: {error}")

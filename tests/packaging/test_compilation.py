@@ -49,6 +49,13 @@ def test_who_demands_machine_code_and_has_no_compiler_gets_no_wheel(source):
     assert not list((source / "dist").glob("*.whl"))
 
 
+@pytest.mark.parametrize("switch", ["", "1"])
+def test_what_can_not_be_compiled_leaves_nothing_behind(source, switch):
+    (source / "temporary").mkdir()
+    build(source, TIDEGATE_COMPILE=switch, CC=NO_COMPILER, TMPDIR=str(source / "temporary"))
+    assert list((source / "temporary").iterdir()) == []
+
+
 def test_who_forbids_it_gets_a_pure_wheel(source):
     wheel = built_wheel(source, TIDEGATE_COMPILE="0")
     assert wheel.name.endswith("-py3-none-any.whl")
