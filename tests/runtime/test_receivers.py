@@ -320,3 +320,9 @@ async def test_who_may_be_served_by_a_handler_or_by_a_receiver_is_not_served_by_
     for wrong in ({}, {"handler": server.accept, "accept": server.accept}):
         with pytest.raises(TypeError):
             await server.gateway.serve_streams(["tcp://127.0.0.1:0"], setting="s", task_status=trio.TASK_STATUS_IGNORED, **wrong)
+
+
+async def test_what_is_sent_does_not_wait_for_more(start):
+    server = await start()
+    _, echo = await server.connect()
+    assert echo.connection.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -66,6 +66,7 @@ def _bind_port(address: StreamAddress, setting: str, front_end: str) -> Bound:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # whoever is accepted has it, too
         sock.bind(where)
         sock.listen(BACKLOG)
     except OSError as error:

@@ -106,7 +106,7 @@ class StreamConnection(Served):
         self._receiver = receiver
         self.idle_timeout_s = idle_timeout_s
         self.heard_at = math.inf if self.resting else self._listeners.heard_now()
-        self.deadline_at = trio.current_time() + deadline_s if deadline_s else 0.0
+        self.deadline_at = self._listeners.now() + deadline_s if deadline_s else 0.0
         if self.reason is not None:
             self._touch(self)  # to have it told
         elif fresh:
@@ -316,7 +316,8 @@ class StreamConnection(Served):
         self.handled = False
         if self._receiver is None:
             self.close(CloseReason.LOCAL)
-        self._touch(self)
+        if self.reason is not None:
+            self._touch(self)
 
     def _wind_up(self, reason: CloseReason) -> None:
         """Tell who served it, at the end of the turn in which it was closed; keep but what its goodbye needs."""

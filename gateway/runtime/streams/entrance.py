@@ -12,7 +12,7 @@ from gateway.config import Transport
 from gateway.errors import ConfigError
 from gateway.runtime.streams.certificates import Certificates
 from gateway.runtime.streams.proxy import Claim, ProxyHeader
-from gateway.runtime.streams.sniff import Sniff
+from gateway.runtime.streams.sniff import Sniff, Undecided
 from gateway.runtime.streams.stack import Part, Stack
 from gateway.runtime.streams.tls import Tls
 from gateway.runtime.streams.websocket import WebSocket
@@ -59,7 +59,9 @@ class Entrance:
         self._networks = transport.networks
         self._trusts_unix = address.scheme == "unix" and "unix" in transport.proxies
         self._sniffs = bool(websocket) and address.scheme in ("tcp", "tls")
-        self._is_plain = not (self._certificates or address.is_websocket or self._sniffs or self._networks or self._trusts_unix)
+        has_layers = bool(self._certificates or address.is_websocket or self._networks or self._trusts_unix)
+        self._is_plain = not (has_layers or self._sniffs)
+        self._only_sniffs = self._sniffs and not has_layers
 
     @property
     def name(self) -> str:
@@ -70,12 +72,20 @@ class Entrance:
         """Give a connection its layers; say whether their handshakes are awaited. `host`: empty on a Unix socket."""
         if self._is_plain:
             return False
+        if self._only_sniffs:
+            connection.layer = Undecided(connection, self._sniffing)
+            return False
         parts = self._parts(connection, host)
         if not parts:
             return False
-        stack = Stack(parts, "unix" if self._address.scheme == "unix" else "tcp", partial(self._changed, connection))
-        connection.layer = stack
+        stack = connection.layer = self._stack(connection, parts)
         return not stack.settled
+
+    def _stack(self, connection: StreamConnection, parts: list[Part]) -> Stack:
+        return Stack(parts, "unix" if self._address.scheme == "unix" else "tcp", partial(self._changed, connection))
+
+    def _sniffing(self, connection: StreamConnection) -> Stack:
+        return self._stack(connection, self._parts(connection, ""))
 
     def _parts(self, connection: StreamConnection, host: str) -> list[Part]:
         parts: list[Part] = []

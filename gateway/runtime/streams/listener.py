@@ -99,7 +99,7 @@ class Listeners:
         self._lingering: dict[StreamConnection, None] = {}
         self._held: dict[StreamConnection, float] = {}  # since when
         self._ended = trio.Event()
-        self._clock = trio.lowlevel.current_clock().current_time
+        self.now = trio.lowlevel.current_clock().current_time
         self._nursery: trio.Nursery | None = None
 
     async def serve(
@@ -173,7 +173,7 @@ class Listeners:
 
     def heard_now(self) -> float:
         """Return the time as silence is measured: it stands still while nobody is read from."""
-        now = self._clock()
+        now = self.now()
         return now - self.flow.unheard_s(now)
 
     def spawn(self, task: Callable[..., Awaitable[None]], *args: object) -> None:
@@ -184,7 +184,7 @@ class Listeners:
 
     def hold(self, connection: StreamConnection) -> None:
         """Have a connection read from again when the alarm in which it is held back lets it."""
-        self._held[connection] = self._clock()
+        self._held[connection] = self.now()
         if len(self._held) == 1:
             self.spawn(self._release_held)
 
@@ -192,7 +192,7 @@ class Listeners:
         while self._held:
             with trio.move_on_after(LOOK_AT_HELD_S):
                 await self.alarms.until_memory()
-            now = self._clock()
+            now = self.now()
             free = [connection for connection, since in self._held.items() if self.alarms.may_be_read(connection, now - since)]
             for connection in free:
                 del self._held[connection]
@@ -201,7 +201,7 @@ class Listeners:
     def violated(self, connection: StreamConnection, violation: ProtocolViolation) -> None:
         """Count and log what a peer did against its protocol."""
         if isinstance(violation, TlsFailure):
-            self._failures.failed(connection.peer, violation.reason, trio.current_time())
+            self._failures.failed(connection.peer, violation.reason, self.now())
             return
         self.counters["violations"] += 1
         self.log.warning("protocol violation", peer=connection.peer, reason=violation.reason, spec=violation.spec)
@@ -267,8 +267,6 @@ class Listeners:
         is_unix = not isinstance(address, tuple)
         try:
             accepted.setblocking(False)
-            if not is_unix:
-                accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError:  # macOS says so of a peer that is gone already
             accepted.close()
             return
@@ -276,7 +274,7 @@ class Listeners:
         peer = entrance.name if is_unix else f"{host}:{port}"
         connection = StreamConnection(accepted, peer, is_loopback=is_unix or _is_loopback(host), listeners=self)
         if entrance.prepare(connection, host):
-            self._settling[connection] = trio.current_time() + self.limits.handshake_timeout_s
+            self._settling[connection] = self.now() + self.limits.handshake_timeout_s
         self.connections.add(connection)
         self.counters["connections"] += 1
         if serving.accept is not None:
@@ -304,7 +302,7 @@ class Listeners:
     def _layers_changed(self, connection: StreamConnection, stack: Stack) -> None:
         """Leave out what has done its work: what is left may be one layer, or none."""
         if not stack.settled:
-            self._settling.setdefault(connection, trio.current_time() + self.limits.handshake_timeout_s)
+            self._settling.setdefault(connection, self.now() + self.limits.handshake_timeout_s)
             return
         self._settling.pop(connection, None)
         if len(stack.parts) <= 1:
@@ -321,7 +319,7 @@ class Listeners:
 
     async def _sweep_some(self, connections: Sequence[StreamConnection]) -> None:
         expired = 0
-        now, heard_now = trio.current_time(), self.heard_now()
+        now, heard_now = self.now(), self.heard_now()
         for connection in connections:
             silent_s = heard_now - connection.heard_at if connection.idle_timeout_s else 0.0
             if silent_s > connection.idle_timeout_s or now > connection.deadline_at > 0.0:
@@ -329,11 +327,11 @@ class Listeners:
                 expired += 1
                 if expired % EXPIRED_PER_TURN == 0:
                     await trio.lowlevel.checkpoint()
-                    now, heard_now = trio.current_time(), self.heard_now()
+                    now, heard_now = self.now(), self.heard_now()
         await trio.lowlevel.checkpoint()
 
     def _sweep_settling(self) -> None:
-        now = trio.current_time()
+        now = self.now()
         late = [connection for connection, until in self._settling.items() if until < now]
         for connection in late:
             del self._settling[connection]

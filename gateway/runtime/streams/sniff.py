@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from gateway.runtime.streams.stack import Part
+from gateway.runtime.streams.stack import Part, Stack
+
+if TYPE_CHECKING:
+    from gateway.runtime.streams.connection import StreamConnection
 
 _HTTP: Final = b"GET "
+_NOTHING: Final[list[bytes]] = []
+"""Nothing is ever put into it."""
 
 
 class Sniff:
@@ -45,6 +50,48 @@ class Sniff:
         if data.startswith(_HTTP):
             self.successor = self._make()
         return data
+
+    def sending(self, data: bytes) -> bytes:
+        """Return `data`: a front-end that speaks first speaks plainly."""
+        return data
+
+    def goodbye(self) -> bytes:
+        """Return nothing: there is none."""
+        return b""
+
+
+class Undecided:
+    """The layer of a connection on which nothing but a WebSocket may stand: it leaves at the first byte, unless that is a G.
+
+    Args:
+        make: makes the stack, with a `Sniff`, for what does begin like that.
+    """
+
+    __slots__ = ("_connection", "_make", "_stack", "out")
+    transport = "tcp"
+    certificate_subject = None
+
+    def __init__(self, connection: StreamConnection, make: Callable[[StreamConnection], Stack]) -> None:
+        self._connection = connection
+        self._make = make
+        self._stack: Stack | None = None
+        self.out = _NOTHING
+
+    @property
+    def ended(self) -> bool:
+        """See `Layer.ended`."""
+        return self._stack is not None and self._stack.ended
+
+    def received(self, data: bytes) -> bytes:
+        """Return `data`, and leave; or leave all to the stack."""
+        if not data:
+            return data
+        if data[0] != _HTTP[0]:
+            self._connection.layer = None
+            return data
+        stack = self._stack = self._connection.layer = self._make(self._connection)
+        self.out = stack.out
+        return stack.received(data)
 
     def sending(self, data: bytes) -> bytes:
         """Return `data`: a front-end that speaks first speaks plainly."""

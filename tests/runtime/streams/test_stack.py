@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.errors import ProtocolViolation
-from gateway.runtime.streams.sniff import Sniff
+from gateway.runtime.streams.sniff import Sniff, Undecided
 from gateway.runtime.streams.stack import Stack
 
 
@@ -130,3 +130,35 @@ def test_a_front_end_may_speak_before_anything_came():
     assert stack.settled
     assert stack.sending(b"welcome") == b"welcome"
     assert stack.goodbye() == b""
+
+
+class Way:
+    layer = None
+
+
+@pytest.mark.parametrize("data", [b"\x10\x0c\x00\x04MQTT", b"g"])
+def test_a_layer_that_only_waits_for_a_g_leaves_at_the_first_byte(data):
+    way = Way()
+    way.layer = layer = Undecided(way, None)
+    assert layer.received(b"") == b""
+    assert layer.sending(b"welcome") + layer.goodbye() == b"welcome"
+    assert way.layer is layer
+    assert layer.received(data) == data
+    assert way.layer is None
+    assert layer.out == []
+    assert not layer.ended
+
+
+def test_at_a_g_a_stack_takes_its_place_and_what_it_says_is_sent():
+    way = Way()
+    changes = Changes()
+    way.layer = layer = Undecided(way, lambda _: Stack([Sniff(lambda: Shout("w", "ws"))], "tcp", changes))
+    assert layer.received(b"GE") == b""
+    assert not layer.ended
+    stack = way.layer
+    assert isinstance(stack, Stack)
+    assert stack.received(b"T /w") == b"GET /"
+    assert stack.out == layer.out == [b"hello"]
+    stack.received(b"bye")
+    assert layer.ended
+    assert changes == [(1, True)]
