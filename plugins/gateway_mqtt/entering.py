@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from gateway.api import Connection, Consumer, GatewayError, Outcome, Principal
+from gateway.api import Connection, Consumer, GatewayError, Outcome, Overloaded, Principal
 from gateway_mqtt.codec import reasons
 from gateway_mqtt.codec.encoding import encode
 from gateway_mqtt.codec.names import MAX_LENGTH, MQTT_5, MQTT_31
@@ -69,8 +69,7 @@ class Entering:
             link.inbound.expect(link.channel.delete_queue(queue), self._prepared if link.durable else self._deleted)
         if link.durable:
             link.keep()  # [MQTT-3.1.2-4] [MQTT-4.1.0-1] [MQTT5-3.1.2-23] [MQTT5-4.1.0-1]
-            if not present:  # not declared again: it keeps the limits that it was made with, whatever the settings say now
-                link.declare(self._prepared)  # [MQTT5-3.1.2-6]
+            link.declare(self._found if present else self._prepared)  # [MQTT5-3.1.2-6]
             link.consume(self._consuming)
         elif not exists:
             self._accept()
@@ -83,6 +82,11 @@ class Entering:
 
     def _prepared(self, outcome: Outcome) -> None:
         if outcome.error is not None:
+            self._refuse(outcome.error)
+
+    def _found(self, outcome: Outcome) -> None:
+        """Refuse to go on with a session that nobody knows to be on disk. Its limits may be others: it keeps those that it has."""
+        if isinstance(outcome.error, Overloaded):
             self._refuse(outcome.error)
 
     def _deleted(self, outcome: Outcome) -> None:

@@ -124,7 +124,9 @@ class Link:
             pulse=broker.pulse,
             more_retained=broker.sys_topics.look_up,
         )
-        self.inbound: Inbound = Inbound(gateway, connection, encoder, client_id, self.outbound.reply, self._terms)
+        self.inbound: Inbound = Inbound(
+            gateway, connection, encoder, client_id, self.outbound.reply, self._terms, self.outbound.reply_last
+        )
         self.channel: Channel = gateway.open_channel(principal, self.inbound)
         self.inbound.attach(self.channel, Routes(self.channel, principal, broker.topic_limits), self.store)
         self.outbound.attach(self.channel, self.inbound.expect, self.say_goodbye)
@@ -270,7 +272,7 @@ class Link:
         packet = encode(Disconnect(code, told), self.level)
         if terms.most_bytes and len(packet) > terms.most_bytes:
             packet = encode(Disconnect(code), self.level)  # [MQTT5-3.14.2-3] [MQTT5-3.14.2-4]
-        self.outbound.reply(packet)
+        self.outbound.reply_last(packet)
 
     def dismiss(self, code: int, reason: str = "") -> None:
         """Say goodbye, and close [MQTT5-4.13.2-1]."""

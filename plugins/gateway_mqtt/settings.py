@@ -125,10 +125,16 @@ class MqttSettings(BaseModel):
         le=1_000_000,
         description="Topic filters per client; more are refused with SUBACK code 0x97, or 0x80 before MQTT 5.",
     )
+    max_subscription_levels: int = Field(
+        default=50_000,
+        ge=1,
+        le=1_000_000_000,
+        description="Levels of all topic filters of a client together, as they are what takes memory; more are refused likewise.",
+    )
     max_filters_per_packet: int = Field(
         default=1_000,
         ge=1,
-        le=65_536,
+        le=1_000_000,
         description="Topic filters in one SUBSCRIBE or UNSUBSCRIBE; more end the connection (MQTT 5: reason 0x97).",
     )
     max_topic_levels: int = Field(default=200, ge=1, le=65_536, description="Levels of a topic name or filter.")

@@ -52,11 +52,13 @@ class _Request:
 class Subscriptions:
     """A client's subscriptions; shared ones are among them, under their whole filter."""
 
-    __slots__ = ("_counted", "_filters", "_limit", "_link", "_member", "_pending")
+    __slots__ = ("_counted", "_filters", "_levels", "_limit", "_link", "_member", "_most_levels", "_pending")
 
     def __init__(self, link: Link) -> None:
         self._link: Link = link
         self._limit: int = link.broker.settings.max_subscriptions
+        self._most_levels: int = link.broker.settings.max_subscription_levels
+        self._levels: int = 0
         self._filters: set[str] = set()
         self._member: Member | None = None
         self._pending: set[int] = set()
@@ -80,7 +82,8 @@ class Subscriptions:
         if link.broker.shares.wishes(link.channel, link.session.key):
             member = self._shared()
             member.resume()
-            self._filters.update(member.patterns())
+            for pattern in member.patterns():
+                self._note(pattern)
         self._count(self.stock)
         return bool(self._filters)
 
@@ -108,8 +111,18 @@ class Subscriptions:
             )
         return self._member
 
+    def _note(self, pattern: str) -> None:
+        if pattern not in self._filters:
+            self._filters.add(pattern)
+            self._levels += _levels(pattern)
+
+    def _forget(self, pattern: str) -> None:
+        if pattern in self._filters:
+            self._filters.discard(pattern)
+            self._levels -= _levels(pattern)
+
     def _added(self, pattern: str, options: BindingOptions) -> None:
-        self._filters.add(pattern)
+        self._note(pattern)
         if options.no_local:
             self._link.inbound.keep_from(self._link.queue)
         if pattern.startswith(SYS):
@@ -166,6 +179,8 @@ class Subscriptions:
                 return reasons.TOPIC_FILTER_INVALID, "a shared subscription without a name or a filter"
         if not settings.wildcards and ("+" in pattern or "#" in pattern):
             return reasons.WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED, "wildcards are switched off"
+        if pattern not in self._filters and self._levels + _levels(pattern) > self._most_levels:
+            return reasons.QUOTA_EXCEEDED, f"subscriptions of more than {self._most_levels} levels"
         excess = broker.topic_limits.excess(pattern)
         return (reasons.TOPIC_FILTER_INVALID, excess) if excess else (0, "")
 
@@ -174,7 +189,7 @@ class Subscriptions:
         pattern = wanted.pattern
         if pattern not in self._filters:
             request.fresh.add(index)
-            self._filters.add(pattern)
+            self._note(pattern)
         request.left += 1
         then = partial(self._bound, request, index, wanted)
         binding = subscription(link.queue, wanted, request.subscription_ids)
@@ -185,6 +200,8 @@ class Subscriptions:
             wish = Wish(pattern, wanted.qos, request.subscription_ids, wanted.retain_as_published)
             self._shared().join(wish, lambda error: then(Outcome(0, error)))
             return
+        if wanted.no_local:  # from now on, not from the SUBACK on: messages are routed at once [MQTT5-3.8.3-3]
+            link.inbound.keep_from(link.queue)
         link.inbound.expect(link.channel.bind(binding), then)  # in place of what there was [MQTT-3.8.4-3] [MQTT5-3.8.4-3]
 
     def _declared(self, outcome: Outcome) -> None:
@@ -203,7 +220,7 @@ class Subscriptions:
             self._added(wanted.pattern, options)
         else:
             if index in request.fresh:
-                self._filters.discard(wanted.pattern)
+                self._forget(wanted.pattern)
             request.refuse(index, reason_code(outcome.error), outcome.error.text)
         self._one_less(request)
 
@@ -249,7 +266,7 @@ class Subscriptions:
             if pattern not in self._filters:  # [MQTT-3.10.4-1] [MQTT5-3.10.4-1]
                 request.codes[index] = reasons.NO_SUBSCRIPTION_EXISTED
                 continue
-            self._filters.discard(pattern)
+            self._forget(pattern)
             request.left += 1
             self._withdraw(pattern, partial(self._unbound, request, index))
         self._unsubscribed(request)
@@ -269,7 +286,7 @@ class Subscriptions:
         if outcome.error is None:
             request.codes[index] = reasons.SUCCESS
         else:
-            self._filters.add(request.wanted[index].pattern)  # it is still there
+            self._note(request.wanted[index].pattern)  # it is still there
             request.codes[index] = reason_code(outcome.error)
         self._unsubscribed(request)
 
@@ -282,3 +299,7 @@ class Subscriptions:
             self._count(self.stock)
             # [MQTT-3.10.4-4] [MQTT5-3.10.4-4] [MQTT5-3.11.3-1] [MQTT5-3.11.2-1] [MQTT5-3.11.2-2]
             self._link.send(UnsubAck(request.packet_id, bytes(request.codes)))
+
+
+def _levels(pattern: str) -> int:
+    return pattern.count("/") + 1

@@ -15,6 +15,8 @@ from gateway_mqtt.codec.packets import (
     SubAck,
     Will,
 )
+from gateway_mqtt.codec.reasons import MALFORMED_PACKET, QUOTA_EXCEEDED
+from tests.mqtt.level5 import connected, goodbye
 from tests.mqtt.support import mqtt_broker
 
 PINGREQ_BYTES = encode(Signal(PINGREQ))
@@ -249,3 +251,23 @@ async def test_nothing_after_a_disconnect_counts_mqtt_3_14_4_2():
         assert await peer.next() is None
         await watcher.ping()  # neither the publish nor the will [MQTT-3.14.4-3]
         assert bench.counted("violations") == 0
+
+
+async def test_nothing_follows_a_disconnect_be_it_an_answer_or_a_message_mqtt5_3_14_4_1():
+    async with mqtt_broker(clean_session_max_messages=1) as bench:
+        client, publisher = await connected(bench), await bench.client()
+        await client.subscribe("t", 1)
+        await client.subscribe("$share/g/u")
+        await client.send(Publish("t", b"fills", 1, packet_id=1), Publish("t", b"ends it", 1, packet_id=2), Publish("u", b"late"))
+        assert (await client.next()).payload == b"fills"
+        assert (await goodbye(client)).code == QUOTA_EXCEEDED
+        await publisher.ping()
+
+
+async def test_who_breaks_the_standard_gets_what_came_before_and_no_message_behind_the_disconnect_mqtt5_3_14_4_1():
+    async with mqtt_broker() as bench:
+        client = await connected(bench)
+        await client.subscribe("t", 1)
+        await client.send(Publish("t", b"own", 1, packet_id=1), b"\x30\x01\x00")
+        assert (await client.next()).payload == b"own"
+        assert (await goodbye(client)).code == MALFORMED_PACKET

@@ -6,7 +6,8 @@ import pytest
 import trio
 
 from gateway.api import AccessRefused, Principal, QueueSpec
-from gateway_mqtt.codec.packets import PUBACK, Ack, Connect, Publish, Will
+from gateway.errors import JournalError
+from gateway_mqtt.codec.packets import PUBACK, Ack, ConnAck, Connect, Publish, Will
 from tests.mqtt.support import mqtt_broker, until
 
 
@@ -266,3 +267,24 @@ async def test_a_thousand_connects_leave_nothing_behind():
         await until(lambda: not bench.broker.listeners[0].connections)
         assert len(bench.broker.engine.holdings) == before
         assert not bench.broker.engine.vhost("/").queues
+
+
+async def test_a_session_that_a_failing_journal_does_not_keep_is_not_called_present_mqtt_3_2_2_2():
+    async with mqtt_broker(limits={"refuse_after_ms": 0}) as bench:
+        on_disk = await bench.client("kept", clean=False)
+        await on_disk.leave()
+        bench.journal.automatic = False
+        first = await bench.open()
+        await first.send(Connect("lost", False))
+        await until(lambda: bench.journal.writes)
+        bench.journal.finish(JournalError("disk full"))
+        assert await first.next() == ConnAck(False, 3)
+        assert await (await bench.open()).connect("kept", clean=False)
+        again = await bench.open()
+        await again.send(Connect("lost", False))
+        assert await again.next() == ConnAck(False, 3)
+        bench.journal.automatic = True
+        await until(lambda: bench.journal.writes)
+        bench.journal.finish()
+        await until(lambda: bench.broker.engine.refusal is None)
+        await (await bench.open()).connect("lost", clean=False)

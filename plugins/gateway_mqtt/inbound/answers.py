@@ -54,17 +54,25 @@ class Answers:
 
     Args:
         reply: sends bytes.
+        reply_last: sends bytes, and nothing after them.
     """
 
-    __slots__ = ("_client_id", "_connection", "_gateway", "_logged", "five", "send", "terms")
+    __slots__ = ("_client_id", "_connection", "_gateway", "_logged", "_say_last", "five", "send", "terms")
 
     def __init__(
-        self, gateway: Gateway, connection: Connection, client_id: str, reply: Callable[[bytes], None], terms: Terms
+        self,
+        gateway: Gateway,
+        connection: Connection,
+        client_id: str,
+        reply: Callable[[bytes], None],
+        terms: Terms,
+        reply_last: Callable[[bytes], None],
     ) -> None:
         self._gateway: Gateway = gateway
         self._connection: Connection = connection
         self._client_id: str = client_id
         self._logged: bool = False
+        self._say_last: Callable[[bytes], None] = reply_last
         self.send: Callable[[bytes], None] = reply
         self.terms: Terms = terms
         self.five: bool = terms.level == MQTT_5
@@ -93,7 +101,7 @@ class Answers:
         self._gateway.count("publishes_refused", reason=type(error).__name__)
         self._warn("a publish was refused: connection closed", error)
         if self.five and not self._connection.closing:
-            self.send(self._disconnect(reason_code(error)))
+            self._say_last(self._disconnect(reason_code(error)))
         self._connection.close(CloseReason.LOCAL)
 
     def _disconnect(self, code: int) -> bytes:

@@ -82,7 +82,7 @@ class Inbound:
         "_terms",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it brings together
         self,
         gateway: Gateway,
         connection: Connection,
@@ -90,12 +90,13 @@ class Inbound:
         client_id: str,
         reply: Callable[[bytes], None],
         terms: Terms = ANY,
+        reply_last: Callable[[bytes], None] | None = None,
     ) -> None:
         self._gateway: Gateway = gateway
         self._encoder: Encoder = encoder
         self._reply: Callable[[bytes], None] = reply
         self._terms: Terms = terms
-        self._answers: Answers = Answers(gateway, connection, client_id, reply, terms)
+        self._answers: Answers = Answers(gateway, connection, client_id, reply, terms, reply_last or reply)
         self._five: bool = self._answers.five
         self._awaited: dict[int, Callable[[Outcome], None]] = {}
         self._pending: list[bytes] = []

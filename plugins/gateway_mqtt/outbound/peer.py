@@ -33,6 +33,7 @@ class Peer:
         "_goodbye",
         "_out",
         "_replied",
+        "_replies",
         "_session",
         "_slow",
         "_touch",
@@ -45,6 +46,7 @@ class Peer:
         self._session: Session[Delivery] = session
         self._touch: Callable[[], None] = connection.touch
         self._out: list[bytes] = []
+        self._replies: list[bytes] = connection.out
         self._consumer: Consumer | None = None
         self._consumers: list[Consumer] | None = None
         self._slow: bool = False
@@ -56,13 +58,19 @@ class Peer:
     def reply(self, data: bytes) -> None:
         """Send what is no message: PUBACKs, SUBACKs and so on. A client that asks and never reads is cut off."""
         connection = self._connection
-        if not connection.out:
+        replies = self._replies
+        if not replies:
             connection.touch()
-        connection.out.append(data)
+        replies.append(data)
         if connection.is_congested:
             self._replied += len(data)
             if self._replied > MOST_UNREAD_REPLIES_BYTES:
                 self.give_up("it does not read what it is answered")
+
+    def reply_last(self, data: bytes) -> None:
+        """Send a DISCONNECT: whatever comes behind it goes nowhere [MQTT5-3.14.4-1]."""
+        self.reply(data)
+        self._replies = self._out = []
 
     def _append(self, parts: tuple[bytes, ...]) -> None:
         if not self._out:
