@@ -151,6 +151,19 @@ class BindingOptions:
             mqtt=self.mqtt and other.mqtt,
         )
 
+    def merged_with(self, others: list[BindingOptions]) -> BindingOptions:
+        """Return what holds for an entry that all these bindings brought, as `merged` would one by one. Cost: their identifiers."""
+        ids = dict.fromkeys(self.subscription_ids)
+        for other in others:
+            ids.update(dict.fromkeys(other.subscription_ids))
+        return BindingOptions(
+            qos=max(self.qos, *(other.qos for other in others)),
+            no_local=self.no_local and all(other.no_local for other in others),
+            retain_as_published=self.retain_as_published or any(other.retain_as_published for other in others),
+            subscription_ids=tuple(ids),
+            mqtt=self.mqtt and all(other.mqtt for other in others),
+        )
+
     def text(self) -> str:
         """Return the canonical JSON of what differs from the default; ``{}`` for the default."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}

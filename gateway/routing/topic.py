@@ -7,8 +7,9 @@ from sys import intern
 from typing import TypeAlias
 
 from gateway.errors import PreconditionFailed
+from gateway.model.declare import BindingOptions
 from gateway.model.names import words
-from gateway.routing.exchange import Found, HeaderSource, Link, Links, add, add_all, check_key, each, with_link, without_link
+from gateway.routing.exchange import Found, HeaderSource, Link, Links, check_key, each, with_link, without_link
 
 MAX_PATTERN_WORDS = 256
 """A pattern costs one node per word. Every key that AMQP can write (255 bytes) has no more."""
@@ -86,6 +87,9 @@ class Node:
         literal = list(self.children.values()) if self.children is not None else [self.only]
         return [node for node in (*literal, self.star, self.rest) if node is not None]
 
+
+More: TypeAlias = dict[object, list[BindingOptions]]
+"""What further bindings say of a destination, beside the first."""
 
 Places: TypeAlias = dict[Node, None]
 """A set of nodes that keeps its order, so that equal input gives equal output."""
@@ -174,13 +178,12 @@ class Topic:
         Cost: the words of the key times the nodes that match so far, and the bindings that match.
         """
         first_is_dollar = key.startswith("$")
+        more: More = {}
         for node in self.matching(key):
-            if node.links is None:
-                continue
-            if first_is_dollar and node.spares_dollar:
-                _add_sparing(node.links, found)
-            else:
-                add_all(node.links, found)
+            if node.links is not None:
+                _add(node.links, found, more, spares_dollar=first_is_dollar and node.spares_dollar)
+        for destination, others in more.items():
+            found[destination] = found[destination].merged_with(others)
 
     def matching(self, key: str) -> Places:
         """Return the nodes whose patterns match a key, those without bindings included."""
@@ -195,11 +198,22 @@ class Topic:
         return ended
 
 
-def _add_sparing(links: Links, found: Found) -> None:
-    """Leave out MQTT's bindings: their leading wildcard spares `$` (MQTT 3.1.1 §4.7.2 [MQTT-4.7.2-1])."""
+def _add(links: Links, found: Found, more: More, *, spares_dollar: bool) -> None:
+    """Add the destinations of links. What several bindings say of one is merged in the end: there may be thousands.
+
+    Args:
+        spares_dollar: MQTT's bindings are left out: their leading wildcard spares `$` (MQTT 3.1.1 §4.7.2 [MQTT-4.7.2-1]).
+    """
     for link in each(links):
-        if not link.options.mqtt:
-            add(link.destination, link.options, found)
+        options = link.options
+        if spares_dollar and options.mqtt:
+            continue
+        destination = link.destination
+        present = found.get(destination)
+        if present is None:
+            found[destination] = options
+        elif present is not options and present != options:
+            more.setdefault(destination, []).append(options)
 
 
 def _prune(node: Node, path: list[tuple[Node, str]]) -> None:

@@ -44,12 +44,25 @@ class RetainedQueue:
         source: where else there are last values; they are sent as they are when it is their turn, before the broker's.
     """
 
-    __slots__ = ("_channel", "_look_up", "_missed", "_now", "_others", "_pattern", "_ready", "_source", "_wanted", "unacked")
+    __slots__ = (
+        "_above_0",
+        "_channel",
+        "_look_up",
+        "_missed",
+        "_now",
+        "_others",
+        "_pattern",
+        "_ready",
+        "_source",
+        "_wanted",
+        "unacked",
+    )
 
     def __init__(self, channel: Channel, source: Source | None = None) -> None:
         self._channel: Channel = channel
         self._source: Source | None = source
         self._wanted: dict[str, Wanted] = {}
+        self._above_0: int = 0
         self._ready: deque[Message] = deque()
         self._others: deque[Message] = deque()
         self._look_up: LookUp | None = None
@@ -68,7 +81,7 @@ class RetainedQueue:
         """What is to be sent may need packet identifiers."""
         if self._now.granted and (self._ready or self._others or self._look_up is not None):
             return True
-        return any(wanted.granted for wanted in self._wanted.values())
+        return self._above_0 > 0
 
     def want(self, pattern: str, granted: int, mark: int, ids: tuple[int, ...] = ()) -> None:
         """Add what is retained under a pattern, with at most this QoS.
@@ -77,11 +90,19 @@ class RetainedQueue:
             mark: `Channel.retained_mark` when it was bound.
             ids: subscription identifiers.
         """
+        self._take(pattern)
         self._wanted[pattern] = Wanted(granted, mark, ids)
+        self._above_0 += granted > 0
+
+    def _take(self, pattern: str) -> Wanted | None:
+        wanted = self._wanted.pop(pattern, None)
+        if wanted is not None:
+            self._above_0 -= wanted.granted > 0
+        return wanted
 
     def unwant(self, pattern: str) -> None:
         """The subscription is no more: what has not been sent is not sent."""
-        self._wanted.pop(pattern, None)
+        self._take(pattern)
         if self._look_up is not None and pattern == self._pattern:
             self._look_up = None
             self._ready.clear()
@@ -119,7 +140,7 @@ class RetainedQueue:
             if not self._wanted:
                 return
             self._pattern = next(iter(self._wanted))
-            self._now = self._wanted.pop(self._pattern)
+            self._now = self._take(self._pattern) or self._now
             if self._source is not None:
                 self._others.extend(self._source(self._pattern))
             self._look_up = self._channel.look_up(TOPIC_EXCHANGE, swap_key(self._pattern), mqtt=True)

@@ -50,7 +50,7 @@ class Session(Generic[D]):
     """
 
     __slots__ = (
-        "clean", "client_id", "exact", "filters", "inflight", "key", "lasts", "next_id", "resend", "reserved", "stored",
+        "_owners", "clean", "client_id", "exact", "filters", "inflight", "key", "lasts", "next_id", "resend", "reserved", "stored",
     )  # fmt: skip
 
     def __init__(self, vhost: str, client_id: str, *, clean: bool, lasts: bool | None = None) -> None:
@@ -65,6 +65,7 @@ class Session(Generic[D]):
         self.exact: bool = False
         self.stored: bool = False
         self.filters: set[str] = set()
+        self._owners: dict[int, int] | None = None
 
     @property
     def outstanding(self) -> int:
@@ -93,6 +94,14 @@ class Session(Generic[D]):
         """Keep an identifier for what had it on an earlier connection."""
         self.inflight[packet_id] = None
         self.reserved += 1
+
+    def is_to_be_resent(self, packet_id: int) -> bool:
+        """Say whether an identifier is kept for what was sent under it before. Cost: a look-up, after the first time."""
+        owners = self._owners
+        if owners is None:  # from here on there are no more of them
+            owners = self._owners = {number: position for position, number in self.resend.items()}
+        position = owners.get(packet_id)
+        return position is not None and self.resend.get(position) == packet_id
 
     def release_reserved(self) -> None:
         """What had identifiers of QoS 1 before and did not come again is gone: expired, or purged. They are free."""

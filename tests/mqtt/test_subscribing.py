@@ -6,6 +6,7 @@ import pytest
 
 from gateway.api import Message, Principal
 from gateway_mqtt.codec.packets import PUBACK, Ack, Publish, SubAck, Subscribe, Subscription, UnsubAck, Unsubscribe
+from tests.mqtt.level5 import connected
 from tests.mqtt.support import mqtt_broker, until
 
 
@@ -146,7 +147,7 @@ async def test_deep_and_malformed_filters_are_refused_without_harm_to_others():
 
 
 async def test_a_hundred_thousand_filters_in_one_packet_are_answered_and_nobody_else_waits():
-    async with mqtt_broker(max_subscriptions=100) as bench:
+    async with mqtt_broker(max_subscriptions=100, max_filters_per_packet=100_000) as bench:
         other = await bench.client()
         client = await bench.client()
         await client.send(Subscribe(1, tuple(Subscription(f"t/{n}", 0) for n in range(100_000))))
@@ -258,3 +259,15 @@ async def test_a_key_that_mqtt_cannot_carry_is_given_back_and_counted():
         await client.ping()
         assert bench.counted("mqtt.undeliverable") == 8
         assert not bench.queue(next(name for name in bench.broker.engine.vhost("/").queues)[13:]).count
+
+
+async def test_no_local_holds_for_what_is_published_right_behind_the_subscribe_mqtt5_3_8_3_3():
+    async with mqtt_broker() as bench:
+        client = await connected(bench)
+        await client.publish("t", b"before", 1)  # its route is known, and shared with others
+        subscribe = Subscribe(1, (Subscription("t", 1, no_local=True),))
+        await client.send(subscribe, Publish("t", b"own", 1, packet_id=2), Publish("t", b"own"))
+        assert [type(packet) for packet in await client.take(2)] == [SubAck, Ack]
+        other = await connected(bench, "other")
+        await other.publish("t", b"other's", 1)
+        assert (await client.next()).payload == b"other's"

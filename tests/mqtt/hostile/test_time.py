@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 from gateway.runtime.streams.pace import FASTEST, FIRST_PACE, SIZES, next_pace
+from gateway_mqtt.session import Session
+from gateway_mqtt.store import Kept
 
 
 def test_a_peer_whose_packets_take_long_is_read_from_in_small_pieces_until_they_do_not():
@@ -19,3 +23,23 @@ def test_a_peer_whose_packets_take_long_is_read_from_in_small_pieces_until_they_
 def test_it_is_not_read_faster_as_long_as_little_comes_or_it_takes_its_time():
     assert next_pace(3, 0.001, full=False) == 3
     assert next_pace(3, 0.01, full=True) == 3
+
+
+class Sent:
+    def __init__(self, position: int) -> None:
+        self.position = position
+
+
+def test_an_answer_to_nothing_costs_the_same_however_much_is_to_be_resent():
+    session = Session("/", "p", clean=False)
+    kept = Kept()
+    kept.runs = ((1, 1, 30_000),)
+    session.resume(kept, exact=True)
+    began = time.perf_counter()
+    assert not any(session.is_to_be_resent(60_000) for _ in range(50_000))
+    assert time.perf_counter() - began < 5  # half a minute, were all of them looked at
+    assert session.is_to_be_resent(7)
+    session.identify_again(Sent(7))
+    assert not session.is_to_be_resent(7)
+    session.release_reserved()
+    assert not session.is_to_be_resent(8)
