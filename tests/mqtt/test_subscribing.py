@@ -146,14 +146,14 @@ async def test_deep_and_malformed_filters_are_refused_without_harm_to_others():
         assert await client.subscribe("a/b/c/d/e", "$share/g", "$share//a", "$share/g/a", "a/b/c/d") == b"\x80\x80\x80\0\0"
 
 
-async def test_a_hundred_thousand_filters_in_one_packet_are_answered_and_nobody_else_waits():
-    async with mqtt_broker(max_subscriptions=100, max_filters_per_packet=100_000) as bench:
+async def test_a_ten_thousand_filters_in_one_packet_are_answered_and_nobody_else_waits():
+    async with mqtt_broker(max_subscriptions=100, max_filters_per_packet=10_000) as bench:
         other = await bench.client()
         client = await bench.client()
-        await client.send(Subscribe(1, tuple(Subscription(f"t/{n}", 0) for n in range(100_000))))
+        await client.send(Subscribe(1, tuple(Subscription(f"t/{n}", 0) for n in range(10_000))))
         await other.ping()
         answer = await client.next()
-        assert answer.codes == b"\0" * 100 + b"\x80" * 99_900
+        assert answer.codes == b"\0" * 100 + b"\x80" * 9_900
 
 
 async def test_retained_messages_come_after_the_suback_flagged_and_live_ones_unflagged_mqtt_3_3_1_8_mqtt_3_3_1_9():
