@@ -286,7 +286,7 @@ async def test_mqtt5_3_9_2_1_mqtt5_3_11_2_1_mqtt5_3_4_2_2_no_reason_makes_an_ans
     await client.quiet()
 
 
-@pytest.mark.parametrize("size", [4, 20, 60])
+@pytest.mark.parametrize("size", [5, 20, 60])
 async def test_mqtt5_3_14_2_3_no_reason_makes_the_disconnect_too_large(v5, size):
     """[MQTT5-3.14.2-4] [MQTT5-3.14.2-1] [MQTT5-3.14.2-2]"""
     client = await v5.client(maximum_packet_size=size)
