@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-SIZES: Final = tuple(256 << step for step in range(9))
+SIZES: Final = tuple(64 << step for step in range(11))
 """In bytes, by pace."""
-FIRST_PACE: Final = 4
+FIRST_PACE: Final = 6
+"""Who is below it asks for so much that others come first."""
 FASTEST: Final = len(SIZES) - 1
 SLOW_S: Final = 0.02
 """What takes longer to do than this is too much for one turn: others wait. The next time a quarter is read."""

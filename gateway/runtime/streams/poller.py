@@ -10,6 +10,7 @@ import trio
 from trio.lowlevel import checkpoint, wait_readable
 
 from gateway.runtime.alarms import CONNECTION
+from gateway.runtime.streams.pace import FIRST_PACE
 
 if TYPE_CHECKING:
     from gateway.runtime.streams.connection import StreamConnection
@@ -33,6 +34,7 @@ class EpollSet:
     """A `Way`: the kernel's sets of sockets, which can be waited for like sockets. Linux.
 
     There are two: who is open is read from as long as that is welcome; who waits to send, or for its end, is seen to always.
+    Those whose packets took long are read from one per turn, behind all others.
     An event is a hint and no more: by the time that its turn comes the socket's number may be another's.
     """
 
@@ -41,6 +43,7 @@ class EpollSet:
         self._open = select.epoll()
         self._leaving = select.epoll()
         self._by_number: list[StreamConnection | None] = []
+        self._slow: dict[int, None] = {}
 
     async def run(self, nursery: trio.Nursery) -> None:
         """See `Way.run`."""
@@ -73,12 +76,27 @@ class EpollSet:
             left -= 1
             connection = by_number[number]
             if connection is not None and connection.watched & _READ:
+                if connection.pace < FIRST_PACE:
+                    self._slow[number] = None
+                    continue
                 if short:
                     CONNECTION.set(connection)
                 connection.readable(now)
                 if left and (time.perf_counter() > until or flow.holding):
                     return events[-left:]
+        if self._slow and not flow.holding:
+            self._read_slow(now, short=bool(short))
         return []
+
+    def _read_slow(self, now: float, *, short: bool) -> None:
+        """Have one of those read that take long, when all others have had their turn: they share the time of one."""
+        number = next(iter(self._slow))
+        del self._slow[number]
+        connection = self._by_number[number]
+        if connection is not None and connection.watched & _READ:
+            if short:
+                CONNECTION.set(connection)
+            connection.readable(now)
 
     async def _see_to_leaving(self) -> None:
         events: Events = []
