@@ -8,6 +8,8 @@ MADE := $(VENV)/.made
 COMPILED := build/compiled
 COMPILED_BIN := $(COMPILED)/.venv/bin
 
+PYTEST := -m pytest -n auto --dist worksteal
+
 SEEDS := 1..5000
 DISK_SEEDS := 1..300
 
@@ -34,10 +36,10 @@ run: $(MADE)
 	$(BIN)/tidegate serve
 
 test: $(MADE)
-	$(BIN)/python -m pytest
+	$(BIN)/python $(PYTEST)
 
 test-slow: $(MADE)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python $(PYTEST) -m slow
 
 test-all: test test-slow
 
@@ -56,10 +58,10 @@ compiled: $(MADE)
 	@$(COMPILED_BIN)/tidegate --version | grep '(compiled; '
 
 test-compiled: compiled
-	cd $(COMPILED) && .venv/bin/python -m pytest
+	cd $(COMPILED) && .venv/bin/python $(PYTEST)
 
 test-compiled-slow: compiled
-	cd $(COMPILED) && .venv/bin/python -m pytest -m slow
+	cd $(COMPILED) && .venv/bin/python $(PYTEST) -m slow
 
 nightly: $(MADE)
 	status=0; \
