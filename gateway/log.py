@@ -3,14 +3,53 @@
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Callable
 from typing import TextIO, cast
 
 import structlog
-from structlog.typing import FilteringBoundLogger, Processor
+from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
 from gateway.config import LogSettings
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+
+MINUTE_S = 60.0
+MOST_KINDS = 1_000
+
+
+class Throttle:
+    """Leaves out lines of a kind that comes too often: peers must not fill a disk, nor have the broker write all day.
+
+    Args:
+        most: lines of one kind (that is, with the same event) in a minute.
+        now_s: a clock.
+    """
+
+    def __init__(self, most: int, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._most = most
+        self._now_s = now_s
+        self._kinds: dict[object, tuple[float, int]] = {}
+
+    def __call__(self, logger: object, method: str, line: EventDict) -> EventDict:
+        """Pass a line on, with what was left out before it; or leave it out (structlog.DropEvent)."""
+        event = line.get("event")
+        now_s = self._now_s()
+        began_s, count = self._kinds.get(event, (now_s, 0))
+        if now_s - began_s >= MINUTE_S:
+            if count > self._most:
+                line["left_out"] = count - self._most
+            began_s, count = now_s, 0
+        if not count and len(self._kinds) >= MOST_KINDS:
+            self._kinds.clear()
+        count += 1
+        self._kinds[event] = (began_s, count)
+        if count > self._most:
+            raise structlog.DropEvent
+        if count == self._most:
+            line["note"] = "more of these in this minute are left out"
+        return line
 
 
 class _Lines:
@@ -36,7 +75,9 @@ def make_log(settings: LogSettings, stream: TextIO | None = None) -> FilteringBo
         stream: standard error, if None.
     """
     stream = stream if stream is not None else sys.stderr
+    throttle: list[Processor] = [Throttle(settings.max_per_minute)] if settings.max_per_minute else []
     processors: list[Processor] = [
+        *throttle,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,

@@ -260,6 +260,12 @@ class LogSettings(Section):
 
     level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="The least that is logged.")
     format: Literal["text", "json"] = Field(default="text", description="json: one object per line.")
+    max_per_minute: int = Field(
+        default=100,
+        ge=0,
+        description="Lines of one kind in a minute; the next minute's first says how many more there were. 0: no limit.",
+        json_schema_extra={"unit": "lines"},
+    )
 
 
 class UnbuiltFrontEnd(Section):
