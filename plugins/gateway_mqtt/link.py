@@ -264,7 +264,7 @@ class Link:
     # -- the end ------------------------------------------------------------
 
     def say_goodbye(self, code: int, reason: str = "") -> None:
-        """Send a DISCONNECT, which there is at level 5 only; nothing may be sent after it."""
+        """Send a DISCONNECT, which there is at level 5 only; nothing may be sent after it, and nothing that came is published."""
         if self.level != MQTT_5 or not self._accepted or self.is_over:
             return  # [MQTT5-3.14.0-1]
         terms = self._terms
@@ -272,6 +272,7 @@ class Link:
         packet = encode(Disconnect(code, told), self.level)
         if terms.most_bytes and len(packet) > terms.most_bytes:
             packet = encode(Disconnect(code), self.level)  # [MQTT5-3.14.2-3] [MQTT5-3.14.2-4]
+        self.inbound.stop()
         self.outbound.reply_last(packet)
 
     def dismiss(self, code: int, reason: str = "") -> None:

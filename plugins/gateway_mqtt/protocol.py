@@ -35,6 +35,10 @@ NEVER: Final = -1
 class PublishSink(Protocol):
     """Who takes what the client publishes. Topics, bodies and identifiers are slices of what was received."""
 
+    @property
+    def maximum_qos(self) -> int:
+        """The highest QoS that is taken, as long as the connection lasts. What is above it goes to `publish_other`."""
+
     def publish(self, topic: bytes, body: bytes, packet: bytes) -> None:
         """QoS 0, not to be retained, without properties.
 
@@ -110,8 +114,8 @@ class Connected:
     """
 
     __slots__ = (
-        "_acknowledged", "_acks", "_bounds", "_confirmed", "_control", "_held", "_level", "_limit", "_once", "_plain", "_plain5",
-        "_publish", "_publishes", "_tells", "_wanted", "over",
+        "_acknowledged", "_acks", "_bounds", "_confirmed", "_control", "_held", "_level", "_limit", "_once", "_once5", "_plain",
+        "_plain5", "_publish", "_publishes", "_tells", "_wanted", "over",
     )  # fmt: skip
 
     def __init__(
@@ -126,10 +130,12 @@ class Connected:
         self._limit: int = limit
         self._bounds: Bounds = bounds
         self._level: int = level
-        # First bytes of what is plain, so that neither level is asked for at every packet.
+        # First bytes of what is plain, so that neither the level nor what is allowed is asked for at every packet.
+        confirms = publishes.maximum_qos > 0
         self._plain: int = NEVER if level == MQTT_5 else 0x30
-        self._once: int = NEVER if level == MQTT_5 else 0x32
+        self._once: int = 0x32 if confirms and level != MQTT_5 else NEVER
         self._plain5: int = 0x30 if level == MQTT_5 else NEVER
+        self._once5: int = 0x32 if confirms and level == MQTT_5 else NEVER
         self._tells: bool = level == MQTT_5
         self._held: bytearray = bytearray()
         self._wanted: int = 0
@@ -159,6 +165,7 @@ class Connected:
         plain = self._plain
         once = self._once
         plain5 = self._plain5
+        once5 = self._once5
         size = len(data)
         at = 0
         wanted = 2
@@ -210,7 +217,7 @@ class Connected:
                     publish(data[start + 2 : topic_end], data[topic_end + 1 : end], data[at:end])
                 else:
                     self._publish_other(head, data[start:end])
-            elif head ^ 2 == plain5 and length > 5:
+            elif head == once5 and length > 5:
                 topic_end = start + 2 + (data[start] << 8 | data[start + 1])
                 body = topic_end + 3
                 if start + 2 < topic_end and body <= end and not data[body - 1]:
@@ -221,8 +228,7 @@ class Connected:
                 else:
                     self._publish_other(head, data[start:end])
             else:
-                self._other(head, data[start:end])
-                if self.over:
+                if self._other(head, data[start:end]):
                     return True
             at = end
         if at < size:
@@ -242,14 +248,16 @@ class Connected:
         self._held.clear()
         return data
 
-    def _other(self, head: int, payload: bytes) -> None:
+    def _other(self, head: int, payload: bytes) -> bool:
+        """Return whether nothing that follows counts."""
         type_ = head >> 4
         if type_ == PUBLISH:
             self._publish_other(head, payload)
         elif PUBACK <= type_ <= PUBCOMP:
             self._ack(head, payload)
         else:
-            self._asked(head, payload)
+            return self._asked(head, payload)
+        return False
 
     def _ack(self, head: int, payload: bytes) -> None:
         """PUBREC, PUBREL or PUBCOMP, or a PUBACK that says more than an identifier."""
@@ -273,7 +281,7 @@ class Connected:
         else:
             self._acknowledged(packet_id)
 
-    def _asked(self, head: int, payload: bytes) -> None:
+    def _asked(self, head: int, payload: bytes) -> bool:
         packet = decode(head, payload, self._level, EITHER, self._bounds)
         match packet:
             case Subscribe():
@@ -285,12 +293,14 @@ class Connected:
             case Disconnect():
                 self.over = True  # [MQTT-3.14.4-2] [MQTT5-3.14.4-2]: nothing after it counts
                 self._control.disconnect(packet)
+                return True
             case Auth():
                 self._control.authenticate(packet)
             case Connect():
                 raise broken(self._level, "a second CONNECT", "[MQTT-3.1.0-2]", "[MQTT5-3.1.0-2]", 0x82)
             case _:
                 raise broken(self._level, f"{NAMES[head >> 4]} from a client", "§2.2.1", "5 §2.1.2", 0x82)
+        return False
 
     def _publish_other(self, head: int, payload: bytes) -> None:
         """PUBLISH that is not plain, or is too short to be one."""

@@ -38,6 +38,8 @@ LEVELS = (3, 4, 5)
 class Sinks:
     """All three sinks; they write down what they are told as packets."""
 
+    maximum_qos = 2
+
     def __init__(self, level=4):
         self.level = level
         self.told = []
@@ -178,6 +180,21 @@ def test_plain_publishes_go_the_short_way_and_everything_else_does_not(level):
     for packet in plain + other:
         protocol.feed(encode(packet, level))
     assert sinks.told == plain + ["other"] * len(other)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_where_nothing_above_qos_0_is_taken_such_a_publish_has_no_short_way(level):
+    class Low(Sinks):
+        maximum_qos = 0
+
+        def publish_other(self, head, topic, body, packet_id, properties):
+            self.told.append((head, topic, body, packet_id, properties))
+
+    sinks = Low(level)
+    protocol = Connected(sinks, sinks, sinks, LIMIT, level)
+    for packet in (Publish("t", b"x"), Publish("t", b"y", 1, packet_id=7)):
+        protocol.feed(encode(packet, level))
+    assert sinks.told == [Publish("t", b"x"), (0x32, b"t", b"y", b"\0\7", b"")]
 
 
 @pytest.mark.parametrize("level", LEVELS)

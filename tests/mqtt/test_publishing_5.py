@@ -28,8 +28,9 @@ from gateway_mqtt.inbound import Inbound, Terms
 from gateway_mqtt.translate.messages import Encoder
 from gateway_mqtt.translate.refusals import CODES, reason_code, reason_text
 from gateway_mqtt.translate.topics import Routes, TopicLimits
+from tests.mqtt.level5 import connected, goodbye
 from tests.mqtt.sender import Connection, senders
-from tests.mqtt.support import until
+from tests.mqtt.support import mqtt_broker, until
 
 
 def ack(packet_id, code=0, type_=PUBACK):
@@ -245,6 +246,7 @@ async def test_what_is_switched_off_ends_the_connection_mqtt5_3_2_2_11_mqtt5_3_2
         for packet, terms, code in [
             (Publish("t", b"", 2, packet_id=1), {"maximum_qos": 1}, 0x9B),
             (Publish("t", b"", 1, dup=True, packet_id=1), {"maximum_qos": 0}, 0x9B),
+            (Publish("t", b"", 1, packet_id=1), {"maximum_qos": 0}, 0x9B),
             (Publish("t", b"", retain=True), {"retained": False}, 0x9A),
         ]:
             with pytest.raises(MalformedPacket) as caught:
@@ -290,6 +292,38 @@ async def test_what_is_refused_counts_no_more():
             sender.send(Publish("secret", b"", 1 + n % 2, packet_id=n))
             [answer] = await sender.answers(1)
             assert answer.code == 0x87
+
+
+# -- after a goodbye
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_nothing_is_published_or_released_once_a_goodbye_was_said_mqtt5_3_14_4_1(known):
+    async with senders() as bench:
+        queue = await bench.consume()
+        sender = bench.sender(lasts=True)
+        if known:
+            sender.send(Publish("t", b"", 1, packet_id=1), Publish("t", b"", 2, packet_id=2))
+            await sender.answers(2)
+        before = len(queue.messages)
+        sender.inbound.stop()
+        later = [Publish("t", b"no", qos, retain, packet_id=qos and 3 + qos) for qos in (0, 1, 2) for retain in (False, True)]
+        sender.send(*later, Ack(PUBREL, 2), Publish("", b"no", properties=Properties(topic_alias=9)))
+        await sender.silence()
+        assert len(queue.messages) == before
+        assert sender.store.was_received(2) == known
+
+
+async def test_what_comes_in_the_same_read_behind_what_ended_the_session_is_not_published():
+    async with mqtt_broker(clean_session_max_messages=1) as bench:
+        client, watcher = await connected(bench), await bench.client()
+        await watcher.subscribe("u", qos=1)
+        await client.subscribe("t", 1)
+        ends = [Publish("t", b"fills", 1, packet_id=1), Publish("t", b"ends it", 1, packet_id=2)]
+        await client.send(*ends, Publish("u", b"no"), Publish("u", b"no", 1, packet_id=3), Publish("u", b"no", 2, packet_id=4))
+        assert (await client.next()).payload == b"fills"
+        assert (await goodbye(client)).code == 0x97
+        await watcher.ping()
 
 
 # -- the table

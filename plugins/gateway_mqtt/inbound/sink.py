@@ -72,10 +72,10 @@ class Inbound:
         "_last_raw",
         "_last_said",
         "_others",
+        "_over",
         "_owner",
         "_pending",
         "_post",
-        "_refused",
         "_reply",
         "_routes",
         "_submit",
@@ -102,7 +102,7 @@ class Inbound:
         self._pending: list[bytes] = []
         self._first: int = 1
         self._others: int = 0
-        self._refused: bool = False
+        self._over: bool = False
         self._aliases: dict[int, bytes] | None = None
         self._last_raw: bytes = b""
         self._last_said: PublishProperties = _NO_PROPERTIES
@@ -123,10 +123,24 @@ class Inbound:
         self._identifiers: Identifiers | None = identifiers
         self._owner: object = owner
 
+    @property
+    def maximum_qos(self) -> int:
+        """The highest QoS that the client may publish with [MQTT5-3.2.2-11]."""
+        return self._terms.maximum_qos
+
     def keep_from(self, queue: str) -> None:
         """Publish past the bindings of this queue that say no local: a subscription of the connection has it. Empty: to all."""
         self._routes.keep_from(queue)
-        self._known = self._routes.known
+        if not self._over:
+            self._known = self._routes.known
+
+    def stop(self) -> None:
+        """The client was said goodbye: whatever else it has sent is not published any more [MQTT5-4.13.2-1].
+
+        No topic is known from now on, so that only who asks for an unknown one has to look.
+        """
+        self._over = True
+        self._known = {}
 
     # -- in: the path of every message --------------------------------------
 
@@ -166,6 +180,8 @@ class Inbound:
             MalformedPacket: it is against the standard, or against what the client was told of this broker.
             ProtocolViolation: below level 5: the client may not publish there.
         """
+        if self._over:
+            return
         qos = head >> 1 & 3
         retain = head & 1 == 1
         if qos > 1 or retain or self._terms.maximum_qos < 1:
@@ -202,7 +218,8 @@ class Inbound:
 
     def released(self, packet_id: int, code: int) -> None:
         """PUBREL: the PUBCOMP comes when that is on disk [MQTT-4.3.3-2]. Whatever it says of a reason, the identifier is free."""
-        self._exactly_once().released(packet_id)
+        if not self._over:  # else it is sent again when the client comes back
+            self._exactly_once().released(packet_id)
 
     def fed(self) -> None:
         """All packets of a read have been taken.
@@ -210,6 +227,8 @@ class Inbound:
         Raises:
             MalformedPacket: more are unanswered than the client was told that there may be.
         """
+        if self._over:
+            return
         arrivals = self._arrivals
         unanswered = len(self._pending)
         if arrivals is not None:
@@ -266,7 +285,9 @@ class Inbound:
     # -- refusals before anything is submitted ------------------------------
 
     def _resolve(self, topic: bytes, qos: int, packet_id: bytes) -> Route | None:
-        """Find the route of a topic that is not known; None: the client may not publish there, and is told so."""
+        """Find the route of a topic that is not known; None: the client may not publish there, and is told so, or is gone."""
+        if self._over:
+            return None
         try:
             return self._routes.resolve(topic, self._terms.level)
         except AccessRefused as error:
@@ -310,7 +331,7 @@ class Inbound:
 
     def on_outcomes(self, through: int, exceptions: Sequence[Outcome]) -> None:
         """Send the PUBACKs of what is stored, in the order of the publishes [MQTT-4.6.0-2]."""
-        if self._refused:
+        if self._over:
             return
         for outcome in exceptions:
             then = self._awaited.pop(outcome.number, None)
@@ -353,12 +374,13 @@ class Inbound:
     def _refuse(self, number: int, error: GatewayError) -> None:
         """Say no in the only way that MQTT 3.1.1 has: acknowledge what came before, and close."""
         self._acknowledge(number - 1)
-        self._refused = True
+        self.stop()
         self._answers.close(error)
 
     # -- the end ------------------------------------------------------------
 
     def end(self) -> None:
         """The connection is gone; to be called before its channel is closed."""
+        self.stop()
         if self._arrivals is not None:
             self._arrivals.end()
