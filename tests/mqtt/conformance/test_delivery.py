@@ -288,6 +288,16 @@ async def test_mqtt5_3_3_4_7_a_client_that_sends_more_than_the_receive_maximum_i
         assert await client.ended() == 0x93
 
 
+async def test_mqtt5_3_3_4_7_one_too_many_is_seen_though_a_release_comes_right_behind_it():
+    async with own_broker(5, receive_maximum=2) as place:
+        client = await place.client()
+        for number in (1, 2):
+            await client.send(Publish("t", b"", 2, packet_id=number))
+            await client.acknowledgement(PUBREC, number)
+        await client.send(Publish("t", b"", 2, packet_id=3), Ack(PUBREL, 1))
+        assert await client.ended() == 0x93
+
+
 async def test_mqtt5_4_9_0_1_the_receive_maximum_holds_for_what_is_sent_again(v5):
     topic, who = name("t"), name("c")
     client = await v5.lasting(who)
