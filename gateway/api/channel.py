@@ -180,6 +180,9 @@ class Channel(Protocol):
             AccessRefused: the principal may not publish there.
         """
 
+    def reaches(self, route: Route) -> bool:
+        """Say whether a message without properties on this route would reach a queue now. Costs as little as publishing to none."""
+
     def publish(self, route: Route, message: Message) -> int:
         """Submit a message whose outcome counts; return its number."""
 
@@ -284,6 +287,18 @@ class Channel(Protocol):
 
         Raises:
             NotFound: this channel does not hold some of them; the others are settled.
+        """
+
+    def move(self, delivery: Delivery, route: Route, message: Message) -> GatewayError | None:
+        """Settle a delivery by publishing a message in its place: on disk both are done with one commit, or none of them.
+
+        While the journal fails it holds too, and is written when it works again: what was moved is never withdrawn.
+
+        Returns:
+            None, or why the message is refused or reaches no queue: then the delivery is still unsettled.
+
+        Raises:
+            NotFound: as for `ack`; nothing is published.
         """
 
     def nack(self, delivery: Delivery, *, requeue: bool, delay_ms: int = 0) -> None:

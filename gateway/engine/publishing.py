@@ -43,6 +43,27 @@ class Publishing(Consuming):
             self.ours.add(message)
         return self._publish_persistent(route, message)
 
+    def move(self, entry: Entry, route: RouteHandle, message: Message) -> GatewayError | None:
+        """Publish in place of a delivery, and settle that, in one batch; if the journal fails, none of both is undone.
+
+        Returns:
+            why it is refused, or reaches no queue: then the delivery is held as before.
+
+        Raises:
+            NotFound: its consumer does not hold it; nothing is published.
+        """
+        consumer = entry.consumer
+        if consumer is None or entry not in consumer.held or (entry.settled and not entry.queue.deleted):
+            self.ack(entry)  # which says so
+        if message.persistent:
+            self.ours.add(message)
+        answer = self.publish_now(route, message)
+        if answer is None:
+            self.ack(entry)
+            return None
+        self.ours.discard(message)
+        return answer if isinstance(answer, GatewayError) else NotFound(f"no queue for {route.address.routing_key!r}")
+
     def _publish_persistent(self, route: RouteHandle, message: Message) -> GatewayError | Unroutable | None:
         """Publish; it counts as live until every queue has it: one may drop it at once."""
         if route.durable and self.refusal is not None:

@@ -33,11 +33,9 @@ Publish = Callable[[RouteHandle, Message], "GatewayError | Unroutable | None"]
 
 NO_EXCEPTIONS: Sequence[Outcome] = ()
 NOTHING_HELD: frozenset[Entry] = frozenset()
+_KEPT = Unroutable()
 TIDY_FROM = 64
 """A channel with more consumers looks now and then which of them are gone."""
-
-
-_KEPT = Unroutable()
 
 
 class BrokerChannel(Declaring):
@@ -261,8 +259,7 @@ class BrokerChannel(Declaring):
 
     def got(self, number: int, entry: Entry | None) -> None:
         """Take the late answer to a `get`."""
-        if self._late is not None:
-            self._late.discard(number)
+        (self._late or set()).discard(number)
         self._late_done = [*self._late_done, Outcome(number, result=entry)]
         if self._held_back is not None and not self._late:
             (through, exceptions), self._held_back = self._held_back, None
@@ -287,6 +284,12 @@ class BrokerChannel(Declaring):
         self._engine.ack_many(mine)
         if len(mine) < len(deliveries):
             raise NotFound("unknown delivery tag")
+
+    def move(self, delivery: Entry, route: RouteHandle, message: Message) -> GatewayError | None:
+        """See `gateway.api.Channel.move`."""
+        if delivery not in self._held:
+            raise NotFound("unknown delivery tag")
+        return self._engine.move(delivery, route, message)
 
     def nack(self, delivery: Entry, *, requeue: bool, delay_ms: int = 0) -> None:
         """See `gateway.api.Channel.nack`."""
@@ -347,8 +350,7 @@ class BrokerChannel(Declaring):
         """
         told = self._held_back[0] if self._held_back is not None else self._decided_through
         kept = {outcome.number: outcome for outcome in exceptions if stays(outcome)}
-        late = self._late or ()
-        numbers = [number for number in range(told + 1, through + 1) if number not in late]
+        numbers = [number for number in range(told + 1, through + 1) if not self._late or number not in self._late]
         self.decided(through, [kept.get(number) or Outcome(number, error=error) for number in numbers])
         return len(numbers) - len(kept)
 
@@ -357,8 +359,7 @@ class BrokerChannel(Declaring):
         if self._closed:
             return
         if self._late:
-            before = self._held_back[1] if self._held_back is not None else []
-            self._held_back = (through, [*before, *exceptions])
+            self._held_back = (through, [*(self._held_back[1] if self._held_back is not None else []), *exceptions])
             return
         self._tell(through, self._with_late(through, exceptions) if self._late_done else exceptions)
 
@@ -374,9 +375,9 @@ class BrokerChannel(Declaring):
         """See `gateway.api.Channel.outcome`."""
         if self._answers is None:
             raise RuntimeError("this channel's outcomes go to its sink")
-        if not 0 < number <= self._number:
-            raise RuntimeError(f"number {number} was never submitted here")
-        return await self._answers.outcome(number)
+        if 0 < number <= self._number:
+            return await self._answers.outcome(number)
+        raise RuntimeError(f"number {number} was never submitted here")
 
     async def send(self, exchange: str, routing_key: str, body: bytes, *, persistent: bool = True) -> Outcome:
         """See `gateway.api.Channel.send`."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.api import ConsumeOptions
+from gateway.errors import JournalError
 from gateway.journal.memory import MemoryStore
 from gateway_mqtt.codec.packets import PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, Publish
 from gateway_mqtt.shared import MEMBERS, MOST_AT_ONCE, Member, Shares, Wish, parse_share, share_queue_name
@@ -407,6 +409,82 @@ async def test_a_queue_that_somebody_deletes_ends_the_subscriptions():
         bench.publish("t", b"x", qos=1)
         await settle()
         assert bodies(member.take()) == [b"x"]
+
+
+async def test_each_number_that_leaving_makes_is_awaited_or_it_would_pass_for_a_publish():
+    async with receiving() as bench:
+        for lasts in (False, True):
+            member = sharer(bench, "p", lasts=lasts).join()
+            await settle()
+            told = []
+            channel, expected = member.channel, set(member.answers.awaited)
+            assert not expected
+            assert member.member.leave(PATTERN)
+            [number] = member.answers.awaited
+            member.answers.expect(channel.barrier(), told.append)
+            await settle()
+            assert told
+            assert told[0].number == number + 1
+            assert not channel.queue_exists(QUEUE)
+            member.end()
+
+
+async def test_what_was_to_be_moved_when_the_connection_ended_goes_to_another_member_only():
+    async with receiving() as bench:
+        one = sharer(bench, "p", lasts=True).join()
+        await settle()
+        bench.publish("t", b"x")
+        assert one.member._moving
+        one.end()
+        two = sharer(bench, "q", lasts=True).join()
+        await settle()
+        assert bodies(two.take()) == [b"x"]
+        assert bench.queue(one.name).count == 0
+
+
+@pytest.mark.parametrize("dies", [False, True])
+async def test_what_is_moved_while_the_journal_fails_for_long_is_neither_lost_nor_doubled(dies, autojump_clock):
+    store, client = MemoryStore(), Client()
+
+    async def answer_all(bench, member):
+        for _ in range(60):
+            bench.pulse.beat()
+            for packet in member.take():
+                member.answer(client.take(packet))
+            await settle(1)
+
+    async with receiving(HandMemory(store)) as bench:
+        member = sharer(bench, "p", lasts=True).join()
+        await settle()
+        member.end()
+        for n in range(4):
+            bench.publish("t", b"%d" % n)
+        await settle()
+    journal = HandMemory(store)
+    async with receiving(journal, refuse_after_ms=100) as bench:
+        journal.automatic = False
+        member = sharer(bench, "p", lasts=True, max_inflight=1)
+        member.member.resume()
+        await settle()
+        for _ in range(8):
+            if journal.writes:
+                journal.finish(JournalError("no room"))
+            await trio.sleep(0.1)
+        assert bench.broker.alarms.is_journal_failing
+        assert bench.queue(QUEUE).count == 0
+        assert bench.queue(member.name).count == 4
+        if not dies:
+            journal.automatic = True
+            while journal.writes:
+                journal.finish()
+            await trio.sleep(2)
+            await answer_all(bench, member)
+    if dies:
+        async with receiving(HandMemory(store)) as bench:
+            member = sharer(bench, "p", lasts=True)
+            member.member.resume()
+            await answer_all(bench, member)
+    assert sorted(client.got) == [b"0", b"1", b"2", b"3"]
 
 
 async def test_wishes_that_can_not_be_read_are_dropped_and_counted():

@@ -123,8 +123,8 @@ class Shares:
         self._groups.setdefault((key[0], wish.pattern), Group()).sessions.add(key)
         channel.put_state(MEMBERS, _text(key, wish.pattern), VERSION + msgspec.msgpack.encode(wish))
 
-    def forget(self, channel: Channel, key: SessionKey, pattern: str) -> None:
-        """A lasting session is a member no more; the queue goes with the last one."""
+    def forget(self, channel: Channel, key: SessionKey, pattern: str) -> int:
+        """A lasting session is a member no more; the queue goes with the last one. Return as `tidy`."""
         wishes = self._wishes.get(key, {})
         if wishes.pop(pattern, None) is not None:
             channel.put_state(MEMBERS, _text(key, pattern), None)
@@ -133,17 +133,16 @@ class Shares:
         group = self._groups.get((key[0], pattern))
         if group is not None:
             group.sessions.discard(key)
-        self.tidy(channel, key[0], pattern)
+        return self.tidy(channel, key[0], pattern)
 
-    def tidy(self, channel: Channel, vhost: str, pattern: str) -> None:
-        """Delete the queue of a group that has no members."""
+    def tidy(self, channel: Channel, vhost: str, pattern: str) -> int:
+        """Delete the queue of a group that has no members; return the channel's number for that, 0: it has none to tell of."""
         group = self._groups.get((vhost, pattern))
         if group is None or not group.is_empty:
-            return
+            return 0
         del self._groups[vhost, pattern]
         name = share_queue_name(pattern)
-        if group.ours and channel.queue_exists(name):
-            channel.delete_queue(name)
+        return channel.delete_queue(name) if group.ours and channel.queue_exists(name) else 0
 
     def queue_spec(self, pattern: str, *, durable: bool) -> QueueSpec:
         """Return the queue of a shared subscription. What is of QoS 0 waits there too, so that members have their turns."""

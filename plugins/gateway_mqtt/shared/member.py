@@ -210,9 +210,11 @@ class Member:
         vhost = self._key[0]
         self._shares.group(self._channel, vhost, seat.pattern).live.pop(self, None)
         if self._lasts:
-            self._shares.forget(self._channel, self._key, seat.pattern)
+            number = self._shares.forget(self._channel, self._key, seat.pattern)
         else:
-            self._shares.tidy(self._channel, vhost, seat.pattern)
+            number = self._shares.tidy(self._channel, vhost, seat.pattern)
+        if number:
+            self._expect(number, _ignore)  # else it would be taken for a publish
 
     def _cancel(self, seat: Seat) -> None:
         if seat.consumer is not None:
@@ -228,6 +230,7 @@ class Member:
             else:
                 self._quit(seat)
         self._seats.clear()
+        self._moving.clear()  # it goes back to the group
 
     def lost(self, seat: Seat, consumer: Consumer | None, reason: GatewayError) -> None:
         """A queue is gone. If nobody is to make it anew, somebody has deleted it, and that ends the subscription."""
@@ -276,22 +279,16 @@ class Member:
         except AccessRefused:  # it may not write there: then it is sent as to a session that does not last
             self._out.deliver_shared(delivery, BindingOptions(subscription_ids=ids))
             return
-        number = channel.publish(route, _copy(delivery.message, ids))
-        self._expect(number, self._moved)
         try:
-            if channel.refused(number) is None:
-                channel.ack(delivery)
-            else:
+            error = channel.move(delivery, route, _copy(delivery.message, ids))
+            if error is not None:
                 channel.nack(delivery, requeue=True, delay_ms=AGAIN_MS)
         except NotFound:
             self._gateway.count("late_acks")
-
-    def _moved(self, outcome: Outcome) -> None:
-        if outcome.error is not None:
+            return
+        if error is not None:
             self._gateway.log.warning(
-                "a message of a shared subscription could not be moved to its session",
-                client=self._key[1],
-                reason=outcome.error.text,
+                "a message of a shared subscription could not be moved to its session", client=self._key[1], reason=error.text
             )
 
 
