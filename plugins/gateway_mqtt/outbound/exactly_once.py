@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Final, Protocol
 
 from gateway.api import BindingOptions, Channel, Delivery, Gateway, Message, NotFound, Outcome
-from gateway_mqtt.codec.names import MQTT_5, PUBREC, broken
+from gateway_mqtt.codec.names import MQTT_5, NAMES, PUBCOMP, broken
 from gateway_mqtt.outbound.pulse import Pulse
 from gateway_mqtt.session import Session
 from gateway_mqtt.store import SessionStore
@@ -20,6 +20,7 @@ REFUSED: Final = 0x80
 """Reason codes from here on say no."""
 UNKNOWN: Final = 0x92
 DUP: Final = 8
+
 
 WAITING: Final = 0
 """Its identifier is on its way to the disk; the PUBLISH was not sent."""
@@ -60,7 +61,10 @@ class Wire(Protocol):
         """Send a PUBLISH of QoS 2. `flags`: DUP, or nothing."""
 
     def emit(self, parts: tuple[bytes, ...]) -> None:
-        """Send what is no message."""
+        """Send what is no message, behind the messages that were sent before."""
+
+    def reply(self, data: bytes) -> None:
+        """Send what is no message, and belongs to none."""
 
     def uncredited(self, change: int) -> None:
         """So many identifiers more, or less, are in use that the queue's credit does not count."""
@@ -256,7 +260,7 @@ class ExactlyOnce:
         if shake is None:
             return False
         if shake.stage == RELEASED:
-            self._emit_release(packet_id, 0)
+            self._wire.emit((pubrel(packet_id, 0),))
         elif shake.stage != SENT:
             pass  # an answer to an earlier connection's packet: this one's is still to be sent
         elif code >= REFUSED:
@@ -302,12 +306,19 @@ class ExactlyOnce:
             self._channel.nack(delivery, requeue=False)
 
     def completed(self, packet_id: int) -> None:
-        """PUBCOMP: the identifier is free."""
+        """PUBCOMP: the identifier is free. An answer to an earlier connection's PUBREL says nothing.
+
+        Raises:
+            MalformedPacket: there is no PUBREC yet.
+        """
         shake = self._items.get(packet_id)
-        if shake is None or shake.stage != RELEASED:
+        if shake is None:
             return
-        self._end(shake)
-        self._wire.uncredited(-1)
+        if shake.stage == SENT:
+            raise wrong_answer(self._level, PUBCOMP, 2)  # [MQTT-4.8.0-1]
+        if shake.stage == RELEASED:
+            self._end(shake)
+            self._wire.uncredited(-1)
 
     def drop(self, shake: Handshake) -> None:
         """It can't be sent after all. Who transmits it settles its delivery."""
@@ -326,21 +337,12 @@ class ExactlyOnce:
 
     def _send_release(self, shake: Handshake) -> None:
         shake.stage = RELEASED
-        self._emit_release(shake.packet_id, 0)
-
-    def _emit_release(self, packet_id: int, code: int) -> None:
-        self._wire.emit((pubrel(packet_id, code),))
+        self._wire.emit((pubrel(shake.packet_id, 0),))
 
     def unknown(self, packet_id: int, code: int) -> None:
-        """PUBREC for an identifier that is not in use: the client may let go of it.
-
-        Raises:
-            MalformedPacket: it is in use, for a message of QoS 1.
-        """
-        if self._session.inflight.get(packet_id) is not None:
-            raise wrong_answer(self._level, PUBREC, 1)
+        """PUBREC for an identifier that is not in use for QoS 2: the client may let go of it."""
         if code < REFUSED and packet_id not in self._session.inflight:
-            self._emit_release(packet_id, UNKNOWN if self._level == MQTT_5 else 0)
+            self._wire.reply(pubrel(packet_id, UNKNOWN if self._level == MQTT_5 else 0))
 
 
 def pubrel(packet_id: int, code: int) -> bytes:
@@ -351,6 +353,7 @@ def pubrel(packet_id: int, code: int) -> bytes:
 
 
 def wrong_answer(level: int, kind: int, qos: int) -> Exception:
-    """Return the error for an acknowledgement that is of another QoS than the message."""
-    name = "PUBREC" if kind == PUBREC else "PUBACK"
-    return broken(level, f"{name} for a message of QoS {qos}", "[MQTT-4.8.0-1]", "5 §4.13.1", 0x82)
+    """Return the error for an answer that is not what the message waits for."""
+    return broken(
+        level, f"{NAMES[kind]} for a message of QoS {qos} that waits for another answer", "[MQTT-4.8.0-1]", "5 §4.13.1", 0x82
+    )

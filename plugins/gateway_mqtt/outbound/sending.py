@@ -230,24 +230,25 @@ class Sending(Peer):
         encoder, aliases = self._encoder, self._aliases
         if aliases is None:
             parts = encoder.packet_parts(message, qos, flags, ids)
-            return parts if self._fits(parts, message) else ()
+            return parts if self._fits(parts, message, qos) else ()
         key = message.address.routing_key
         alias = aliases.of(key)
         if alias:
             parts = encoder.packet_parts(message, qos, flags, ids, alias, with_topic=False)
-            return parts if self._fits(parts, message) else ()
+            return parts if self._fits(parts, message, qos) else ()
         alias = aliases.next(key)
         if alias:
             parts = encoder.packet_parts(message, qos, flags, ids, alias)
-            if self._fits(parts, message):
+            if self._fits(parts, message, qos):
                 if parts[0]:
                     aliases.sent(key)
                 return parts
         parts = encoder.packet_parts(message, qos, flags, ids)
-        return parts if self._fits(parts, message) else ()
+        return parts if self._fits(parts, message, qos) else ()
 
-    def _fits(self, parts: tuple[bytes, bytes], message: Message) -> bool:
-        fits = len(parts[0]) + 2 + len(parts[1]) + len(message.body) <= self._most_bytes
+    def _fits(self, parts: tuple[bytes, bytes], message: Message, qos: int) -> bool:
+        identifier = 2 if qos else 0
+        fits = len(parts[0]) + identifier + len(parts[1]) + len(message.body) <= self._most_bytes
         if not fits:
             self._gateway.count("dropped", reason="larger than the client takes")
         return fits

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Final
 
 from gateway.api import BindingOptions, Channel, Connection, Consumer, Delivery, Gateway, Message, NotFound
-from gateway_mqtt.codec.packets import MAX_IDENTIFIER, PUBACK, Subscription, malformed
+from gateway_mqtt.codec.packets import MAX_IDENTIFIER, PUBACK, PUBCOMP, PUBREC, Subscription, malformed
 from gateway_mqtt.outbound.client import ClientLimits
 from gateway_mqtt.outbound.exactly_once import REFUSED, Expect, wrong_answer
 from gateway_mqtt.outbound.peer import Goodbye
@@ -186,7 +186,7 @@ class Outbound(Sending):
         elif self._two is not None and self._two.has(packet_id):
             self._inflight[packet_id] = None
             raise wrong_answer(self._client.level, PUBACK, 2)
-        elif packet_id in self._session.resend.values():
+        elif self._session.is_to_be_resent(packet_id):
             self._inflight[packet_id] = None  # it is still reserved: its message comes again
 
     def _settle_shared(self, delivery: Delivery, code: int) -> None:
@@ -216,6 +216,8 @@ class Outbound(Sending):
         """PUBREC."""
         if not packet_id:
             raise malformed("PUBREC with packet identifier 0", "[MQTT-2.3.1-1]")
+        if self._waits_for_puback(packet_id):
+            raise wrong_answer(self._client.level, PUBREC, 1)  # [MQTT-4.8.0-1]
         two = self._exactly_once()
         if not two.received(packet_id, code):
             two.unknown(packet_id, code)
@@ -228,6 +230,14 @@ class Outbound(Sending):
             raise malformed("PUBCOMP with packet identifier 0", "[MQTT-2.3.1-1]")
         if self._two is not None:
             self._two.completed(packet_id)
+        if self._waits_for_puback(packet_id):
+            raise wrong_answer(self._client.level, PUBCOMP, 1)  # [MQTT-4.8.0-1]
+
+    def _waits_for_puback(self, packet_id: int) -> bool:
+        """Say whether something was sent with QoS 1 under an identifier on this connection."""
+        if self._inflight.get(packet_id) is not None or packet_id in self._shared:
+            return True
+        return self._retained is not None and packet_id in self._retained.unacked
 
     # -- retained messages --------------------------------------------------
 
@@ -359,6 +369,7 @@ class Outbound(Sending):
         """New entries are in flight, and older ones no more: what was sent before and has not come again is gone."""
         if not oldest.redelivered and not self._held:
             self._session.release_reserved()
+            self._session.exact = True
 
     def _oldest_in_flight(self) -> Delivery | None:
         return next((delivery for delivery in self._inflight.values() if delivery is not None), None)
@@ -374,8 +385,8 @@ class Outbound(Sending):
             self._two.leave()
         if self._store is not None and self._store.lasts:
             oldest = self._oldest_in_flight()
-            if oldest is not None and self._session.resend:
+            if oldest is not None:
                 self._forget_gone(oldest)
             self._write_down(self._store)
-            self._store.kept.exact = True
+            self._store.kept.exact = self._session.exact
             self._store.close()

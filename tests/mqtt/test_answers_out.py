@@ -1,0 +1,144 @@
+"""What ends a connection that is sent to, and what is the very last that it is sent."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.journal.memory import MemoryStore
+from gateway_mqtt.codec.packets import PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, MalformedPacket, Publish
+from tests.mqtt.receiver import HandMemory, Receiver, receiving, settle
+from tests.mqtt.test_shared import sharer
+
+GONE = b"\xe0\x01\x97"
+
+
+# -- answers that are none ---------------------------------------------------
+
+
+@pytest.mark.parametrize("level", [4, 5])
+@pytest.mark.parametrize(("qos", "answer"), [(1, PUBREC), (1, PUBCOMP), (2, PUBACK), (2, PUBCOMP)])
+@pytest.mark.parametrize("way", ["live", "retained", "shared"])
+async def test_an_answer_of_another_kind_than_the_message_waits_for_is_a_violation_mqtt_4_8_0_1(level, qos, answer, way):
+    async with receiving() as bench:
+        receiver = sharer(bench, "c", lasts=way == "live", level=level)
+        if way == "shared":
+            receiver.join("$share/g/t")
+        elif way == "live":
+            receiver.bind("t")
+        bench.publish("t", b"x", qos=qos, keep=True)
+        await settle()
+        if way == "retained":
+            receiver.out.want_retained("t", 2, bench.channel.retained_mark())
+            await settle()
+        [sent] = receiver.take()
+        with pytest.raises(MalformedPacket, match="waits for another answer"):
+            receiver.answer(Ack(answer, sent.packet_id))
+
+
+async def test_a_pubcomp_of_an_earlier_connection_is_no_violation():
+    store = MemoryStore()
+    async with receiving(HandMemory(store)) as bench:
+        first = Receiver(bench)
+        first.bind("t")
+        bench.publish("t", b"x")
+        await settle()
+        first.answer(Ack(PUBREC, 1))
+        await settle()
+        first.end()
+        journal = bench.journal
+        journal.automatic = False
+        second = Receiver(bench)
+        await settle()
+        second.answer(Ack(PUBCOMP, 1))
+        journal.automatic = True
+        while journal.writes:
+            journal.finish()
+        await settle()
+        assert second.take() == [Ack(PUBREL, 1)]
+
+
+@pytest.mark.parametrize(("level", "code"), [(4, 0), (5, 0x92)])
+async def test_a_pubrec_of_nothing_is_answered_though_nothing_was_ever_subscribed_to(level, code):
+    async with receiving() as bench:
+        receiver = Receiver(bench, lasts=False, level=level)
+        receiver.out.received(77)
+        await settle(1)
+        assert receiver.take() == [Ack(PUBREL, 77, code)]
+
+
+# -- how large a packet may be -----------------------------------------------
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+async def test_a_packet_of_exactly_the_maximum_is_sent_and_none_that_is_larger_mqtt5_3_1_2_24(qos):
+    async with receiving() as bench:
+        receiver = Receiver(bench, level=5, maximum_packet_bytes=40)
+        receiver.bind("t")
+        await settle()
+        for size in range(20, 45):
+            bench.publish("t", bytes(size), qos=qos)
+        await settle()
+        receiver.take()
+        assert max(receiver.connection.sizes) == 40
+
+
+# -- the last packet ---------------------------------------------------------
+
+
+async def test_nothing_comes_behind_a_goodbye_mqtt5_3_14_4_1():
+    async with receiving() as bench:
+        receiver = Receiver(bench, level=5)
+        receiver.bind("t")
+        await settle()
+        bench.publish("t", b"before", qos=0)
+        receiver.out.reply_last(GONE)
+        for qos in range(3):
+            bench.publish("t", b"behind", qos=qos)
+        receiver.out.received(9)
+        receiver.out.reply(b"\xd0\0")
+        out = b"".join(receiver.connection.out)
+        assert b"before" in out
+        assert out.endswith(GONE)
+
+
+# -- what was sent before nobody knows of ------------------------------------
+
+
+async def test_who_was_not_sent_everything_again_after_a_kill_still_gets_it_with_dup_mqtt_3_3_1_1():
+    store = MemoryStore()
+    async with receiving(HandMemory(store)) as bench:
+        first = Receiver(bench)
+        first.bind("t", 1)
+        await settle()
+        for n in range(2):
+            bench.publish("t", b"%d" % n, qos=1)
+        await settle()
+        assert len(first.take()) == 2  # and the broker dies: nobody wrote that down
+    async with receiving(HandMemory(store)) as bench:
+        brief = Receiver(bench, max_inflight=1)
+        await settle()
+        assert [packet.payload for packet in brief.take()] == [b"0"]
+        brief.end()
+        last = Receiver(bench)
+        await settle()
+        assert [(packet.payload, packet.dup) for packet in last.take()] == [(b"0", True), (b"1", True)]
+
+
+async def test_what_comes_after_all_that_may_have_been_sent_before_has_no_dup():
+    store = MemoryStore()
+    async with receiving(HandMemory(store)) as bench:
+        first = Receiver(bench)
+        first.bind("t", 1)
+        bench.publish("t", b"0", qos=1)
+        await settle()
+    async with receiving(HandMemory(store)) as bench:
+        brief = Receiver(bench)
+        await settle()
+        bench.publish("t", b"1", qos=1)
+        await settle()
+        for packet in brief.take():
+            if isinstance(packet, Publish) and packet.payload == b"0":
+                brief.answer(Ack(PUBACK, packet.packet_id))
+        assert not brief.store.kept.exact
+        brief.end()
+        assert brief.store.kept.exact
