@@ -181,7 +181,7 @@ class Publishing(Consuming):
             return MessageRefused(f"queue {refusing[0].name!r} is full")
         for queue in full:
             self.events.dropped(queue.name, "queue ended", queue.count)
-            self.definitions.remove_queue(queue, NotFound(f"queue {queue.name!r} was full, so it has ended"))
+            self.definitions.remove_queue(queue, MessageRefused(f"queue {queue.name!r} was full, so it has ended"))
         self.resolve(route, message)
         return None
 

@@ -124,6 +124,7 @@ class Link:
             pulse=broker.pulse,
             more_retained=broker.sys_topics.look_up,
         )
+        self.session.exact = self.session.exact or not self.declared  # of a new one nothing was sent before
         self.inbound: Inbound = Inbound(
             gateway, connection, encoder, client_id, self.outbound.reply, self._terms, self.outbound.reply_last
         )
@@ -131,7 +132,7 @@ class Link:
         self.inbound.attach(self.channel, Routes(self.channel, principal, broker.topic_limits), self.store)
         self.outbound.attach(self.channel, self.inbound.expect, self.say_goodbye)
         self._protocol: Connected = Connected(
-            self.inbound, self.outbound, self, settings.max_packet_bytes, self.level, broker.bounds
+            self.inbound, self.outbound, self, settings.max_packet_bytes, self.level, broker.bounds, broker.traffic.packets
         )
 
     # -- the beginning ------------------------------------------------------
@@ -306,7 +307,6 @@ class Link:
         broker = self.broker
         if self._half:
             broker.halves.whole(self)
-        broker.sys_topics.unwatched(self)
         self.outbound.report()
         self.outbound.leave()
         self.inbound.end()

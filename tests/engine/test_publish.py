@@ -96,7 +96,7 @@ def test_a_full_queue_that_ends_is_deleted_and_the_others_get_the_message(bench)
     _, slow = bench.consume("slow", prefetch=1)
     assert bench.publish(b"1", "", "amq.fanout") is None
     assert bench.publish(b"2", "", "amq.fanout") is None
-    assert [type(reason) for reason in slow.cancellations] == [NotFound]
+    assert [type(reason) for reason in slow.cancellations] == [MessageRefused]
     assert "slow" not in bench.engine.vhost("/").queues
     assert bench.events.drops == [("slow", "queue ended", 1)]
     _, free = bench.consume("free")

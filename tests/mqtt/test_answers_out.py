@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.api import Overflow, QueueSpec
 from gateway.journal.memory import MemoryStore
 from gateway_mqtt.codec.packets import PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, MalformedPacket, Publish
 from tests.mqtt.receiver import HandMemory, Receiver, receiving, settle
@@ -142,3 +143,23 @@ async def test_what_comes_after_all_that_may_have_been_sent_before_has_no_dup():
         assert not brief.store.kept.exact
         brief.end()
         assert brief.store.kept.exact
+
+
+@pytest.mark.parametrize(("full", "code"), [(True, 0x97), (False, 0x98)])
+async def test_the_client_is_told_whether_its_session_was_full_or_was_deleted(full, code):
+    async with receiving() as bench:
+        limits = {"max_length": 1, "overflow": Overflow.END_QUEUE} if full else {}
+        bench.channel.declare_queue(QueueSpec("mqtt.session.c", durable=True, keep_transient=False, **limits))
+        receiver = Receiver(bench, level=5)
+        told = []
+        receiver.out.attach(receiver.channel, receiver.answers.expect, lambda *why: told.append(why))
+        receiver.bind("t")
+        await settle()
+        if full:
+            for _ in range(2):
+                bench.publish("t", b"x")
+        else:
+            bench.channel.delete_queue(receiver.name)
+        await settle()
+        assert [found for found, _ in told] == [code]
+        assert receiver.connection.closed

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from gateway.api import CloseReason, Connection, Consumer, Delivery, Gateway, GatewayError
+from gateway.api import CloseReason, Connection, Consumer, Delivery, Gateway, GatewayError, MessageRefused, NotFound
 from gateway_mqtt.session import Session
 
 MOST_UNREAD_REPLIES_BYTES: Final = 1024 * 1024
 """What a client may cause to be answered while it does not read."""
+UNSPECIFIED: Final = 0x80
 FULL: Final = 0x97
+DELETED: Final = 0x98
 
 Goodbye = Callable[[int, str], None]
 """``(reason code, why)``: have the client told, where its level can be told, before the connection is closed."""
@@ -126,7 +128,7 @@ class Peer:
             "a session has ended: connection closed", client=self._session.client_id, peer=self._connection.peer, reason=reason.text
         )
         if self._goodbye is not None:
-            self._goodbye(FULL, reason.text)
+            self._goodbye(goodbye_code(reason), reason.text)
         self._connection.close(CloseReason.LOCAL)
 
     def give_up(self, reason: str) -> None:
@@ -153,3 +155,10 @@ class Peer:
                 messages=self._dropped,
             )
             self._dropped = 0
+
+
+def goodbye_code(reason: GatewayError) -> int:
+    """Return the reason code of a DISCONNECT that tells why a session is gone (MQTT 5.0 §3.14.2.1)."""
+    if isinstance(reason, MessageRefused):
+        return FULL
+    return DELETED if isinstance(reason, NotFound) else UNSPECIFIED
