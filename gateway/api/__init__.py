@@ -26,6 +26,7 @@ from gateway.api.frontend import (
     Log,
     OwnSockets,
     Principal,
+    Stats,
     WritesWire,
 )
 from gateway.api.hooks import API_VERSION, ENTRY_POINT_GROUP, PROJECT, hookimpl, hookspec
@@ -114,6 +115,7 @@ __all__ = [
     "Retry",
     "Route",
     "Scheduled",
+    "Stats",
     "StreamAddress",
     "WireDecoder",
     "WritesWire",

@@ -76,6 +76,28 @@ class Log(Protocol):
         """Something is broken."""
 
 
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """How much is stored now, and what has become of how much since the start, for protocols that tell their peers.
+
+    Args:
+        messages: in all queues, ready and unacknowledged; one that is in several queues counts in each.
+        body_bytes: of their bodies.
+        retained: last values.
+        retained_bytes: what they count against their limit.
+        dropped: messages that were not delivered as far as they should have been: by queues, and by this front-end.
+        sent_bytes: by this front-end on its streams, as it said them: before TLS and WebSocket. What was refused by a peer that
+            went away is among them.
+    """
+
+    messages: int = 0
+    body_bytes: int = 0
+    retained: int = 0
+    retained_bytes: int = 0
+    dropped: int = 0
+    sent_bytes: int = 0
+
+
 class Gateway(Protocol):
     """The host, as a front-end sees it."""
 
@@ -162,6 +184,12 @@ class Gateway(Protocol):
 
     def count(self, name: str, amount: int = 1, *, reason: str = "") -> None:
         """Count something under this front-end (``dropped``, ``violations`` ...); never on the path of every message."""
+
+    async def stats(self) -> Stats:
+        """Count what is stored. It takes a turn for every 1,000 queues, so nothing waits for it; now and then is often enough.
+
+        Cancellation: safe.
+        """
 
     def properties(self, message: Message) -> Properties:
         """Return a message's properties in the common form, whoever sent it."""

@@ -42,7 +42,10 @@ class Receiver(Protocol):
         """
 
     def ended(self, reason: CloseReason) -> None:
-        """The connection is over: nothing is fed any more, nothing is sent. Called once."""
+        """The connection is over: nothing is fed any more. Called once, at the end of the turn in which it was closed.
+
+        What is appended to `Connection.out` here is still sent (a last goodbye), if the peer is there; nothing is afterwards.
+        """
 
 
 class Connection(Protocol):

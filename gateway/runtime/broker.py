@@ -12,7 +12,7 @@ import trio
 import trio.lowlevel
 
 from gateway.api.channel import Channel, OutcomeSink
-from gateway.api.frontend import Credentials, Flushable, Gateway, Log, Principal
+from gateway.api.frontend import Credentials, Flushable, Gateway, Log, Principal, Stats
 from gateway.api.stream import Connection
 from gateway.config import Limits, Transport
 from gateway.engine.engine import Engine
@@ -33,6 +33,7 @@ from gateway.runtime.flow import Flow
 from gateway.runtime.memory import resident_bytes
 from gateway.runtime.pager import Pager
 from gateway.runtime.scheduled import ScheduledReader
+from gateway.runtime.stats import stored
 from gateway.runtime.streams.connection import StreamConnection
 from gateway.runtime.streams.listener import Listeners, Serving
 from gateway.runtime.streams.poller import HAS_EPOLL
@@ -366,6 +367,11 @@ class FrontEndGateway:
     def count(self, name: str, amount: int = 1, *, reason: str = "") -> None:
         """See `gateway.api.Gateway.count`."""
         self._broker.counters[f"{self._name}.{name}.{reason}" if reason else f"{self._name}.{name}"] += amount
+
+    async def stats(self) -> Stats:
+        """See `gateway.api.Gateway.stats`."""
+        broker = self._broker
+        return await stored(broker.engine, broker.counters, self._name, self._listeners.sent_bytes)
 
     def register_wire(self, tag: str, decoder: WireDecoder) -> None:
         """See `gateway.api.Gateway.register_wire`."""

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, cast
 from gateway.api.channel import Outcome, QueueInfo
 from gateway.api.frontend import Authorize, Principal
 from gateway.engine.engine import Engine
+from gateway.engine.route import RouteHandle
 from gateway.errors import AccessRefused, GatewayError
 from gateway.model.declare import Binding, ExchangeSpec, QueueSpec
+from gateway.model.message import Message
 from gateway.runtime.pending import binding_key, exchange_key, queue_key
 
 if TYPE_CHECKING:
@@ -129,6 +131,12 @@ class Declaring:
 
     def _remove(self, action: str, resource: str, call: Callable[[], Any]) -> int:
         return self._submit(action, resource, partial(self._alarms.removing, call))
+
+    def reaches(self, route: RouteHandle) -> bool:
+        """See `gateway.api.Channel.reaches`."""
+        if route.generation != self._engine.generation:
+            self._engine.resolve(route, Message(route.address, b""))
+        return route.matched
 
     def bindings(self, destination: str, *, to_exchange: bool = False) -> list[Binding]:
         """See `gateway.api.Channel.bindings`."""

@@ -143,6 +143,11 @@ class Absences:
             channel = self._channels[vhost] = self._gateway.open_channel(Principal("mqtt", vhost), _Deaf())
         return channel
 
+    @property
+    def vhosts(self) -> list[str]:
+        """The virtual hosts in which the broker has acted: those that clients have been in, and the default one."""
+        return list(self._channels)
+
     # -- coming and going ---------------------------------------------------
 
     def restore(self) -> None:

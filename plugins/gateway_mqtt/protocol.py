@@ -28,8 +28,40 @@ from gateway_mqtt.codec.packets import (
 from gateway_mqtt.codec.splitter import LONG_LENGTH, too_long
 
 NO_IDENTIFIER: Final = b"\0\0"
+ACK_BYTES: Final = 4
 NEVER: Final = -1
 """No first byte of a packet."""
+
+
+class Tally:
+    """What many connections have received: ``acks`` (plain PUBACKs) and ``others``, among them ``rest`` (what is no PUBLISH).
+
+    ``size`` bytes in all, ``rest_bytes`` of the rest. Added to once per read.
+    """
+
+    __slots__ = ("acks", "others", "rest", "rest_bytes", "size")
+
+    def __init__(self) -> None:
+        self.acks: int = 0
+        self.others: int = 0
+        self.size: int = 0
+        self.rest: int = 0
+        self.rest_bytes: int = 0
+
+    @property
+    def packets(self) -> int:
+        """How many in all."""
+        return self.acks + self.others
+
+    @property
+    def publishes(self) -> int:
+        """How many PUBLISHes."""
+        return self.others - self.rest
+
+    @property
+    def publish_bytes(self) -> int:
+        """How many bytes they had, the whole packets."""
+        return self.size - ACK_BYTES * self.acks - self.rest_bytes
 
 
 class PublishSink(Protocol):
@@ -111,16 +143,25 @@ class Connected:
         limit: bytes after the remaining length that one packet may have; at least 127.
         level: protocol level of the CONNECT.
         bounds: of packets that are no PUBLISH.
+        tally: what all connections have received; None: nobody asks.
     """
 
     __slots__ = (
         "_acknowledged", "_acks", "_bounds", "_confirmed", "_control", "_held", "_level", "_limit", "_once", "_once5", "_plain",
-        "_plain5", "_publish", "_publishes", "_tells", "_wanted", "over",
+        "_plain5", "_publish", "_publishes", "_tally", "_tells", "_wanted", "over",
     )  # fmt: skip
 
-    def __init__(
-        self, publishes: PublishSink, acks: AckSink, control: ControlSink, limit: int, level: int = 4, bounds: Bounds = UNBOUNDED
+    def __init__(  # noqa: PLR0913 - whom it tells, and what is allowed
+        self,
+        publishes: PublishSink,
+        acks: AckSink,
+        control: ControlSink,
+        limit: int,
+        level: int = 4,
+        bounds: Bounds = UNBOUNDED,
+        tally: Tally | None = None,
     ) -> None:
+        self._tally: Tally = tally if tally is not None else Tally()
         self._publish: Callable[[bytes, bytes, bytes], None] = publishes.publish
         self._confirmed: Callable[[bytes, bytes, bytes, bytes], None] = publishes.publish_confirmed
         self._acknowledged: Callable[[int], None] = acks.acknowledged
@@ -140,6 +181,11 @@ class Connected:
         self._held: bytearray = bytearray()
         self._wanted: int = 0
         self.over: bool = False
+
+    def acknowledge_to(self, acks: AckSink) -> None:
+        """Tell somebody else of acknowledgements, from the next read on."""
+        self._acks = acks
+        self._acknowledged = acks.acknowledged
 
     @property
     def held_bytes(self) -> int:
@@ -169,68 +215,88 @@ class Connected:
         size = len(data)
         at = 0
         wanted = 2
-        while size - at >= 2:
-            head = data[at]
-            length = data[at + 1]
-            start = at + 2
-            if length > 127:
-                length &= 127
-                shift = 7
-                digit = 128
-                while digit > 127 and start < size:
-                    if shift > 21:
+        acks = others = rest = rest_bytes = 0
+        try:
+            while size - at >= 2:
+                head = data[at]
+                length = data[at + 1]
+                start = at + 2
+                if length > 127:
+                    length &= 127
+                    shift = 7
+                    digit = 128
+                    while digit > 127 and start < size:
+                        if shift > 21:
+                            raise malformed(*LONG_LENGTH)
+                        digit = data[start]
+                        length |= (digit & 127) << shift
+                        start += 1
+                        shift += 7
+                    if digit > 127:
+                        wanted = size - at + 1
+                        break
+                    if not digit:
                         raise malformed(*LONG_LENGTH)
-                    digit = data[start]
-                    length |= (digit & 127) << shift
-                    start += 1
-                    shift += 7
-                if digit > 127:
-                    wanted = size - at + 1
+                    if length > self._limit:
+                        raise too_long(length, self._limit)
+                end = start + length
+                if end > size:
+                    wanted = end - at
                     break
-                if not digit:
-                    raise malformed(*LONG_LENGTH)
-                if length > self._limit:
-                    raise too_long(length, self._limit)
-            end = start + length
-            if end > size:
-                wanted = end - at
-                break
-            if head == plain and length > 2:
-                topic_end = start + 2 + (data[start] << 8 | data[start + 1])
-                if topic_end > end:
-                    raise self._short()
-                publish(data[start + 2 : topic_end], data[topic_end:end], data[at:end])
-            elif head == 0x40 and length == 2:
-                acknowledged(data[start] << 8 | data[start + 1])
-            elif head == once and length > 4:
-                topic_end = start + 2 + (data[start] << 8 | data[start + 1])
-                body = topic_end + 2
-                if body > end:
-                    raise self._short()
-                packet_id = data[topic_end:body]
-                if packet_id == NO_IDENTIFIER:
-                    raise self._unidentified(PUBLISH)
-                confirmed(data[start + 2 : topic_end], data[body:end], packet_id, data[at:topic_end])
-            elif head == plain5 and length > 3:
-                topic_end = start + 2 + (data[start] << 8 | data[start + 1])
-                if start + 2 < topic_end < end and not data[topic_end]:  # a topic, and no properties
-                    publish(data[start + 2 : topic_end], data[topic_end + 1 : end], data[at:end])
-                else:
-                    self._publish_other(head, data[start:end])
-            elif head == once5 and length > 5:
-                topic_end = start + 2 + (data[start] << 8 | data[start + 1])
-                body = topic_end + 3
-                if start + 2 < topic_end and body <= end and not data[body - 1]:
-                    packet_id = data[topic_end : body - 1]
+                if head == plain and length > 2:
+                    topic_end = start + 2 + (data[start] << 8 | data[start + 1])
+                    if topic_end > end:
+                        raise self._short()
+                    publish(data[start + 2 : topic_end], data[topic_end:end], data[at:end])
+                elif head == 0x40 and length == 2:
+                    acknowledged(data[start] << 8 | data[start + 1])
+                    acks += 1
+                    at = end
+                    continue
+                elif head == once and length > 4:
+                    topic_end = start + 2 + (data[start] << 8 | data[start + 1])
+                    body = topic_end + 2
+                    if body > end:
+                        raise self._short()
+                    packet_id = data[topic_end:body]
                     if packet_id == NO_IDENTIFIER:
                         raise self._unidentified(PUBLISH)
                     confirmed(data[start + 2 : topic_end], data[body:end], packet_id, data[at:topic_end])
+                elif head == plain5 and length > 3:
+                    topic_end = start + 2 + (data[start] << 8 | data[start + 1])
+                    if start + 2 < topic_end < end and not data[topic_end]:  # a topic, and no properties
+                        publish(data[start + 2 : topic_end], data[topic_end + 1 : end], data[at:end])
+                    else:
+                        self._publish_other(head, data[start:end])
+                elif head == once5 and length > 5:
+                    topic_end = start + 2 + (data[start] << 8 | data[start + 1])
+                    body = topic_end + 3
+                    if start + 2 < topic_end and body <= end and not data[body - 1]:
+                        packet_id = data[topic_end : body - 1]
+                        if packet_id == NO_IDENTIFIER:
+                            raise self._unidentified(PUBLISH)
+                        confirmed(data[start + 2 : topic_end], data[body:end], packet_id, data[at:topic_end])
+                    else:
+                        self._publish_other(head, data[start:end])
                 else:
-                    self._publish_other(head, data[start:end])
-            else:
-                if self._other(head, data[start:end]):
-                    return True
-            at = end
+                    over = self._other(head, data[start:end])
+                    if head >> 4 != PUBLISH:
+                        rest += 1
+                        rest_bytes += end - at
+                    if over:
+                        others += 1
+                        at = end
+                        return True
+                others += 1
+                at = end
+        finally:
+            tally = self._tally
+            tally.size += at
+            tally.acks += acks
+            tally.others += others
+            if rest:
+                tally.rest += rest
+                tally.rest_bytes += rest_bytes
         if at < size:
             self._held += data[at:]
             self._wanted = wanted

@@ -129,6 +129,11 @@ class Server:
 
     async def _tell_of_itself(self) -> None:
         """Publish the $SYS topics. Cancellation: safe."""
+        sys_topics = self._broker.sys_topics
+        sys_topics.look(await self._gateway.stats())
         while True:
             await trio.sleep(self._settings.sys_interval_s)
-            self._broker.sys_topics.publish()
+            sys_topics.look(await self._gateway.stats())
+            for vhost in self._broker.absences.vhosts:
+                sys_topics.publish(vhost)
+                await trio.lowlevel.checkpoint()

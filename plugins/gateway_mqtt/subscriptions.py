@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from gateway.api import BindingOptions, Outcome
 from gateway_mqtt.codec import reasons
@@ -18,8 +18,6 @@ from gateway_mqtt.translate.sessions import SHARE, split_shared, subscribed, sub
 
 if TYPE_CHECKING:
     from gateway_mqtt.link import Link
-
-SYS: Final = "$SYS/"
 
 
 class _Request:
@@ -125,8 +123,6 @@ class Subscriptions:
         self._note(pattern)
         if options.no_local:
             self._link.inbound.keep_from(self._link.queue)
-        if pattern.startswith(SYS):
-            self._link.broker.sys_topics.watched(self._link)
 
     # -- SUBSCRIBE ----------------------------------------------------------
 
@@ -279,8 +275,6 @@ class Subscriptions:
         # What was sent is brought to its end [MQTT-3.10.4-3] [MQTT5-3.10.4-3], nothing more begins.
         link.outbound.unwant_retained(pattern)  # [MQTT-3.10.4-2] [MQTT5-3.10.4-2]
         link.inbound.expect(link.channel.unbind(subscription(link.queue, Subscription(pattern, 0))), then)
-        if pattern.startswith(SYS) and not any(other.startswith(SYS) for other in self._filters):
-            link.broker.sys_topics.unwatched(link)
 
     def _unbound(self, request: _Request, index: int, outcome: Outcome) -> None:
         if outcome.error is None:

@@ -7,11 +7,11 @@ from importlib.metadata import PackageNotFoundError, version
 from math import exp
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from gateway.api import DEFAULT_VHOST, TOPIC_EXCHANGE, Message, swap_key
+from gateway.api import DEFAULT_VHOST, TOPIC_EXCHANGE, Message, Stats, swap_key
+from gateway_mqtt.protocol import Tally
 
 if TYPE_CHECKING:
     from gateway_mqtt.broker import Broker
-    from gateway_mqtt.link import Link
 
 SYS: Final = "$SYS/"
 ROOT: Final = "$SYS/broker/"
@@ -32,11 +32,16 @@ NONE: Final = Stock(0, 0)
 
 
 class Traffic:
-    """What is counted as it happens: an addition per read or per connection, none per message."""
+    """What is counted as it happens: an addition per read or per connection, none per message.
 
-    __slots__ = ("bytes_received", "connections", "most_clients", "shared", "sockets", "subscriptions")
+    ``packets``: what came behind the CONNECTs.
+    """
+
+    __slots__ = ("bytes_received", "connections", "connects", "most_clients", "packets", "shared", "sockets", "subscriptions")
 
     def __init__(self) -> None:
+        self.packets: Tally = Tally()
+        self.connects: int = 0
         self.bytes_received: int = 0
         self.sockets: int = 0
         self.connections: int = 0
@@ -88,11 +93,16 @@ class SysTopics:
         self._made_ms = 0
         self._values: dict[str, bytes] = {}
         self._told: dict[str, dict[str, bytes]] = {}
-        self._watchers: dict[Link, None] = {}
+        self._stats = Stats()
         traffic = broker.traffic
+        packets = traffic.packets
         self._loads = {
             "bytes/received": _Load(lambda: traffic.bytes_received),
+            "bytes/sent": _Load(lambda: self._stats.sent_bytes),
             "connections": _Load(lambda: traffic.connections),
+            "messages/received": _Load(lambda: traffic.connects + packets.packets),
+            "publish/dropped": _Load(lambda: self._stats.dropped),
+            "publish/received": _Load(lambda: packets.publishes),
             "sockets": _Load(lambda: traffic.sockets),
         }
         try:
@@ -100,15 +110,7 @@ class SysTopics:
         except PackageNotFoundError:
             self._version = ""
 
-    # -- who wants them -----------------------------------------------------
-
-    def watched(self, link: Link) -> None:
-        """A connected client has a subscription to some of them."""
-        self._watchers[link] = None
-
-    def unwatched(self, link: Link) -> None:
-        """It has none any more, or is gone."""
-        self._watchers.pop(link, None)
+    # -- who gets them ------------------------------------------------------
 
     def look_up(self, pattern: str) -> list[Message]:
         """Return what a new subscriber gets beside the retained messages: the values whose topics match a topic filter."""
@@ -119,23 +121,9 @@ class SysTopics:
         found = [(topic, value) for topic, value in self._fresh().items() if matches(topic)]
         return [Message(channel.route(TOPIC_EXCHANGE, swap_key(topic)).address, value) for topic, value in found]
 
-    def publish(self) -> None:
-        """Look at everything, and publish what has changed where somebody has subscribed to it. To be called every interval."""
-        self._look()
-        vhosts = {link.session.key[0] for link in self._watchers}
-        self._told = {vhost: told for vhost, told in self._told.items() if vhost in vhosts}
-        for vhost in vhosts:
-            channel = self._broker.absences.channel(vhost)
-            told = self._told.setdefault(vhost, {})
-            for topic, value in self._fresh().items():
-                if told.get(topic) != value:
-                    told[topic] = value
-                    route = channel.route(TOPIC_EXCHANGE, swap_key(topic))
-                    channel.post(route, Message(route.address, value))
-
-    # -- what they say ------------------------------------------------------
-
-    def _look(self) -> None:
+    def look(self, stats: Stats) -> None:
+        """Take a look at everything. To be called when it begins, and every interval."""
+        self._stats = stats
         now_ms = self._broker.gateway.now_ms()
         passed_s = (now_ms - self._looked_ms) / 1_000
         if passed_s > 0:
@@ -143,6 +131,20 @@ class SysTopics:
             for load in self._loads.values():
                 load.look(passed_s)
         self._made_ms = 0
+
+    def publish(self, vhost: str) -> None:
+        """Publish in a virtual host what somebody is bound to, of whatever protocol, and was not told before."""
+        channel = self._broker.absences.channel(vhost)
+        told = self._told.setdefault(vhost, {})
+        for topic, value in self._fresh().items():
+            route = channel.route(TOPIC_EXCHANGE, swap_key(topic))
+            if not channel.reaches(route):
+                told.pop(topic, None)  # whoever is bound next is told
+            elif told.get(topic) != value:
+                told[topic] = value
+                channel.post(route, Message(route.address, value))
+
+    # -- what they say ------------------------------------------------------
 
     def _fresh(self) -> dict[str, bytes]:
         now_ms = self._broker.gateway.now_ms()
@@ -154,6 +156,7 @@ class SysTopics:
     def _made(self, now_ms: int) -> dict[str, object]:
         broker = self._broker
         traffic = broker.traffic
+        packets, stats = traffic.packets, self._stats
         connected, away, away_with = len(broker.sessions), len(broker.absences), broker.absences.stock
         now_bytes, most_bytes = self._memory()
         values: dict[str, object] = {
@@ -167,6 +170,15 @@ class SysTopics:
             "clients/maximum": traffic.most_clients,
             "clients/expired": broker.absences.expired,
             "bytes/received": traffic.bytes_received,
+            "bytes/sent": stats.sent_bytes,
+            "messages/received": traffic.connects + packets.packets,
+            "publish/messages/received": packets.publishes,
+            "publish/messages/dropped": stats.dropped,
+            "publish/bytes/received": packets.publish_bytes,
+            "messages/stored": stats.messages + stats.retained,
+            "store/messages/count": stats.messages + stats.retained,
+            "store/messages/bytes": stats.body_bytes + stats.retained_bytes,
+            "retained messages/count": stats.retained,
             "subscriptions/count": traffic.subscriptions + away_with.all,
             "shared_subscriptions/count": traffic.shared + away_with.shared,
         }

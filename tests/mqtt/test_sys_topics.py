@@ -8,11 +8,13 @@ import sys
 import pytest
 import trio
 
+from gateway.api import Binding, ConsumeOptions, Principal, QueueSpec
 from gateway.runtime.clock import VirtualClock
-from gateway_mqtt.codec.packets import Publish
+from gateway_mqtt.codec.coding import encode
+from gateway_mqtt.codec.packets import ConnAck, Publish, SubAck
 from gateway_mqtt.sys_topics import matcher
 from tests.mqtt.level5 import connected
-from tests.mqtt.support import mqtt_broker
+from tests.mqtt.support import mqtt_broker, until
 
 
 async def values(client, pattern="$SYS/#"):
@@ -44,6 +46,86 @@ async def test_new_subscribers_get_the_values_at_once_and_they_are_true():
         assert found["shared_subscriptions/count"] == "1"
         assert int(found["bytes/received"]) > 50
         assert 0 < int(found["heap/current"]) <= int(found["heap/maximum"]) or sys.platform != "linux"
+
+
+async def test_what_was_received_sent_and_stored_is_counted_exactly():
+    async with mqtt_broker(sys_interval_s=0.02) as bench:
+        away = await bench.client("away", clean=False)
+        await away.subscribe("q/#", qos=1)
+        await away.leave()
+        client = await connected(bench, "c")
+        await client.publish("q/1", b"12345", 1)
+        await client.publish("q/2", b"1", 2)
+        await client.publish("r", b"kept", retain=True)
+        await client.send(b"\x30\x06\x00\x01a\x00xy" * 3)
+        await client.send(b"\x40\x02\x00\x07")  # it has nothing to acknowledge
+        await client.send(b"\xc0\0")
+        await client.next()
+        found = await sys_values(bench)
+        # CONNECTs, a SUBSCRIBE, a DISCONNECT; PUBLISHes, a PUBREL, a PUBACK, a PINGREQ
+        assert found["messages/received"] == str(2 + 1 + 1 + 6 + 1 + 1 + 1)
+        assert found["publish/messages/received"] == "6"
+        sizes = [len(encode(Publish("q/1", b"12345", 1, packet_id=1), 5)), len(encode(Publish("q/2", b"1", 2, packet_id=2), 5))]
+        assert found["publish/bytes/received"] == str(sum(sizes) + len(encode(Publish("r", b"kept"), 5)) + 3 * 8)
+        assert found["store/messages/count"] == found["messages/stored"] == "3"
+        assert int(found["store/messages/bytes"]) >= 10
+        assert found["retained messages/count"] == "1"
+        assert found["publish/messages/dropped"] == "0"
+
+
+async def sys_values(bench):
+    """Return the values after the next look at everything."""
+    await trio.sleep(0.05)
+    return await values(await bench.client())
+
+
+async def test_bytes_sent_are_what_all_clients_got():
+    async with mqtt_broker(sys_interval_s=0.02) as bench:
+        client = await bench.client()
+        codes = await client.subscribe("t")
+        assert codes == b"\0"
+        await client.send(encode(Publish("t", b"x" * 1_000)))
+        await client.next()
+        got = len(encode(ConnAck(False, 0)) + encode(SubAck(1, codes)) + encode(Publish("t", b"x" * 1_000)))
+        await trio.sleep(0.1)
+        assert (await values(await bench.client(), "$SYS/broker/bytes/sent"))["bytes/sent"] == str(got)
+
+
+async def test_what_is_dropped_is_counted():
+    async with mqtt_broker(sys_interval_s=0.02) as bench:
+        away = await bench.client("away", clean=False)
+        await away.subscribe("t", qos=1)
+        await away.leave()
+        await bench.gone("away")
+        publisher = await bench.client()
+        for _ in range(3):
+            await publisher.publish("t", b"x")
+        await publisher.ping()
+        await trio.sleep(0.1)
+        found = await values(await bench.client(), "$SYS/broker/publish/messages/dropped")
+        assert found["publish/messages/dropped"] == "3"
+
+
+async def test_bindings_of_other_protocols_get_them_too_and_who_comes_later_is_told_all():
+    async with mqtt_broker(sys_interval_s=0.02) as bench:
+        got = []
+
+        class Sink:
+            def deliver_transient(self, message, options):
+                got.append(message.address.routing_key)
+
+        channel = bench.broker.gateway("other", print, bench.log).open_channel(Principal("somebody"))
+        await channel.outcome(channel.declare_queue(QueueSpec("watching", keep_transient=False)))
+        await channel.outcome(channel.consume("watching", Sink(), ConsumeOptions()))
+        for _ in range(2):
+            await channel.outcome(channel.bind(Binding("amq.topic", "watching", "$SYS.broker.version")))
+            await until(lambda: got)
+            assert got == ["$SYS.broker.version"]
+            await trio.sleep(0.1)
+            assert len(got) == 1  # it does not change
+            await channel.outcome(channel.unbind(Binding("amq.topic", "watching", "$SYS.broker.version")))
+            await trio.sleep(0.1)
+            got.clear()
 
 
 async def test_wildcards_of_others_do_not_match_them_and_filters_choose_among_them_mqtt_4_7_2_1():

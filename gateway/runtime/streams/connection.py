@@ -214,6 +214,7 @@ class StreamConnection(Served):
         if out:
             data = out[0] if len(out) == 1 else b"".join(out)
             out.clear()
+            self._listeners.sent_bytes += len(data)
             if self.layer is not None:
                 data = self.layer.sending(data)
             if self.stage == OPEN and data:

@@ -66,6 +66,8 @@ class Listeners:
     Args:
         transport: what stands between the sockets and the front-end; None: nothing that needs settings.
         epoll: connections share one set of the kernel's, where there is such a thing; False: each has a task that waits.
+
+    ``sent_bytes``: what all connections had to send so far, before it went through a layer.
     """
 
     def __init__(  # noqa: PLR0913 - what a connection needs of the broker
@@ -90,6 +92,7 @@ class Listeners:
         self.counters = counters
         self.connections: set[StreamConnection] = set()
         self.draining = False
+        self.sent_bytes = 0
         self.way: Way
         self._epoll = epoll
         self._transport = transport if transport is not None else Transport()
