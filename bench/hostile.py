@@ -2,7 +2,7 @@
 
     python bench/hostile.py [--seconds 4] [--only NAME,NAME]
 
-A client publishes to itself 200 times a second (QoS 1). Meanwhile a process of its own attacks.
+A client publishes to itself 50 times a second (QoS 1). Meanwhile a process of its own attacks.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from bench import brokers
 from bench.attacks import ATTACKS, subscribed
 from bench.wire import field, packet
 
-RATE = 200
+RATE = 50
 
 
 def round_trips(port: int, seconds: float) -> list[float]:

@@ -65,6 +65,8 @@ class Consuming(Settling):
             if not queue.deleted:
                 queue.pump()
         self.finish()
+        for vhost in self.vhosts.values():
+            vhost.forget_stale(self.generation)
 
     def _end(self, consumer: Consumer) -> None:
         queue = consumer.queue

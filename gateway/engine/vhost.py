@@ -3,31 +3,51 @@
 from __future__ import annotations
 
 from gateway.engine.queues.queue import Queue
-from gateway.engine.route import RouteHandle
+from gateway.engine.route import STALE, RouteHandle
 from gateway.model.message import Address
 from gateway.routing.table import Table
 
 MAX_ROUTES = 100_000
 """Cached routes; beyond that the cache is emptied (handles in use go on working)."""
+MAX_ROUTE_KEY = 1_024
+"""Longer keys have no cached route: what the cache holds must be bounded in bytes, too."""
+SEEN_AT_ONCE = 4
 
 
 class VirtualHost:
     """Exchanges, queues and cached routes under one name."""
 
-    __slots__ = ("name", "queues", "routes", "table")
+    __slots__ = ("_unseen", "name", "queues", "routes", "table")
 
     def __init__(self, name: str) -> None:
         self.name: str = name
         self.queues: dict[str, Queue] = {}
         self.table: Table = Table(self.queues.get, name)
         self.routes: dict[tuple[str, str, str], RouteHandle] = {}
+        self._unseen: list[RouteHandle] = []
 
     def route(self, exchange: str, key: str, local_to: str = "") -> RouteHandle:
-        """Return the one handle for an address, and for a publisher's own queue where that matters (`RouteHandle.local_to`)."""
+        """Return the handle for an address, and for a publisher's own queue where that matters (`RouteHandle.local_to`)."""
         handle = self.routes.get((exchange, key, local_to))
         if handle is None:
+            handle = RouteHandle(self, Address(self.name, exchange, key), local_to=local_to)
+            if len(key) > MAX_ROUTE_KEY:
+                return handle
             if len(self.routes) >= MAX_ROUTES:
                 self.routes.clear()
-            handle = RouteHandle(self, Address(self.name, exchange, key), local_to=local_to)
+                self._unseen.clear()
             self.routes[exchange, key, local_to] = handle
         return handle
+
+    def forget_stale(self, generation: int) -> None:
+        """Have a few routes let go of what they knew before this generation: consumers, and all that these know, may be gone.
+
+        To be called whenever some have gone, so that no more of them are kept than there are. Cost: bounded, on average.
+        """
+        if not self._unseen:
+            self._unseen = list(self.routes.values())
+        for _ in range(min(SEEN_AT_ONCE, len(self._unseen))):
+            handle = self._unseen.pop()
+            if handle.generation not in (STALE, generation):
+                handle.generation = STALE
+                handle.clear()
