@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import platform
 import sys
-from importlib.machinery import ExtensionFileLoader
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 from gateway import __version__
@@ -39,9 +39,8 @@ def _compiled_modules() -> list[str]:
 
 
 def _is_machine_code(module: str) -> bool:
-    """Say what an import of a module loads, or has loaded."""
-    try:
-        spec = importlib.util.find_spec(module)
-    except ModuleNotFoundError:
-        return False
-    return spec is not None and isinstance(spec.loader, ExtensionFileLoader)
+    """Say what an import of a module loads, without importing the packages that it is in: machine code goes before Python."""
+    package, *rooms = module.split(".")
+    spec = importlib.util.find_spec(package)
+    places = (spec.submodule_search_locations if spec is not None else None) or ()
+    return any(Path(place, *rooms).with_suffix(suffix).exists() for place in places for suffix in EXTENSION_SUFFIXES)

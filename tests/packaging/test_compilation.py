@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
@@ -110,14 +111,18 @@ def test_what_is_compiled_is_there():
         assert [*ROOT.glob(pattern), *ROOT.glob(f"plugins/{pattern}")], pattern
 
 
-def test_it_says_compiled_only_if_everything_is():
-    interpreted = ["gateway.app", "gateway.cli"]
-    extension = "_hashlib"
+def test_it_says_compiled_only_if_everything_is(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "house/room").mkdir(parents=True)
+    for name in ("house/__init__.py", "house/room/__init__.py", "house/room/slow.py", "house/room/fast.py"):
+        (tmp_path / name).touch()
+    (tmp_path / f"house/room/fast{EXTENSION_SUFFIXES[0]}").touch()
     assert build_of([]) == "pure Python, not compiled"
-    assert build_of(interpreted) == "pure Python, not compiled"
-    assert build_of([extension, *interpreted]) == "compiled in part: 1 of 3 modules"
-    assert build_of([extension, "gateway.gone.away"]) == "compiled in part: 1 of 2 modules"
-    assert build_of([extension]) == "compiled"
+    assert build_of(["house.room.slow"]) == "pure Python, not compiled"
+    assert build_of(["house.room.fast", "house.room.slow", "house.gone"]) == "compiled in part: 1 of 3 modules"
+    assert build_of(["house.room.fast", "gone.away"]) == "compiled in part: 1 of 2 modules"
+    assert build_of(["house.room.fast"]) == "compiled"
+    assert "house" not in sys.modules
 
 
 def test_the_line_says_which_build_runs():
