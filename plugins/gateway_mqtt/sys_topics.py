@@ -8,7 +8,7 @@ from math import exp
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.api import DEFAULT_VHOST, TOPIC_EXCHANGE, Message, Stats, swap_key
-from gateway_mqtt.protocol import Tally
+from gateway_mqtt.tally import Tally
 
 if TYPE_CHECKING:
     from gateway_mqtt.broker import Broker

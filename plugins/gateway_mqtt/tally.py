@@ -1,0 +1,39 @@
+"""How much was received, and of what kind?"""
+
+from __future__ import annotations
+
+from typing import Final
+
+ACK_BYTES: Final = 4
+"""Of a plain PUBACK."""
+
+
+class Tally:
+    """What many connections have received: ``acks`` (plain PUBACKs) and ``others``, among them ``rest`` (what is no PUBLISH).
+
+    ``size`` bytes in all, ``rest_bytes`` of the rest. Added to once per read.
+    """
+
+    __slots__ = ("acks", "others", "rest", "rest_bytes", "size")
+
+    def __init__(self) -> None:
+        self.acks: int = 0
+        self.others: int = 0
+        self.size: int = 0
+        self.rest: int = 0
+        self.rest_bytes: int = 0
+
+    @property
+    def packets(self) -> int:
+        """How many in all."""
+        return self.acks + self.others
+
+    @property
+    def publishes(self) -> int:
+        """How many PUBLISHes."""
+        return self.others - self.rest
+
+    @property
+    def publish_bytes(self) -> int:
+        """How many bytes they had, the whole packets."""
+        return self.size - ACK_BYTES * self.acks - self.rest_bytes
