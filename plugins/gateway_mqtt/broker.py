@@ -33,6 +33,9 @@ MOST_TERMS: Final = 1_000
 """So many different ones are remembered."""
 ANY_SIZE: Final = MAX_LENGTH + 5
 
+_Limiting = tuple[int, int | None, int | None, int | None, bool, bool]
+"""All that `ClientLimits` are made of: level, three properties, whether the session lasts, whether it is a bridge."""
+
 
 class Chores(Protocol):
     """What the rooms without a clock or a task leave to the server."""
@@ -94,7 +97,7 @@ class Broker:
         self.bounds = Bounds(settings.max_filters_per_packet, settings.max_user_properties)
         self.max_connect_bytes: int = min(settings.max_packet_bytes, MAX_CONNECT_BYTES)
         self._terms: dict[tuple[int, bool, int], Terms] = {}
-        self._limits: dict[ClientLimits, ClientLimits] = {}
+        self._limits: dict[_Limiting, ClientLimits] = {}
         self.rota = Rota(gateway.touch)
         self.pulse = Pulse(chores.beat_soon)
         before_5 = Encoder(MQTT_311, gateway.properties, gateway.now_ms)
@@ -139,18 +142,21 @@ class Broker:
 
     def client_limits(self, connect: Connect, *, lasts: bool) -> ClientLimits:
         """Return what a client may be sent; clients that say the same share it."""
-        properties = connect.properties
-        made = ClientLimits(
-            connect.level,
-            properties.receive_maximum or MAX_IDENTIFIER,
-            min(properties.topic_alias_maximum or 0, self.settings.max_sent_topic_aliases),
-            properties.maximum_packet_size or ANY_SIZE,
-            keeps_transient=lasts and self.settings.keep_offline_qos_0,
-            bridge=connect.bridge,
-        )
-        if len(self._limits) >= MOST_TERMS:
-            self._limits.clear()
-        return self._limits.setdefault(made, made)
+        asked = connect.properties
+        key = (connect.level, asked.receive_maximum, asked.topic_alias_maximum, asked.maximum_packet_size, lasts, connect.bridge)
+        found = self._limits.get(key)
+        if found is None:
+            if len(self._limits) >= MOST_TERMS:
+                self._limits.clear()
+            found = self._limits[key] = ClientLimits(
+                connect.level,
+                asked.receive_maximum or MAX_IDENTIFIER,
+                min(asked.topic_alias_maximum or 0, self.settings.max_sent_topic_aliases),
+                asked.maximum_packet_size or ANY_SIZE,
+                keeps_transient=lasts and self.settings.keep_offline_qos_0,
+                bridge=connect.bridge,
+            )
+        return found
 
     def _ended(self, key: SessionKey, channel: Channel) -> None:
         """A lasting session has ended."""

@@ -9,7 +9,7 @@ from gateway_mqtt.codec import reasons
 from gateway_mqtt.codec.encoding import encode
 from gateway_mqtt.codec.names import MAX_LENGTH, MQTT_5, MQTT_31
 from gateway_mqtt.codec.packets import ACCEPTED, ConnAck, Connect
-from gateway_mqtt.codec.properties import NO_PROPERTIES, Properties
+from gateway_mqtt.codec.properties import Properties
 from gateway_mqtt.link import Link
 from gateway_mqtt.translate.sessions import NEVER_S, Refused, keep_alive, response_topic, session_queue_name, shortest
 from gateway_mqtt.wills import check_will, stored_will
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MOST_RECEIVED: Final = 65_535
 HIGHEST_QOS: Final = 2
+_CONNACKS: Final = (encode(ConnAck(False, ACCEPTED)), encode(ConnAck(True, ACCEPTED)))
+"""Below level 5: without and with a session that was there."""
 
 
 class Entering:
@@ -112,11 +114,7 @@ class Entering:
         # [MQTT-3.2.0-1] [MQTT-3.2.2-1] [MQTT-3.2.2-2] [MQTT-3.2.2-3] [MQTT5-3.2.0-1] [MQTT5-3.2.2-2] [MQTT5-3.2.2-3]
         # [MQTT-3.1.4-4] [MQTT5-3.1.4-5] [MQTT5-3.2.0-2]
         present = self._present and link.level != MQTT_31  # where the flag is reserved
-        connack = ConnAck(present, ACCEPTED, self._told(link.expiry_s) if link.level == MQTT_5 else NO_PROPERTIES)
-        most = self._connect.properties.maximum_packet_size
-        if most is not None and len(encode(connack, link.level)) > most:
-            connack = ConnAck(present, ACCEPTED)  # [MQTT5-3.1.2-24]
-        link.begin(connack)
+        link.begin(self._connack(link.expiry_s, present=present) if link.level == MQTT_5 else _CONNACKS[present])
         if consumer is not None:
             link.outbound.open(consumer)
         self._greeting.accepted(link)
@@ -130,6 +128,13 @@ class Entering:
             )
             link.end()
             self._greeting.refuse(error)
+
+    def _connack(self, expiry_s: int, *, present: bool) -> bytes:
+        connack = encode(ConnAck(present, ACCEPTED, self._told(expiry_s)), MQTT_5)
+        most = self._connect.properties.maximum_packet_size
+        if most is not None and len(connack) > most:
+            return encode(ConnAck(present, ACCEPTED), MQTT_5)  # [MQTT5-3.1.2-24]
+        return connack
 
     def _told(self, expiry_s: int) -> Properties:
         """Return what differs from what a client takes for granted (MQTT 5.0 §3.2.2.3)."""

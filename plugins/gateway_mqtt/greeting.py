@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 MAX_AHEAD_BYTES: Final = 256 * 1024
 """What may come behind a CONNECT before that is answered."""
 _MQTT_5_START: Final = b"\x00\x04MQTT\x05"
+LEAST_BYTES: Final = 2
+ONE_DIGIT: Final = 127
+"""A remaining length up to this is one byte."""
 
 
 class Greeting:
@@ -35,10 +38,10 @@ class Greeting:
     def __init__(self, broker: Broker, connection: Connection) -> None:
         self._broker = broker
         self._connection = connection
-        self._splitter = Splitter(broker.max_connect_bytes)
+        self._splitter: Splitter | None = None
         self._entering: Entering | None = None
         self._accepted: Link | None = None
-        self._ahead: list[bytes] = []
+        self._ahead: list[bytes] | None = None
         self._reading = False
         self.connect: Connect | None = None
         self.held_bytes = 0
@@ -54,26 +57,26 @@ class Greeting:
         self._broker.traffic.bytes_received += len(data)
         self.held_bytes += len(data)
         if self.connect is not None:
-            self._ahead.append(data)
+            self._keep(data)
             if self.held_bytes > MAX_AHEAD_BYTES:
                 raise ProtocolViolation("too much before the CONNACK", "MQTT 3.1.1 §3.1.4")
             return False
-        self._broker.waiting.grown(self, len(data))
         self._reading = True
         try:
             return self._receive(data)
         finally:
             self._reading = False
 
+    def _keep(self, data: bytes) -> None:
+        if self._ahead is None:
+            self._ahead = []
+        self._ahead.append(data)
+
     def _receive(self, data: bytes) -> bool:
         """Take a piece of a CONNECT; closed without a CONNACK if it is none [MQTT-3.1.4-1]."""
-        splitter = self._splitter
-        head = payload = None
+        payload = None
         try:
-            splitter.feed(data)
-            if splitter.type not in {None, CONNECT}:
-                raise malformed(f"{NAMES.get(splitter.type, 'something else')} before CONNECT", "[MQTT-3.1.0-1]")
-            packet = splitter.next()
+            packet = self._packet(data)
             if packet is None:
                 return False
             head, payload = packet
@@ -87,12 +90,25 @@ class Greeting:
             raise ProtocolViolation(error.reason, error.spec) from None
         assert isinstance(connect, Connect)
         self.connect = connect
-        rest = splitter.rest()
+        rest = self._splitter.rest() if self._splitter is not None else b""
         self.held_bytes = len(rest)
         if rest:
-            self._ahead.append(rest)
+            self._keep(rest)
         self._take(connect)
         return True
+
+    def _packet(self, data: bytes) -> tuple[int, bytes] | None:
+        """Return the first packet, as soon as it is complete: most clients send it, and nothing but it, in one piece."""
+        splitter = self._splitter
+        if splitter is None:
+            if len(data) > LEAST_BYTES and data[0] == CONNECT << 4 and data[1] == len(data) - 2 <= ONE_DIGIT:
+                return data[0], data[2:]
+            splitter = self._splitter = Splitter(self._broker.max_connect_bytes)
+        self._broker.waiting.grown(self, len(data))
+        splitter.feed(data)
+        if splitter.type not in {None, CONNECT}:
+            raise malformed(f"{NAMES.get(splitter.type, 'something else')} before CONNECT", "[MQTT-3.1.0-1]")
+        return splitter.next()
 
     # -- who is it? ---------------------------------------------------------
 
@@ -183,8 +199,8 @@ class Greeting:
             self._go_on(link)
 
     def _go_on(self, link: Link) -> None:
-        ahead = b"".join(self._ahead)
-        self._ahead.clear()
+        ahead = b"".join(self._ahead or ())
+        self._ahead = None
         self._connection.attach(link, idle_timeout_s=link.idle_timeout_s)
         link.feed(ahead)
 

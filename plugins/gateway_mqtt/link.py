@@ -15,7 +15,7 @@ from gateway_mqtt.codec.packets import Auth, Connect, Disconnect, Packet, Signal
 from gateway_mqtt.codec.properties import NO_PROPERTIES, Properties
 from gateway_mqtt.expiry import left
 from gateway_mqtt.inbound import Inbound, Terms
-from gateway_mqtt.outbound import ClientLimits, Outbound
+from gateway_mqtt.outbound import ClientLimits, Outbound, Replies
 from gateway_mqtt.protocol import Connected
 from gateway_mqtt.session import Session
 from gateway_mqtt.store import SessionRecord, SessionStore, StoredWill
@@ -53,6 +53,8 @@ class Link:
     __slots__ = (
         "_accepted",
         "_half",
+        "_limits",
+        "_outbound",
         "_protocol",
         "_subscriptions",
         "_terms",
@@ -69,7 +71,7 @@ class Link:
         "inbound",
         "is_over",
         "level",
-        "outbound",
+        "replies",
         "session",
         "store",
     )
@@ -102,38 +104,54 @@ class Link:
         self._will: StoredWill | None = will
         self._subscriptions: Subscriptions | None = None
         self._terms: Terms = broker.terms(connect)
-        self._assemble(principal, client_id, broker.client_limits(connect, lasts=self.durable))
+        self._limits: ClientLimits = broker.client_limits(connect, lasts=self.durable)
+        self._assemble(principal, client_id)
 
-    def _assemble(self, principal: Principal, client_id: str, limits: ClientLimits) -> None:
+    def _assemble(self, principal: Principal, client_id: str) -> None:
         broker, connection, gateway = self.broker, self.connection, self.broker.gateway
-        settings = broker.settings
-        encoder = broker.encoders[self.level]
         self.session: Session[Delivery] = Session(principal.vhost, client_id, clean=not self.durable, lasts=self.durable)
         self.store: SessionStore | None = None
         if self.durable:
             self.store = broker.stores.open(broker.absences.channel(principal.vhost), self.session.key, lasts=True)
-        self.outbound: Outbound = Outbound(
-            gateway,
-            connection,
-            encoder,
-            self.session,
-            settings.max_inflight,
-            broker.rota,
-            client=limits,
-            store=self.store,
-            pulse=broker.pulse,
-            more_retained=broker.sys_topics.look_up,
-        )
-        self.session.exact = self.session.exact or not self.declared  # of a new one nothing was sent before
+        self._outbound: Outbound | None = None
+        self.replies: Replies = Replies(gateway, connection, client_id)
         self.inbound: Inbound = Inbound(
-            gateway, connection, encoder, client_id, self.outbound.reply, self._terms, self.outbound.reply_last
+            gateway, connection, broker.encoders[self.level], client_id, self.replies.reply, self._terms, self.say_last
         )
         self.channel: Channel = gateway.open_channel(principal, self.inbound)
         self.inbound.attach(self.channel, Routes(self.channel, principal, broker.topic_limits), self.store)
-        self.outbound.attach(self.channel, self.inbound.expect, self.say_goodbye)
         self._protocol: Connected = Connected(
-            self.inbound, self.outbound, self, settings.max_packet_bytes, self.level, broker.bounds, broker.traffic.packets
+            self.inbound, self, self, broker.settings.max_packet_bytes, self.level, broker.bounds, broker.traffic.packets
         )
+
+    @property
+    def outbound(self) -> Outbound:
+        """What sends messages, made when there may be some: many clients only publish."""
+        outbound = self._outbound
+        return outbound if outbound is not None else self._made_outbound()
+
+    def _made_outbound(self) -> Outbound:
+        broker, connection = self.broker, self.connection
+        outbound = self._outbound = Outbound(
+            broker.gateway,
+            connection,
+            broker.encoders[self.level],
+            self.session,
+            broker.settings.max_inflight,
+            broker.rota,
+            client=self._limits,
+            store=self.store,
+            pulse=broker.pulse,
+            more_retained=broker.sys_topics.look_up,
+            replies=self.replies,
+        )
+        outbound.attach(self.channel, self.inbound.expect, self.say_goodbye)
+        self._protocol.acknowledge_to(outbound)
+        if self._accepted:
+            connection.watch(outbound)
+            if connection.is_congested:
+                outbound.congested()
+        return outbound
 
     # -- the beginning ------------------------------------------------------
 
@@ -167,12 +185,12 @@ class Link:
     def _record(self) -> SessionRecord:
         return SessionRecord(self.expiry_s, None, self.level, self._will, None, self._user)
 
-    def begin(self, connack: Packet) -> None:
+    def begin(self, connack: bytes) -> None:
         """The CONNECT is answered: what was collected meanwhile goes out behind the CONNACK."""
         self._accepted = True
         self.broker.traffic.connected(len(self.broker.sessions))
-        self.send(connack)
-        self.connection.watch(self.outbound)
+        self.replies.reply(connack)
+        self.connection.watch(self.replies if self._outbound is None else self._outbound)
 
     # -- bytes --------------------------------------------------------------
 
@@ -218,7 +236,7 @@ class Link:
 
     def send(self, packet: Packet) -> None:
         """Send what is no message."""
-        self.outbound.reply(encode(packet, self.level))
+        self.replies.reply(encode(packet, self.level))
 
     # -- what the client asks for -------------------------------------------
 
@@ -236,7 +254,7 @@ class Link:
 
     def ping(self) -> None:
         """Answer a PINGREQ [MQTT-3.12.4-1] [MQTT5-3.12.4-1]."""
-        self.outbound.reply(PONG)
+        self.replies.reply(PONG)
 
     def authenticate(self, packet: Auth) -> None:
         """Refuse an AUTH: no authentication method was agreed upon (MQTT 5.0 §4.12).
@@ -262,6 +280,24 @@ class Link:
         self.end()
         self.connection.close(CloseReason.LOCAL)
 
+    # -- what the client acknowledges though it was sent nothing (an `AckSink`) ---
+
+    def acknowledged(self, packet_id: int) -> None:
+        """See `gateway_mqtt.protocol.AckSink`."""
+        self.outbound.acknowledged(packet_id)
+
+    def acknowledged_with(self, packet_id: int, code: int) -> None:
+        """See `gateway_mqtt.protocol.AckSink`."""
+        self.outbound.acknowledged_with(packet_id, code)
+
+    def received(self, packet_id: int, code: int) -> None:
+        """See `gateway_mqtt.protocol.AckSink`."""
+        self.outbound.received(packet_id, code)
+
+    def completed(self, packet_id: int, code: int) -> None:
+        """See `gateway_mqtt.protocol.AckSink`."""
+        self.outbound.completed(packet_id, code)
+
     # -- the end ------------------------------------------------------------
 
     def say_goodbye(self, code: int, reason: str = "") -> None:
@@ -274,7 +310,14 @@ class Link:
         if terms.most_bytes and len(packet) > terms.most_bytes:
             packet = encode(Disconnect(code), self.level)  # [MQTT5-3.14.2-3] [MQTT5-3.14.2-4]
         self.inbound.stop()
-        self.outbound.reply_last(packet)
+        self.say_last(packet)
+
+    def say_last(self, packet: bytes) -> None:
+        """Send a DISCONNECT: whatever comes behind it goes nowhere."""
+        if self._outbound is None:
+            self.replies.reply_last(packet)
+        else:
+            self._outbound.reply_last(packet)
 
     def dismiss(self, code: int, reason: str = "") -> None:
         """Say goodbye, and close [MQTT5-4.13.2-1]."""
@@ -307,8 +350,9 @@ class Link:
         broker = self.broker
         if self._half:
             broker.halves.whole(self)
-        self.outbound.report()
-        self.outbound.leave()
+        if self._outbound is not None:
+            self._outbound.report()
+            self._outbound.leave()
         self.inbound.end()
         broker.sessions.leave(self.session, self, self._is_there)
         subscriptions = self._subscriptions.end() if self._subscriptions is not None else NONE

@@ -46,11 +46,10 @@ class Session(Generic[D]):
         resend: by position in the session's queue: the identifier under which it was sent before [MQTT-4.4.0-1].
         reserved: how many of ``inflight`` were sent on an earlier connection and not yet on this one.
         exact: what is not in ``resend`` was not sent before. After a restart nobody knows.
-        filters: topic filters subscribed to.
     """
 
     __slots__ = (
-        "_owners", "clean", "client_id", "exact", "filters", "inflight", "key", "lasts", "next_id", "resend", "reserved", "stored",
+        "_owners", "clean", "client_id", "exact", "inflight", "key", "lasts", "next_id", "resend", "reserved", "stored",
     )  # fmt: skip
 
     def __init__(self, vhost: str, client_id: str, *, clean: bool, lasts: bool | None = None) -> None:
@@ -64,7 +63,6 @@ class Session(Generic[D]):
         self.reserved: int = 0
         self.exact: bool = False
         self.stored: bool = False
-        self.filters: set[str] = set()
         self._owners: dict[int, int] | None = None
 
     @property

@@ -98,7 +98,7 @@ class Inbound:
         self._terms: Terms = terms
         self._answers: Answers = Answers(gateway, connection, client_id, reply, terms, reply_last or reply)
         self._five: bool = self._answers.five
-        self._awaited: dict[int, Callable[[Outcome], None]] = {}
+        self._awaited: dict[int, Callable[[Outcome], None]] | None = None
         self._pending: list[bytes] = []
         self._first: int = 1
         self._others: int = 0
@@ -325,6 +325,8 @@ class Inbound:
 
     def expect(self, number: int, then: Callable[[Outcome], None]) -> None:
         """Call `then` with the outcome of something submitted just now that is no publish."""
+        if self._awaited is None:
+            self._awaited = {}
         self._awaited[number] = then
         self._pending.append(b"")
         self._others += 1
@@ -333,8 +335,9 @@ class Inbound:
         """Send the PUBACKs of what is stored, in the order of the publishes [MQTT-4.6.0-2]."""
         if self._over:
             return
+        awaited = self._awaited
         for outcome in exceptions:
-            then = self._awaited.pop(outcome.number, None)
+            then = awaited.pop(outcome.number, None) if awaited is not None else None
             if then is not None:
                 then(outcome)
             elif outcome.error is not None:

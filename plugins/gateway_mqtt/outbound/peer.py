@@ -6,10 +6,9 @@ from collections.abc import Callable
 from typing import Final
 
 from gateway.api import CloseReason, Connection, Consumer, Delivery, Gateway, GatewayError, MessageRefused, NotFound
+from gateway_mqtt.outbound.replies import Replies
 from gateway_mqtt.session import Session
 
-MOST_UNREAD_REPLIES_BYTES: Final = 1024 * 1024
-"""What a client may cause to be answered while it does not read."""
 UNSPECIFIED: Final = 0x80
 FULL: Final = 0x97
 DELETED: Final = 0x98
@@ -34,7 +33,6 @@ class Peer:
         "_gateway",
         "_goodbye",
         "_out",
-        "_replied",
         "_replies",
         "_session",
         "_slow",
@@ -42,37 +40,30 @@ class Peer:
         "ended",
     )
 
-    def __init__(self, gateway: Gateway, connection: Connection, session: Session[Delivery]) -> None:
+    def __init__(
+        self, gateway: Gateway, connection: Connection, session: Session[Delivery], replies: Replies | None = None
+    ) -> None:
         self._gateway: Gateway = gateway
         self._connection: Connection = connection
         self._session: Session[Delivery] = session
         self._touch: Callable[[], None] = connection.touch
         self._out: list[bytes] = []
-        self._replies: list[bytes] = connection.out
+        self._replies: Replies = replies or Replies(gateway, connection, session.client_id)
         self._consumer: Consumer | None = None
         self._consumers: list[Consumer] | None = None
         self._slow: bool = False
         self._dropped: int = 0
-        self._replied: int = 0
         self._goodbye: Goodbye | None = None
         self.ended: GatewayError | None = None
 
     def reply(self, data: bytes) -> None:
-        """Send what is no message: PUBACKs, SUBACKs and so on. A client that asks and never reads is cut off."""
-        connection = self._connection
-        replies = self._replies
-        if not replies:
-            connection.touch()
-        replies.append(data)
-        if connection.is_congested:
-            self._replied += len(data)
-            if self._replied > MOST_UNREAD_REPLIES_BYTES:
-                self.give_up("it does not read what it is answered")
+        """See `Replies.reply`."""
+        self._replies.reply(data)
 
     def reply_last(self, data: bytes) -> None:
-        """Send a DISCONNECT: whatever comes behind it goes nowhere [MQTT5-3.14.4-1]."""
-        self.reply(data)
-        self._replies = self._out = []
+        """See `Replies.reply_last`."""
+        self._replies.reply_last(data)
+        self._out = []
 
     def _append(self, parts: tuple[bytes, ...]) -> None:
         if not self._out:
@@ -106,7 +97,7 @@ class Peer:
 
     def decongested(self) -> None:
         """The client has caught up."""
-        self._replied = 0
+        self._replies.decongested()
         self.report()
         self._slow = False
         for consumer in self._all_consumers():
@@ -130,19 +121,6 @@ class Peer:
         if self._goodbye is not None:
             self._goodbye(goodbye_code(reason), reason.text)
         self._connection.close(CloseReason.LOCAL)
-
-    def give_up(self, reason: str) -> None:
-        """Cut a client off that does not keep up."""
-        if self._connection.closing:
-            return
-        self._gateway.count("slow_clients")
-        self._gateway.log.warning(
-            "a client does not keep up: connection closed",
-            client=self._session.client_id,
-            peer=self._connection.peer,
-            reason=reason,
-        )
-        self._connection.abort(CloseReason.SLOW)
 
     def report(self) -> None:
         """Count and log what was dropped since the last time."""

@@ -13,6 +13,7 @@ from gateway_mqtt.outbound.exactly_once import DUP, ExactlyOnce, Expect, Handsha
 from gateway_mqtt.outbound.peer import Peer
 from gateway_mqtt.outbound.pulse import Pulse
 from gateway_mqtt.outbound.quality import RETAINED, published_flags, quality
+from gateway_mqtt.outbound.replies import Replies
 from gateway_mqtt.retained import RetainedQueue
 from gateway_mqtt.session import Session
 from gateway_mqtt.store import SessionStore
@@ -67,8 +68,9 @@ class Sending(Peer):
         client: ClientLimits,
         store: SessionStore | None,
         pulse: Pulse,
+        replies: Replies | None,
     ) -> None:
-        super().__init__(gateway, connection, session)
+        super().__init__(gateway, connection, session, replies)
         self._encoder: Encoder = encoder
         self._client: ClientLimits = client
         self._store: SessionStore | None = store
@@ -322,9 +324,14 @@ class Sending(Peer):
             self._held = None  # an empty one is not small
             self._look_again()
 
+    def _was_sent(self, delivery: Delivery) -> bool:
+        """Say whether it was sent on an earlier connection: then it is sent again, however late it is."""
+        two = self._two
+        return delivery.position in self._session.resend or (two is not None and two.was_sent(delivery.position))
+
     def _send_held(self, delivery: Delivery, wanted: BindingOptions | None) -> None:
         expires_at_ms = delivery.message.expires_at_ms
-        if 0 < expires_at_ms <= self._gateway.now_ms():  # [MQTT5-3.3.2-5]
+        if 0 < expires_at_ms <= self._gateway.now_ms() and not self._was_sent(delivery):  # [MQTT5-3.3.2-5]
             self._gateway.count("dropped", reason="expired")
             self._settle_later(delivery)
         elif wanted is None:

@@ -13,6 +13,7 @@ from gateway_mqtt.outbound.exactly_once import REFUSED, Expect, wrong_answer
 from gateway_mqtt.outbound.peer import Goodbye
 from gateway_mqtt.outbound.pulse import Pulse
 from gateway_mqtt.outbound.quality import RETAINED, published_qos
+from gateway_mqtt.outbound.replies import Replies
 from gateway_mqtt.outbound.sending import IDENTIFIERS, Sending
 from gateway_mqtt.retained import SLICE, RetainedQueue, Rota, Source
 from gateway_mqtt.session import Session
@@ -44,6 +45,7 @@ class Outbound(Sending):
         store: the session's, if it lasts.
         pulse: shared by all connections.
         more_retained: last values that are not in the broker, by MQTT pattern (``$SYS``).
+        replies: the connection's, if somebody else answers, too.
     """
 
     __slots__ = ("_identifiers", "_inflight", "_missed", "_oldest", "_rota", "_settle", "_source", "_watched")
@@ -61,9 +63,10 @@ class Outbound(Sending):
         store: SessionStore | None = None,
         pulse: Pulse | None = None,
         more_retained: Source | None = None,
+        replies: Replies | None = None,
     ) -> None:
         limits = client or ClientLimits()
-        super().__init__(gateway, connection, session, encoder, max_inflight, limits, store, pulse or Pulse())
+        super().__init__(gateway, connection, session, encoder, max_inflight, limits, store, pulse or Pulse(), replies)
         self._rota: Rota = rota or Rota(gateway.touch)
         self._source: Source | None = more_retained
         self._inflight: dict[int, Delivery | None] = session.inflight
@@ -387,6 +390,9 @@ class Outbound(Sending):
             oldest = self._oldest_in_flight()
             if oldest is not None:
                 self._forget_gone(oldest)
+            for delivery in self._inflight.values():
+                if delivery is not None and delivery.message.expires_at_ms:
+                    delivery.spare()  # it has been sent, so it is sent again [MQTT-4.4.0-1] [MQTT5-4.4.0-1]
             self._write_down(self._store)
             self._store.kept.exact = self._session.exact
             self._store.close()
