@@ -90,6 +90,7 @@ class Greeting:
             raise ProtocolViolation(error.reason, error.spec) from None
         assert isinstance(connect, Connect)
         self.connect = connect
+        self._broker.traffic.connects += 1
         rest = self._splitter.rest() if self._splitter is not None else b""
         self.held_bytes = len(rest)
         if rest:

@@ -26,42 +26,11 @@ from gateway_mqtt.codec.packets import (
     Unsubscribe,
 )
 from gateway_mqtt.codec.splitter import LONG_LENGTH, too_long
+from gateway_mqtt.tally import Tally
 
 NO_IDENTIFIER: Final = b"\0\0"
-ACK_BYTES: Final = 4
 NEVER: Final = -1
 """No first byte of a packet."""
-
-
-class Tally:
-    """What many connections have received: ``acks`` (plain PUBACKs) and ``others``, among them ``rest`` (what is no PUBLISH).
-
-    ``size`` bytes in all, ``rest_bytes`` of the rest. Added to once per read.
-    """
-
-    __slots__ = ("acks", "others", "rest", "rest_bytes", "size")
-
-    def __init__(self) -> None:
-        self.acks: int = 0
-        self.others: int = 0
-        self.size: int = 0
-        self.rest: int = 0
-        self.rest_bytes: int = 0
-
-    @property
-    def packets(self) -> int:
-        """How many in all."""
-        return self.acks + self.others
-
-    @property
-    def publishes(self) -> int:
-        """How many PUBLISHes."""
-        return self.others - self.rest
-
-    @property
-    def publish_bytes(self) -> int:
-        """How many bytes they had, the whole packets."""
-        return self.size - ACK_BYTES * self.acks - self.rest_bytes
 
 
 class PublishSink(Protocol):
@@ -181,11 +150,6 @@ class Connected:
         self._held: bytearray = bytearray()
         self._wanted: int = 0
         self.over: bool = False
-
-    def acknowledge_to(self, acks: AckSink) -> None:
-        """Tell somebody else of acknowledgements, from the next read on."""
-        self._acks = acks
-        self._acknowledged = acks.acknowledged
 
     def acknowledge_to(self, acks: AckSink) -> None:
         """Tell somebody else of acknowledgements, from the next read on."""
