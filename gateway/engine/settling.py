@@ -240,8 +240,8 @@ class Settling(State):
             queue.gone(entry)
             self.dead.append(Dead(queue, entry.message, reason, entry))
 
-    def withdraw(self, is_written: Callable[[Reference], bool]) -> int:
-        """Take out what is to be journaled and is not on disk: its publishers were told no. Return how many entries.
+    def withdraw(self, is_written: Callable[[Reference], bool]) -> list[Entry]:
+        """Take out what is to be journaled and is not on disk: its publishers were told no. Return the entries.
 
         What was handed to anybody stays, and so does what the engine itself published: its source is settled in the same batch.
 
@@ -259,4 +259,4 @@ class Settling(State):
         for queue in dict.fromkeys(entry.queue for entry in taken):
             queue.pump()
         self.finish()
-        return len(taken)
+        return taken

@@ -38,10 +38,11 @@ _CHANGE_COLUMNS = (
 class Commit:
     """A batch, encoded: new segments, what became of those on disk, and the columns of full_commit if there is more.
 
-    ``attempts``: how often writing was begun. ``index_bytes``: known once it was written.
+    ``attempts``: how often writing was begun. ``index_bytes``: known once it was written. ``amendment``: another one, without
+    segments, that is written with it or not at all.
     """
 
-    __slots__ = ("attempts", "changes", "index_bytes", "segments", "settlement")
+    __slots__ = ("amendment", "attempts", "changes", "index_bytes", "segments", "settlement")
 
     def __init__(self, segments: list[Segment], settlement: Settlement, changes: tuple[Value, ...] | None) -> None:
         self.segments = segments
@@ -53,6 +54,7 @@ class Commit:
             for segment in segments
             for queue_id, (live, live_bytes, first, last) in segment.handle.queues.items()
         ]
+        self.amendment: Commit | None = None
         self.attempts = 0
         self.index_bytes = 0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from gateway.errors import JournalError
@@ -96,6 +96,7 @@ class MemoryJournal:
         self._gone: set[int] = set()
         self.counters = Counters()
         self._deferred: list[Reference] = []
+        self._last = MemoryCommit()
         self._unwritten: set[int] = set()
         self._floors: dict[int, int] = {}
 
@@ -171,10 +172,7 @@ class MemoryJournal:
         self._floors |= commit.floors
         for message in batch.messages:
             self._add(commit, message, gone)
-        for reference in (*batch.settled, *self._deferred):
-            if reference.segment is not None:
-                self._unwritten.add(reference.slot)
-                commit.settled.append((reference.queue_id, reference.slot))
+        self._settle(commit, (*batch.settled, *self._deferred))
         self._deferred = batch.deferred
         for record in batch.records:
             if not isinstance(record, DeliveryCounted):
@@ -183,7 +181,19 @@ class MemoryJournal:
                 commit.counts.append((record.reference.queue_id, record.reference.slot, record.count, record.due_ms))
         self._gone |= {record.scheduled_id for record in batch.records if isinstance(record, ScheduledGone)}
         commit.end = self.store.next_number
+        self._last = commit
         return commit or None
+
+    def amend(self, undone: Batch) -> None:
+        """See `Journal.amend`."""
+        self._settle(self._last, undone.settled)
+        self._last.records += undone.records
+
+    def _settle(self, commit: MemoryCommit, references: Iterable[Reference]) -> None:
+        for reference in references:
+            if reference.segment is not None:
+                self._unwritten.add(reference.slot)
+                commit.settled.append((reference.queue_id, reference.slot))
 
     def _add(self, commit: MemoryCommit, message: Message, gone: set[int]) -> None:
         references = (message.first, *(message.more or ()))

@@ -76,6 +76,13 @@ class Journal(Protocol):
         After an error the same commit may be written again. One commit at a time.
         """
 
+    def amend(self, undone: Batch) -> None:
+        """Have the commit that was prepared last, and could not be written so far, do this too: both will be on disk, or none.
+
+        Args:
+            undone: references of that commit that are settled now, state, scheduled messages that are gone; nothing else.
+        """
+
     def read_page(self, queue_id: int, after_position: int, max_bytes: int, done: Callable[[Callable[[], Page]], None]) -> None:
         """Read the unsettled references of a queue that are on disk, positions greater than `after_position`, in order.
 

@@ -18,6 +18,7 @@ from gateway.journal.counters import Counters
 from gateway.journal.definitions import Changes, load_records, next_queue_id
 from gateway.journal.ledger import Ledger, Settlement, Ticket
 from gateway.journal.page import PageMaker
+from gateway.journal.purging import drop, lanes, ranges
 from gateway.journal.reader import Reader, StoredPage, read_page, read_scheduled
 from gateway.journal.recovery import (
     DATABASE,
@@ -94,6 +95,7 @@ class SqliteJournal:
         self._compaction = Compaction(self._ledger, self.counters, self._report)
         self._next_segment = 1
         self._deferred: list[Reference] = []
+        self._last: Commit | None = None
         self._scheduled = ScheduledReads(self.counters, self._report)
         self._writer: Writer | None = None
         self._reader: Reader | None = None
@@ -265,14 +267,27 @@ class SqliteJournal:
         ledger.track(settlement)
         if self._space is not None:
             self._space.expect(sum([segment.body_bytes for segment in segments]) + _data_bytes(changes))
-        return Commit(segments, settlement, changes)
+        self._last = Commit(segments, settlement, changes)
+        return self._last
+
+    def amend(self, undone: Batch) -> None:
+        """See `Journal.amend`."""
+        last = self._last
+        assert last is not None
+        assert last.amendment is None
+        self._ledger.settle(undone.settled)
+        settlement = self._ledger.flush()
+        changes = self._changes(undone, settlement, [])
+        self._compaction.note((), settlement.handles, purged=False)
+        self._ledger.track(settlement)
+        last.amendment = Commit([], settlement, changes)
 
     def _purge(self, batch: Batch) -> dict[int, int]:
         """Forget what purged and deleted queues have; return per queue the first segment that it keeps."""
-        deleted = {lane for record in batch.records if isinstance(record, QueueDeleted) for lane in _lanes(record)}
+        deleted = {lane for record in batch.records if isinstance(record, QueueDeleted) for lane in lanes(record)}
         purged = {record.queue_id for record in batch.records if isinstance(record, QueuePurged)}
         if deleted:
-            _drop(batch.messages, deleted)
+            drop(batch.messages, deleted)
         floors = dict.fromkeys(deleted | purged, self._next_segment)
         if floors:
             self._ledger.purge(floors)
@@ -303,7 +318,7 @@ class SqliteJournal:
         changes = Changes()
         changes.redelivered = redelivered
         changes.quarantined = damaged
-        changes.purged = _ranges(settlement.floors)
+        changes.purged = ranges(settlement.floors)
         for record in batch.records:
             if isinstance(record, DeliveryCounted):
                 place = self._ledger.counted(record.reference, record.count, record.due_ms)
@@ -366,29 +381,6 @@ class SqliteJournal:
     def is_written(self, reference: Reference) -> bool:
         """See `Journal.is_written`."""
         return self._ledger.is_written(reference)
-
-
-def _lanes(record: QueueDeleted) -> range:
-    return range(record.queue_id, record.queue_id + record.lanes)
-
-
-def _ranges(floors: dict[int, int]) -> list[list[int]]:
-    """Return ``[first queue, last queue, floor]`` for ids that follow one another; the floor is the same for all."""
-    ranges: list[list[int]] = []
-    for queue_id, floor in sorted(floors.items()):
-        if ranges and ranges[-1][1] == queue_id - 1:
-            ranges[-1][1] = queue_id
-        else:
-            ranges.append([queue_id, queue_id, floor])
-    return ranges
-
-
-def _drop(messages: list[Message], queue_ids: set[int]) -> None:
-    """Leave out the references to queues that are deleted in the same batch."""
-    for message in messages:
-        for reference in (message.first, *(message.more or ())):
-            if reference is not None and reference.queue_id in queue_ids:
-                reference.settled = True
 
 
 def _data_bytes(changes: tuple[Value, ...] | None) -> int:

@@ -6,6 +6,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import TypeAlias
 
@@ -87,6 +88,8 @@ class Writer:
             done(self._write(commit))
             if commit.settlement.landed:
                 self._count_segments(commit)
+                if commit.amendment is not None:
+                    self._count_segments(commit.amendment)
             del job, commit, done  # not until the next one comes
         written = meter()
         self._counters.meter = lambda: written  # what the system knows of a thread ends with it
@@ -103,6 +106,8 @@ class Writer:
                 if not self._makes_room(error):
                     return self._failed(error)
         self._landed(commit, time.perf_counter() - started)
+        if commit.amendment is not None:
+            self._landed(commit.amendment, time.perf_counter() - started)
         self._tell(size)
         return None
 
@@ -110,10 +115,23 @@ class Writer:
         """Write a commit, unless it is there; return how many bytes it has."""
         if self._connection is None:
             self._connection = self._reopen()
+        if commit.amendment is None:
+            return self._execute(self._connection, commit)
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            size = self._execute(self._connection, commit) + self._execute(self._connection, commit.amendment)
+            self._connection.execute("COMMIT")
+        except sqlite3.Error:
+            with suppress(sqlite3.Error):  # SQLite may have done so by itself
+                self._connection.execute("ROLLBACK")
+            raise
+        return size
+
+    def _execute(self, connection: sqlite3.Connection, commit: Commit) -> int:
         commit.attempts += 1
         statement, values = commit.statement(time.time_ns() // 1_000_000)
-        if commit.attempts == 1 or not self._is_there(self._connection, commit):
-            self._connection.execute(statement, values)
+        if commit.attempts == 1 or not self._is_there(connection, commit):
+            connection.execute(statement, values)
         return sum(len(value) for value in values if isinstance(value, bytes | str))
 
     def _makes_room(self, error: Exception) -> bool:
@@ -187,8 +205,9 @@ class Writer:
         """Say whether an attempt that failed has landed all the same. Without segments a commit may as well be written twice."""
         if not commit.segments:
             return False
-        found = connection.execute("SELECT 1 FROM seg WHERE id = ?", (commit.segments[0].handle.id,)).fetchone()
-        return found is not None
+        # What was amended may have left only some of them.
+        ids = (commit.segments[0].handle.id, commit.segments[-1].handle.id)
+        return connection.execute("SELECT 1 FROM seg WHERE id BETWEEN ? AND ? LIMIT 1", ids).fetchone() is not None
 
     def _count_segments(self, commit: Commit) -> None:
         """Learn what became of segments that are not wholly known in memory. Nobody waits for this."""

@@ -13,12 +13,13 @@ from gateway.api.channel import Outcome
 from gateway.api.frontend import Log
 from gateway.config import Limits
 from gateway.engine.engine import Engine
+from gateway.engine.queues.delivery import Entry
 from gateway.errors import GatewayError, JournalError
 from gateway.journal.port import Journal
-from gateway.model.records import Record
+from gateway.model.records import Batch, Record
 from gateway.runtime.alarms import Alarms
 from gateway.runtime.declaring import OUTCOME_COST_BYTES
-from gateway.runtime.pending import Key, definitions, without_repeats
+from gateway.runtime.pending import Key, definitions, undoing, without_repeats
 
 if TYPE_CHECKING:
     from gateway.runtime.channel import BrokerChannel
@@ -205,24 +206,42 @@ class Committer:
         failing_s = now - self._failing_since
         if failing_s >= self._refuse_after_s and not self._alarms.is_journal_failing:
             self._log.error("durable messages are refused", failing_s=round(failing_s, 3))
-            self._withdraw()
-            self._refuse_pending(self._alarms.journal_fails(f"the journal can't be written: {error}"))
+            self._refuse(f"the journal can't be written: {error}")
         self._nursery.start_soon(self._retry, commit, min(max(failing_s, RETRY_FIRST_S), RETRY_MOST_S))
 
-    def _withdraw(self) -> None:
-        """Take out again what nobody was handed: who is told no should find that it is not stored.
+    def _refuse(self, reason: str) -> None:
+        """Say no to everybody who waits, after taking out again what nobody was handed.
 
-        What was delivered stays, and so do definitions, last values and state: they are on disk when the journal works again.
+        Who put state for what is refused takes it back when he is told. That the failing commit has to do by itself, as it has to
+        leave out the messages: it is written sooner or later, and the broker may die behind it.
+        """
+        batch = self._engine.batch
+        before = len(batch.records)
+        withdrawn = self._withdraw()
+        self._refuse_pending(self._alarms.journal_fails(reason))
+        undone = Batch()
+        undone.settled = [entry for entry in withdrawn if entry.segment is not None]
+        undone.records = undoing(self._records, batch.records[before:])
+        if undone:
+            told = set(undone.settled)
+            batch.settled[:] = [reference for reference in batch.settled if reference not in told]
+            self._journal.amend(undone)
+
+    def _withdraw(self) -> list[Entry]:
+        """Take out again what nobody was handed: who is told no should find that it is not stored. Return it.
+
+        What was delivered stays, and so do definitions and last values: they are on disk when the journal works again.
         """
         engine = self._engine
         records = [*self._records, *engine.batch.records]
         self._unsure = definitions(records)
-        engine.withdraw(self._journal.is_written)
+        withdrawn = engine.withdraw(self._journal.is_written)
         engine.schedule.withdraw(records)
         batch = engine.batch
         batch.messages[:] = [message for message in batch.messages if message.live]
         batch.body_bytes = sum(len(message.body) for message in batch.messages)
         self._batch_taken()
+        return withdrawn
 
     def check_lasting(self, key: Key) -> None:
         """Make sure that a definition that is there already may be called so. Raises Overloaded: its commit fails."""

@@ -9,7 +9,16 @@ from gateway.api.channel import Outcome
 from gateway.engine.queues.consumer import Consumer
 from gateway.engine.queues.delivery import Entry
 from gateway.model.declare import Binding
-from gateway.model.records import Bound, ExchangeDeclared, QueueDeclared, Record, Retained, StatePut
+from gateway.model.records import (
+    Bound,
+    ExchangeDeclared,
+    MessageScheduled,
+    QueueDeclared,
+    Record,
+    Retained,
+    ScheduledGone,
+    StatePut,
+)
 
 Key: TypeAlias = tuple[object, ...]
 
@@ -55,6 +64,23 @@ def definitions(records: Iterable[Record]) -> set[Key]:
             case _:
                 pass
     return keys
+
+
+def undoing(former: Iterable[Record], latter: Iterable[Record]) -> list[Record]:
+    """Return of the latter records those that take back something of the former ones: state put anew, scheduled messages gone."""
+    keys: set[Key] = set()
+    for record in former:
+        if isinstance(record, StatePut):
+            keys.add((record.namespace, record.key))
+        elif isinstance(record, MessageScheduled):
+            keys.add((record.scheduled_id,))
+    return [record for record in latter if _undone_key(record) in keys]
+
+
+def _undone_key(record: Record) -> Key | None:
+    if isinstance(record, StatePut):
+        return (record.namespace, record.key)
+    return (record.scheduled_id,) if isinstance(record, ScheduledGone) else None
 
 
 def without_repeats(records: list[Record]) -> list[Record]:

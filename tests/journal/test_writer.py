@@ -14,12 +14,12 @@ from gateway.config import JournalSettings
 from gateway.errors import JournalError
 from gateway.journal.space import Space
 from gateway.model.declare import QueueSpec
-from gateway.model.records import QueueDeclared, QueueDepth, QueuePurged, StatePut
+from gateway.model.records import Batch, QueueDeclared, QueueDepth, QueuePurged, StatePut
 from tests.programs import missing
 
 
 class FaultyConnection:
-    """A connection whose commits fail: `faults` holds (before or after the commit, SQLite's code), the next one first."""
+    """A connection whose commits fail: `faults` holds (before or after a statement, SQLite's code) or None, the next one first."""
 
     def __init__(self, connection: sqlite3.Connection, faults: list[tuple[str, int]]) -> None:
         self._connection = connection
@@ -27,7 +27,7 @@ class FaultyConnection:
         self.closed = False
 
     def execute(self, sql, *parameters):
-        fault = self._faults.pop(0) if self._faults and sql.startswith("INSERT") else None
+        fault = self._faults.pop(0) if self._faults and sql.startswith(("INSERT", "COMMIT")) else None
         if fault and fault[0] == "before":
             raise _error(fault[1])
         cursor = self._connection.execute(sql, *parameters)
@@ -94,6 +94,42 @@ def test_a_commit_that_landed_all_the_same_is_found_and_not_written_twice(rig, f
     rig.commit()
     rig.restart()
     assert rig.bodies(1) == [b"0", b"2"]
+
+
+WRITE, DISK_FULL = sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_FULL
+TROUBLES = (
+    [("before", WRITE)],
+    [None, ("before", DISK_FULL)],
+    [None, ("after", WRITE)],
+    [None, None, ("before", DISK_FULL)],
+    [None, None, ("after", WRITE)],
+)
+
+
+@pytest.mark.parametrize(("most", "trouble"), [(1, []), (5_000, []), *((4_500, trouble) for trouble in TROUBLES)])
+@pytest.mark.parametrize("landed", [False, True])
+def test_what_undoes_a_commit_that_failed_is_written_with_it_or_not_at_all(rig, faults, landed, most, trouble):
+    """Of two segments a part goes, or one of them, or both; whatever becomes of the attempts."""
+    references = [rig.publish(b"%d" % number, 1)[0] for number in range(5_000)]
+    rig.record(StatePut("test", "kept", b"v"), StatePut("test", "undone", b"v"))
+    commit = rig.prepare()
+    faults.append(("after" if landed else "before", WRITE))
+    assert rig.write(commit) is not None
+    rig.settle(*references[:most])
+    rig.record(StatePut("test", "undone", None))
+    undone, rig.batch = rig.batch, Batch()
+    rig.journal.amend(undone)
+    faults += trouble
+    while rig.write(commit) is not None:
+        assert count(rig, "state") in (2 if landed else 0, 1)
+    faults.clear()  # what had landed has one statement less
+    rig.publish(b"next", 1)
+    rig.commit()
+    left = [*(b"%d" % number for number in range(most, 5_000)), b"next"]
+    assert rig.bodies(1) == left
+    rig.restart()
+    assert rig.bodies(1) == left
+    assert {record.key for record in rig.loaded if isinstance(record, StatePut)} == {"kept"}
 
 
 def test_a_commit_without_messages_that_landed_is_written_again_without_harm(rig, faults):

@@ -51,6 +51,7 @@ class HandJournal:
     def __init__(self, *, automatic: bool = False) -> None:
         self.automatic = automatic
         self.writes: list[tuple[Any, Callable[[JournalError | None], None]]] = []
+        self.last: tuple[list[bytes], list[Record], list[Any]] = ([], [], [])
         self.stored: list[bytes] = []
         self.records: list[Record] = []
         self.closed: bool | None = None
@@ -77,7 +78,12 @@ class HandJournal:
                     reference.segment = segment
                     reference.slot = 0
             message.first = message.more = None
-        return (bodies, list(batch.records), list(batch.settled)) if batch else None
+        self.last = (bodies, list(batch.records), list(batch.settled))
+        return self.last if batch else None
+
+    def amend(self, undone: Batch) -> None:
+        self.last[1].extend(undone.records)
+        self.last[2].extend(undone.settled)
 
     def write(self, commit: Any, done: Callable[[JournalError | None], None]) -> None:
         self.writes.append((commit, done))

@@ -82,7 +82,7 @@ async def test_what_was_refused_and_not_delivered_is_gone(autojump_clock):
         assert journal.stored == [b"in the failing commit"]
 
 
-async def test_what_was_refused_and_stored_all_the_same_is_settled_on_disk_too(autojump_clock):
+async def test_what_was_refused_and_stored_all_the_same_is_settled_by_the_same_commit(autojump_clock):
     journal = HandJournal()
     async with running(journal, refuse_after_ms=0) as broker:
         channel = open_channel(broker, Outcomes())
@@ -93,12 +93,13 @@ async def test_what_was_refused_and_stored_all_the_same_is_settled_on_disk_too(a
         with trio.fail_after(30):
             while not journal.writes:
                 await turns()
-        journal.finish()  # the failing commit lands
-        with trio.fail_after(30):
-            while not journal.writes:
-                await turns()
         (_, _, settled), _ = journal.writes[0]
         assert [reference.message.body for reference in settled] == [b"1"]
+        prepared = journal.prepared
+        journal.finish()  # the failing commit lands
+        await trio.sleep(1)
+        assert not journal.writes
+        assert journal.prepared == prepared
 
 
 async def test_what_was_refused_and_delivered_stays_and_can_be_acked(autojump_clock):

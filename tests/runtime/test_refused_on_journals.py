@@ -17,24 +17,30 @@ from tests.engine.support import Sink
 from tests.runtime.support import Log, Outcomes, running
 
 
-class FailingMemory(MemoryJournal):
+class Failing:
+    """A journal that fails as long as the test wants; ``last``: nobody learns of the next commit that it is written."""
+
     fails = False
+    last = False
+    landed = False
 
     def write(self, commit, done):
         if self.fails:
             done(JournalError("no luck"))
         else:
-            super().write(commit, done)
+            super().write(commit, self._land if self.last else done)
+
+    def _land(self, error):
+        assert error is None
+        self.landed = True
 
 
-class FailingSqlite(SqliteJournal):
-    fails = False
+class FailingMemory(Failing, MemoryJournal):
+    pass
 
-    def write(self, commit, done):
-        if self.fails:
-            done(JournalError("no luck"))
-        else:
-            super().write(commit, done)
+
+class FailingSqlite(Failing, SqliteJournal):
+    pass
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -112,3 +118,51 @@ async def test_a_disk_with_too_little_room_refuses_durable_messages_and_lets_wha
         assert (await channel.outcome(channel.delete_queue("q"))).result == 0
         assert broker.counters["alarms.disk"] == 1
         await broker.stop()
+
+
+class Notes:
+    """Keeps in the journal that a message came, until it learns that it was refused (an OutcomeSink)."""
+
+    def __init__(self) -> None:
+        self.numbers = {}
+        self.refused = []
+
+    def attach(self, channel):
+        self.channel = channel
+        self.route = channel.route("", "q")
+
+    def publish(self, key, body):
+        self.channel.put_state("notes", key, b"here")
+        self.numbers[self.channel.publish(self.route, Message(self.route.address, body, True))] = key
+
+    def on_outcomes(self, through, exceptions):
+        for outcome in exceptions:
+            if outcome.error is not None:
+                self.refused.append(self.numbers[outcome.number])
+                self.channel.put_state("notes", self.numbers[outcome.number], None)
+
+
+async def test_what_is_refused_leaves_neither_message_nor_state_if_the_broker_dies_behind_the_commit_that_had_both(again):
+    journal = again()
+    async with running(journal, refuse_after_ms=0, linger_us=0) as broker:
+        notes = Notes()
+        notes.attach(open_channel(broker, notes))
+        channel = open_channel(broker)
+        await channel.outcome(channel.declare_queue(QueueSpec("q")))
+        channel.put_state("notes", "before", b"here")
+        await channel.send("", "q", b"before")
+        journal.fails = True
+        notes.publish("1", b"in the failing commit")
+        channel.schedule(notes.route, Message(notes.route.address, b"scheduled", True), 1 << 42)
+        channel.put_state("other", "1", b"stays")
+        await until(lambda: broker.committer.failing)
+        notes.publish("2", b"in the open batch")
+        await until(lambda: len(notes.refused) >= 1)
+        journal.last, journal.fails = True, False
+        await until(lambda: journal.landed)
+    async with running(again()) as broker:
+        channel = open_channel(broker)
+        assert [body for body, _ in await contents(broker)] == [b"before"]
+        assert channel.scheduled() == []
+        assert dict(channel.scan_state("notes")) == {"before": b"here"}
+        assert dict(channel.scan_state("other")) == {"1": b"stays"}
