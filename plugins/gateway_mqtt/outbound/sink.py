@@ -231,10 +231,10 @@ class Outbound(Sending):
         """PUBCOMP."""
         if not packet_id:
             raise malformed("PUBCOMP with packet identifier 0", "[MQTT-2.3.1-1]")
+        if self._waits_for_puback(packet_id):  # before: what waited may be sent under it as soon as it is free
+            raise wrong_answer(self._client.level, PUBCOMP, 1)  # [MQTT-4.8.0-1]
         if self._two is not None:
             self._two.completed(packet_id)
-        if self._waits_for_puback(packet_id):
-            raise wrong_answer(self._client.level, PUBCOMP, 1)  # [MQTT-4.8.0-1]
 
     def _waits_for_puback(self, packet_id: int) -> bool:
         """Say whether something was sent with QoS 1 under an identifier on this connection."""
