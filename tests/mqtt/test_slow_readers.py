@@ -7,7 +7,7 @@ import socket
 import trio
 
 from gateway_mqtt.codec.coding import encode
-from gateway_mqtt.codec.packets import PINGREQ, PUBACK, Ack, Connect, Publish, Signal
+from gateway_mqtt.codec.packets import PINGREQ, PUBACK, Ack, Connect, Publish, Signal, Subscribe, Subscription
 from tests.mqtt.support import Peer, mqtt_broker, until
 
 KIB = b"x" * 1024
@@ -140,3 +140,19 @@ async def test_a_connection_that_connects_and_reads_nothing_at_all_holds_no_othe
         await silent.send(Connect("silent"))
         for _ in range(20):
             await (await bench.client()).leave()
+
+
+async def test_who_subscribes_while_he_does_not_read_is_sent_no_more_than_before():
+    async with mqtt_broker(limits=LITTLE) as bench:
+        slow, publisher = await slow_client(bench), await bench.client()
+        while not congested(bench):
+            await slow.send(*[Signal(PINGREQ)] * 1_000)
+            await publisher.ping()
+        await slow.send(Subscribe(1, (Subscription("t", 0),)))
+        await until(lambda: bench.broker.engine.vhost("/").table.bindings_of("mqtt.session.slow"))
+        for _ in range(10):
+            await publisher.publish("t", KIB)
+        await publisher.ping()
+        await slow.vanish()
+        await bench.gone("slow")
+        assert bench.counted("mqtt.dropped") == 10
