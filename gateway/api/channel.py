@@ -82,6 +82,9 @@ class Delivery(Protocol):
     def options(self) -> BindingOptions | None:
         """What the bindings that brought it say; None for the default."""
 
+    def spare(self) -> None:
+        """Don't let it expire any more, even if it comes back: it has been sent. On disk with the next commit."""
+
 
 class OutcomeSink(Protocol):
     """Who is told the outcomes of a channel. Implemented by the front-end."""

@@ -120,7 +120,7 @@ class StatePut:
 class DeliveryCounted:
     """A reference that is on disk was delivered this many times and came back.
 
-    ``due_ms``: wall time before which it is not delivered again; 0: at once.
+    ``due_ms``: wall time before which it is not delivered again; 0: at once; below 0: at once, and it does not expire any more.
     """
 
     reference: Reference

@@ -163,3 +163,69 @@ async def test_the_client_is_told_whether_its_session_was_full_or_was_deleted(fu
         await settle()
         assert [found for found, _ in told] == [code]
         assert receiver.connection.closed
+
+
+# -- what was sent does not expire -------------------------------------------
+
+T = 10_000
+"""Milliseconds that a message lasts."""
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+@pytest.mark.parametrize("level", [4, 5])
+async def test_what_was_sent_is_sent_again_though_its_time_is_up_and_nothing_else_is_mqtt5_4_3_3_7(qos, level):
+    async with receiving() as bench:
+        first = Receiver(bench, level=level, max_inflight=2)
+        first.bind("t")
+        await settle()
+        for n in range(4):
+            bench.publish("t", b"%d" % n, qos=qos, expires_at_ms=bench.gateway.now_ms() + T)
+        await settle()
+        sent = [(packet.payload, packet.packet_id) for packet in first.take()]
+        assert len(sent) == 2
+        first.end()
+        bench.broker.engine.advance(bench.gateway.now_ms() + 2 * T)
+        second = Receiver(bench, level=level, max_inflight=2)
+        await settle()
+        again = second.take()
+        assert [(packet.payload, packet.packet_id) for packet in again] == sent
+        assert all(packet.dup for packet in again)
+        assert bench.queue(second.name).count == 2
+
+
+async def test_a_message_of_qos_2_that_was_sent_outlives_its_time_and_the_broker_mqtt5_4_3_3_7():
+    store = MemoryStore()
+    async with receiving(HandMemory(store)) as bench:
+        receiver = Receiver(bench, level=5)
+        receiver.bind("t")
+        await settle()
+        bench.publish("t", b"x", expires_at_ms=bench.gateway.now_ms() + T)
+        await settle()
+        assert len(receiver.take()) == 1
+        due_ms = bench.gateway.now_ms() + T
+    async with receiving(HandMemory(store)) as bench:
+        bench.broker.engine.advance(due_ms + T)
+        receiver = Receiver(bench, level=5)
+        await settle()
+        assert [(packet.payload, packet.dup, packet.packet_id) for packet in receiver.take()] == [(b"x", True, 1)]
+
+
+async def test_what_is_held_and_was_sent_before_is_sent_again_though_its_time_is_up():
+    async with receiving() as bench:
+        first = Receiver(bench)
+        first.bind("t")
+        bench.publish("t", b"2", qos=2)
+        await settle()
+        first.answer(Ack(PUBREC, 1))
+        bench.publish("t", b"1", qos=1, expires_at_ms=bench.gateway.now_ms() + T)
+        await settle()
+        assert len(first.take()) == 3
+        first.end()
+        second = Receiver(bench, max_inflight=1)
+        await settle()
+        assert second.take() == [Ack(PUBREL, 1)]
+        assert len(second.out._held) == 1
+        bench.broker.engine.advance(bench.gateway.now_ms() + 2 * T)
+        second.answer(Ack(PUBCOMP, 1))
+        await settle()
+        assert [(packet.payload, packet.packet_id, packet.dup) for packet in second.take()] == [(b"1", 2, True)]

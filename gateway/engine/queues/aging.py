@@ -35,7 +35,7 @@ def strip(queue: Queue) -> None:
             left -= 1
         if lane.ready:
             mortal = True
-            ends_ms = lane.ready[0].expires_at_ms
+            ends_ms = max(lane.ready[0].expires_at_ms, 0)
             next_ms = min(next_ms, ends_ms) if next_ms and ends_ms else next_ms or ends_ms
     queue.mortal = mortal
     if next_ms:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from heapq import merge
 from typing import TYPE_CHECKING
 
-from gateway.engine.queues.delivery import TRANSIENT, Entry
+from gateway.engine.queues.delivery import SPARED, TRANSIENT, Entry
 from gateway.model.records import PagedReference
 
 if TYPE_CHECKING:
@@ -109,7 +109,8 @@ class Backlog:
         entry.segment = reference.segment
         entry.count = reference.count
         entry.redelivered = reference.count > 0 or reference.position < lane.recovered_before
-        entry.expires_at_ms = lane.queue.expiry_of(reference.message, reference.stored_ms)
+        spared = reference.due_ms < 0
+        entry.expires_at_ms = SPARED if spared else lane.queue.expiry_of(reference.message, reference.stored_ms)
         if reference.due_ms > lane.queue.engine.now_ms:
             lane.queue.hold(entry, reference.due_ms, on_disk=True)
         return entry

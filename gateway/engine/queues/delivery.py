@@ -17,13 +17,15 @@ UNWRITTEN = -1
 """Slot of an entry that is to be journaled and has no segment yet."""
 TRANSIENT = -2
 """Slot of an entry that never touches the journal."""
+SPARED = -1
+"""Instead of a time: the entry does not expire, whatever its message and its queue say."""
 
 
 class Entry(Reference):
     """A message's place in one queue; handed out as the opaque delivery tag.
 
     ``consumer`` is None while the entry is ready; ``count`` is how often it was delivered. ``expires_at_ms``: wall time from
-    which it is not delivered any more; 0: never.
+    which it is not delivered any more; 0: never; `SPARED`: never more.
     """
 
     __slots__ = ("consumer", "count", "expires_at_ms", "queue", "redelivered")
@@ -42,6 +44,12 @@ class Entry(Reference):
         self.count: int = 0
         self.expires_at_ms: int = 0
         self.redelivered: bool = False
+
+    def spare(self) -> None:
+        """See `gateway.api.Delivery.spare`."""
+        if self.expires_at_ms > 0 and not self.settled:
+            self.expires_at_ms = SPARED
+            self.queue.note_return(self, 0)
 
 
 def in_order(entry: Entry) -> tuple[int, int, str]:

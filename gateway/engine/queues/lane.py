@@ -152,7 +152,7 @@ class Lane:
         for entry in entries:
             self.ready.append(entry)
             queue.window_bytes += len(entry.message.body) + ENTRY_COST_BYTES
-            if entry.expires_at_ms:
+            if entry.expires_at_ms > 0:
                 queue.mortal = True
 
     def clear(self) -> tuple[int, list[Entry]]:

@@ -220,7 +220,7 @@ class Queue(Holding):
             if lane is None or not lane.ready:
                 return None
             entry = lane.pop()
-            if entry.expires_at_ms and entry.expires_at_ms <= self.engine.now_ms:
+            if 0 < entry.expires_at_ms <= self.engine.now_ms:
                 self.engine.died(entry, Reason.EXPIRED)
                 continue
             if turns is not None:
@@ -249,12 +249,16 @@ class Queue(Holding):
         entry.consumer = None
         entry.redelivered = True
         due_ms = self.engine.now_ms + min(delay_ms, MOST_DELAY_MS) if delay_ms > 0 else 0
-        if entry.slot != TRANSIENT:
-            self.engine.batch.records.append(DeliveryCounted(entry, entry.count, due_ms))
+        self.note_return(entry, due_ms)
         if due_ms:
             self.hold(entry, due_ms)
         else:
             self.restore(entry)
+
+    def note_return(self, entry: Entry, due_ms: int) -> None:
+        """Have it last how often an entry was delivered, and when it may be again, or that it is spared."""
+        if entry.slot != TRANSIENT:
+            self.engine.batch.records.append(DeliveryCounted(entry, entry.count, due_ms or min(entry.expires_at_ms, 0)))
 
     def hold(self, entry: Entry, due_ms: int, *, on_disk: bool = False) -> None:
         """Let an entry wait until a time. `on_disk`: it comes from there."""
@@ -268,7 +272,7 @@ class Queue(Holding):
         if self.turns is not None:
             self.turns.fill(lane)
         lane.put_back(entry)
-        if entry.expires_at_ms:
+        if entry.expires_at_ms > 0:
             self.mortal = True
 
     # -- consumers ----------------------------------------------------------

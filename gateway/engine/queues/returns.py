@@ -67,7 +67,7 @@ class Returns:
 
     def hold(self, entry: Entry, due_ms: int, *, on_disk: bool = False) -> None:
         """Keep an entry until a time, or until it expires. `on_disk`: it comes from there."""
-        if entry.expires_at_ms:
+        if entry.expires_at_ms > 0:
             due_ms = min(due_ms, entry.expires_at_ms)
         self._made += 1
         self._members.add(entry)

@@ -116,6 +116,10 @@ class ExactlyOnce:
         """Say whether an identifier is in use for a message of QoS 2."""
         return packet_id in self._items
 
+    def was_sent(self, position: int) -> bool:
+        """Say whether an entry was sent on an earlier connection."""
+        return position in self._known
+
     # -- from an earlier connection -----------------------------------------
 
     def _resume(self, store: SessionStore) -> None:
@@ -143,8 +147,10 @@ class ExactlyOnce:
         """The connection has ended: what was never sent needs no identifier. Before the channel is closed."""
         self._pulse.leave(self)
         store = self._store
-        for shake in self._items.values() if store is not None else ():
-            if shake.stage == WAITING and store is not None:
+        if store is None:
+            return
+        for shake in self._items.values():
+            if shake.stage == WAITING:
                 store.completed(shake.packet_id)
 
     # -- out ----------------------------------------------------------------
@@ -211,6 +217,8 @@ class ExactlyOnce:
         for shake in self._unasked():
             if shake.stage == WAITING:
                 self._store.sending(shake.packet_id, shake.position)
+                if shake.delivery is not None and shake.delivery.message.expires_at_ms:
+                    shake.delivery.spare()  # [MQTT5-4.3.3-7]
         self._ask()
 
     def _unasked(self) -> list[Handshake]:
