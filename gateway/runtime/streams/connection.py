@@ -136,7 +136,8 @@ class StreamConnection(Served):
             self.close(CloseReason.EOF)
             return
         try:
-            if self._feed(data) if len(data) <= SIZES[0] else self._feed_timed(data, most):
+            is_short = len(data) <= SIZES[0] and self.pace >= FIRST_PACE
+            if self._feed(data) if is_short else self._feed_timed(data, most):
                 self.heard_at = now
         except Exception as error:  # an edge: one connection
             self.fail(error)

@@ -19,8 +19,10 @@ def next_pace(pace: int, took_s: float, *, full: bool) -> int:
 
     Args:
         took_s: what was done with the last read took so long.
-        full: there was as much as could be read.
+        full: there was as much as could be read; nobody needs that to be forgiven.
     """
     if took_s > SLOW_S:
         return max(pace - 2, 0)
-    return pace + 1 if full and took_s < FAST_S and pace < FASTEST else pace
+    if took_s >= FAST_S or pace == FASTEST:
+        return pace
+    return pace + 1 if full or pace < FIRST_PACE else pace

@@ -22,6 +22,9 @@ PER_TURN: Final = 256
 TURN_S: Final = 0.002
 """After so long others get their turn, though connections are left that have something: they come first in the next one."""
 
+PUT_OFF: Final = 4
+"""Turns in which those who take long give way to others, one after the other."""
+
 # What `StreamConnection.watched` says.
 _READ: Final = 1
 _READ_AT_LAST: Final = 2
@@ -34,7 +37,7 @@ class EpollSet:
     """A `Way`: the kernel's sets of sockets, which can be waited for like sockets. Linux.
 
     There are two: who is open is read from as long as that is welcome; who waits to send, or for its end, is seen to always.
-    Those whose packets took long are read from one per turn, behind all others.
+    Those whose packets took long are read from one per turn, in turns in which nobody else has something, or in every fifth.
     An event is a hint and no more: by the time that its turn comes the socket's number may be another's.
     """
 
@@ -44,6 +47,7 @@ class EpollSet:
         self._leaving = select.epoll()
         self._by_number: list[StreamConnection | None] = []
         self._slow: dict[int, None] = {}
+        self._put_off = 0
 
     async def run(self, nursery: trio.Nursery) -> None:
         """See `Way.run`."""
@@ -85,7 +89,11 @@ class EpollSet:
                 if left and (time.perf_counter() > until or flow.holding):
                     return events[-left:]
         if self._slow and not flow.holding:
-            self._read_slow(now, short=bool(short))
+            if len(self._slow) < len(events) and self._put_off < PUT_OFF:
+                self._put_off += 1
+            else:
+                self._put_off = 0
+                self._read_slow(now, short=bool(short))
         return []
 
     def _read_slow(self, now: float, *, short: bool) -> None:

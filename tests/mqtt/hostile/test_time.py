@@ -25,8 +25,16 @@ def test_a_peer_whose_packets_take_long_is_read_from_in_small_pieces_until_they_
 
 
 def test_it_is_not_read_faster_as_long_as_little_comes_or_it_takes_its_time():
-    assert next_pace(3, 0.001, full=False) == 3
+    assert next_pace(FIRST_PACE, 0.001, full=False) == FIRST_PACE
     assert next_pace(3, 0.01, full=True) == 3
+
+
+def test_who_asks_for_little_again_is_no_longer_put_off():
+    pace = next_pace(FIRST_PACE, 1.0, full=True)
+    assert pace < FIRST_PACE
+    for _ in range(10):
+        pace = next_pace(pace, 0.001, full=False)
+    assert pace == FIRST_PACE
 
 
 class Sent:
