@@ -136,8 +136,7 @@ class StreamConnection(Served):
             self.close(CloseReason.EOF)
             return
         try:
-            is_short = len(data) <= SIZES[0] and self.pace >= FIRST_PACE
-            if self._feed(data) if is_short else self._feed_timed(data, most):
+            if self._feed_timed(data, most) if len(data) > SIZES[0] or self.pace < FIRST_PACE else self._feed(data):
                 self.heard_at = now
         except Exception as error:  # an edge: one connection
             self.fail(error)
@@ -153,8 +152,7 @@ class StreamConnection(Served):
 
     def _feed_timed(self, data: bytes, most: int) -> bool:
         """Feed what may take long, and see how long it does."""
-        began = perf_counter()
-        heard = self._feed(data)
+        began, heard = perf_counter(), self._feed(data)
         self.pace = next_pace(self.pace, perf_counter() - began, full=len(data) == most)
         return heard
 

@@ -48,6 +48,7 @@ class EpollSet:
         self._by_number: list[StreamConnection | None] = []
         self._slow: dict[int, None] = {}
         self._put_off = 0
+        self._round: set[int] = set()
 
     async def run(self, nursery: trio.Nursery) -> None:
         """See `Way.run`."""
@@ -66,7 +67,17 @@ class EpollSet:
                 return
             if listeners.flow.holding:
                 await listeners.flow.until_released()
-            events = self._read_some(events or self._open.poll(0, PER_TURN))
+            events = self._read_some(self._next(events))
+
+    def _next(self, left: Events) -> Events:
+        """Return who is read from next: newcomers come before those who are left, and nobody comes twice before these."""
+        found = self._open.poll(0, PER_TURN)
+        if not left:
+            self._round = {number for number, _ in found} if len(found) > 1 else set()
+            return found
+        fresh = [event for event in found if event[0] not in self._round]
+        self._round.update([number for number, _ in fresh])
+        return fresh + left
 
     def _read_some(self, events: Events) -> Events:
         """Have some read; return whose turn did not come."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 
+from gateway.api import Principal
 from gateway.engine.vhost import MAX_ROUTE_KEY, VirtualHost
 from gateway.model.names import swap_key
-from gateway_mqtt.codec.packets import PINGREQ, Publish, Signal, Subscribe, Subscription
+from gateway_mqtt.codec.packets import PINGREQ, Disconnect, Publish, Signal, Subscribe, Subscription
+from gateway_mqtt.codec.properties import Properties
 from gateway_mqtt.link import Link
 from gateway_mqtt.translate.topics import MAX_OWN_TOPICS
 from tests.mqtt.level5 import connected
@@ -59,3 +61,17 @@ async def test_a_client_that_wants_nothing_back_remembers_few_of_its_topics():
             await peer.next()
         (link,) = links()
         assert len(link.inbound._routes.known) <= MAX_OWN_TOPICS
+
+
+async def test_a_session_that_ends_in_the_turn_in_which_qos_2_comes_leaves_no_identifier():
+    async with mqtt_broker() as bench:
+        peer = await connected(bench, "brief", session_expiry_s=100)
+        await peer.send(Subscribe(1, (Subscription("t", 2),)))
+        await peer.next()
+        ends = Disconnect(0, Properties(session_expiry_s=0))
+        await peer.send(Publish("t", b"x", 2, packet_id=3), ends)
+        await until(lambda: not bench.broker.listeners[0].connections)
+        await until(lambda: bench.queue("brief") is None)
+        channel = bench.broker.gateway("look", print, bench.log).open_channel(Principal("look", "/"))
+        for namespace in ("mqtt.session", "mqtt.in", "mqtt.out"):
+            assert not [key for key, _ in channel.scan_state(namespace)], namespace
