@@ -157,8 +157,13 @@ class Committer:
             batch.messages.clear()
             batch.body_bytes = batch.undelivered = 0
             self._batch_taken()
-            if (batch.settled or self._owing) and (now - self._last_write < self._settled_every_s and not self.draining):
-                self._pace(self._settled_every_s)
+            if batch.settled or self._owing:
+                if now - self._last_write < self._settled_every_s and not self.draining:
+                    self._pace(self._settled_every_s)
+                    return self._release()
+            elif not self._journal.upkeep:  # nothing is left that the journal would have to know
+                engine.batch_prepared()
+                engine.committed()
                 return self._release()
         # What was settled automatically is written now, and settled on disk by the commit after this one.
         self._owing = bool(batch.deferred)

@@ -9,7 +9,9 @@ from gateway.api.channel import ConsumeOptions
 from gateway.api.frontend import Principal
 from gateway.errors import AccessRefused, JournalError, MessageRefused, NotFound, Overloaded
 from gateway.model.declare import Binding, Overflow, QueueSpec
-from gateway.model.message import Message
+from gateway.model.exchange_arguments import exchange_spec
+from gateway.model.message import Message, with_properties
+from gateway.model.properties import Properties
 from tests.engine.support import Sink
 from tests.runtime.support import HandJournal, Log, Outcomes, running, turns
 
@@ -161,6 +163,39 @@ async def test_a_message_acked_in_time_is_confirmed_without_the_disk(autojump_cl
         await turns()
         assert outcomes.through == number
         assert journal.writes == []
+
+
+async def test_the_journal_is_not_asked_about_what_never_needs_the_disk_and_all_else_is_seen_to(autojump_clock):
+    journal = HandJournal()
+    async with running(journal, refuse_after_ms=0, linger_us=0) as broker:
+        outcomes, sink = Outcomes(), Sink()
+        channel = open_channel(broker, outcomes)
+        await declared(broker, channel, journal, QueueSpec("q"))
+        channel.declare_exchange(exchange_spec("once", "fanout", durable=False, arguments={"x-deduplication-window-ms": 1 << 30}))
+        channel.bind(Binding("once", "q"))
+        channel.consume("q", sink, ConsumeOptions(prefetch=10))
+        await turns()
+        route = channel.route("once", "")
+        message = with_properties(route.address, b"1", Properties(message_id="1"), persistent=True)
+        prepared = journal.prepared
+        numbers = []
+        for known in range(3):
+            numbers.append(channel.publish(route, message))
+            assert len(sink.deliveries) == 1, "the others are repetitions"
+            if not known:
+                channel.ack(sink.deliveries[0])
+            await turns()
+        assert outcomes.through == numbers[-1]
+        assert not outcomes.exceptions.keys() & set(numbers)
+        assert (journal.prepared, journal.writes) == (prepared, [])
+        direct = channel.route("", "q")
+        channel.publish(direct, Message(direct.address, b"2", True))
+        await turns()
+        journal.finish(JournalError("disk full"))
+        await turns()
+        assert broker.engine.refusal is not None
+        channel.publish(route, message)
+        assert [delivery.message.body for delivery in sink.deliveries] == [b"1", b"2"], "what was told good is not forgotten"
 
 
 async def test_handing_over_does_not_confirm_before_the_disk_has_it(autojump_clock):
