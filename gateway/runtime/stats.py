@@ -32,5 +32,6 @@ async def stored(engine: Engine, counters: Mapping[str, int], name: str, sent_by
                 messages += queue.count
                 body_bytes += queue.body_bytes
             await trio.lowlevel.checkpoint()
-    dropped = sum(amount for key, amount in counters.items() if key.startswith(("dropped.", f"{name}.dropped")))
+    mine = f"{name}.dropped"
+    dropped = sum(amount for key, amount in counters.items() if key == mine or key.startswith(("dropped.", f"{mine}.")))
     return Stats(messages, body_bytes, retained, retained_bytes, dropped, sent_bytes)
