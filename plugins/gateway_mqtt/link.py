@@ -347,6 +347,7 @@ class Link:
         if self.is_over:
             return
         self.is_over = True
+        self._protocol.stop()
         broker = self.broker
         if self._half:
             broker.halves.whole(self)

@@ -156,6 +156,11 @@ class Connected:
         self._acks = acks
         self._acknowledged = acks.acknowledged
 
+    def stop(self) -> None:
+        """The connection is over: what is kept of a packet is let go of at once."""
+        self.over = True
+        self._held = bytearray()
+
     @property
     def held_bytes(self) -> int:
         """How much is kept of a packet that is not complete."""
