@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from gateway.api import Overflow, QueueSpec
@@ -10,6 +12,7 @@ from gateway_mqtt.codec.packets import PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, Mal
 from tests.mqtt.receiver import HandMemory, Receiver, receiving, settle
 from tests.mqtt.test_shared import sharer
 
+USER = b"\x26\x00\x01a\x00\x01b"
 GONE = b"\xe0\x01\x97"
 
 
@@ -229,3 +232,78 @@ async def test_what_is_held_and_was_sent_before_is_sent_again_though_its_time_is
         second.answer(Ack(PUBCOMP, 1))
         await settle()
         assert [(packet.payload, packet.packet_id, packet.dup) for packet in second.take()] == [(b"1", 2, True)]
+
+
+# -- retained messages and sessions that last --------------------------------
+
+
+async def retained_to(bench, qos, **fields):
+    bench.publish("t", b"kept", qos=qos, retain=True, keep=True, raw=USER)
+    receiver = Receiver(bench, **fields)
+    await settle()
+    receiver.out.want_retained("t", qos, bench.channel.retained_mark(), (7,))
+    await settle()
+    return receiver
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+@pytest.mark.parametrize("level", [4, 5])
+@pytest.mark.parametrize("dies", [False, True])
+async def test_a_retained_message_that_was_sent_is_sent_again_mqtt_4_4_0_1_mqtt5_4_4_0_1(level, qos, dies):
+    store = MemoryStore()
+    async with receiving(HandMemory(store)) as bench:
+        first = await retained_to(bench, qos, level=level)
+        [sent] = first.take()
+        assert (sent.payload, sent.qos, sent.retain, sent.dup) == (b"kept", qos, True, False)
+        if level == 5:
+            assert sent.properties.user == (("a", "b"),)
+            assert sent.properties.subscription_ids == (7,)
+        for _ in range(2):
+            bench.pulse.beat()
+        await settle()
+        if not dies:
+            first.end()
+            second = Receiver(bench, level=level)
+            await settle()
+            assert second.take() == [dataclasses.replace(sent, dup=True)]
+    async with receiving(HandMemory(store)) as bench:
+        last = Receiver(bench, level=level)
+        await settle()
+        assert last.take() == [dataclasses.replace(sent, dup=True)]
+        last.answer(Ack(PUBACK if qos == 1 else PUBREC, sent.packet_id))
+        await settle()
+        assert bench.queue(last.name).count == 0
+
+
+async def test_retained_messages_fill_no_queue_of_a_session_that_does_not_answer():
+    async with receiving() as bench:
+        for n in range(50):
+            bench.publish(f"r/{n}", b"x", qos=1, retain=True, keep=True)
+        receiver = Receiver(bench, max_inflight=4)
+        await settle()
+        receiver.out.want_retained("r/#", 1, bench.channel.retained_mark())
+        got = []
+        for _ in range(200):
+            await settle(2)
+            assert bench.queue(receiver.name).count <= 4
+            packets = receiver.take()
+            got += packets
+            for packet in packets:
+                receiver.answer(Ack(PUBACK, packet.packet_id))
+            if len(got) == 50 and not packets:
+                break
+        assert len({packet.topic for packet in got}) == len(got) == 50
+        assert all(packet.retain for packet in got)
+        assert receiver.out._retained is None
+
+
+async def test_who_may_not_write_to_its_queue_gets_retained_messages_once():
+    async with receiving() as bench:
+        bench.publish("t", b"kept", qos=1, retain=True, keep=True)
+        receiver = Receiver(bench)
+        receiver.channel._authorize = lambda action, *_: action != "write"
+        await settle()
+        receiver.out.want_retained("t", 1, bench.channel.retained_mark())
+        await settle()
+        assert [(packet.payload, packet.retain) for packet in receiver.take()] == [(b"kept", True)]
+        assert bench.queue(receiver.name).count == 0

@@ -6,22 +6,45 @@ from collections import deque
 from contextlib import suppress
 from typing import Final
 
-from gateway.api import BindingOptions, Channel, Connection, Delivery, Gateway, Message, NotFound
+from gateway.api import (
+    DEFAULT_EXCHANGE,
+    AccessRefused,
+    BindingOptions,
+    Channel,
+    Connection,
+    Delivery,
+    Gateway,
+    Message,
+    NotFound,
+    Outcome,
+)
+from gateway_mqtt.codec.names import MQTT_5
 from gateway_mqtt.codec.packets import MAX_IDENTIFIER
 from gateway_mqtt.outbound.client import ClientLimits, SentAliases
 from gateway_mqtt.outbound.exactly_once import DUP, ExactlyOnce, Expect, Handshake
 from gateway_mqtt.outbound.peer import Peer
 from gateway_mqtt.outbound.pulse import Pulse
-from gateway_mqtt.outbound.quality import RETAINED, published_flags, quality
+from gateway_mqtt.outbound.quality import RETAINED, last_value, published_flags, quality
 from gateway_mqtt.outbound.replies import Replies
 from gateway_mqtt.retained import RetainedQueue
 from gateway_mqtt.session import Session
 from gateway_mqtt.store import SessionStore
 from gateway_mqtt.translate.messages import Encoder
+from gateway_mqtt.translate.sessions import session_queue_name
 
 IDENTIFIERS: Final = tuple(number.to_bytes(2, "big") for number in range(MAX_IDENTIFIER + 1))
+_identifiers_5: list[tuple[bytes, ...]] = []
 _NEVER: Final = BindingOptions()
 """Options that no delivery has: this very object is nobody's."""
+
+
+def identifiers(level: int) -> tuple[bytes, ...]:
+    """Return what is between the front of a plain PUBLISH of QoS 1 and its body, by packet identifier."""
+    if level < MQTT_5:
+        return IDENTIFIERS
+    if not _identifiers_5:  # of use to few brokers, and not small
+        _identifiers_5.append(tuple(number + b"\0" for number in IDENTIFIERS))
+    return _identifiers_5[0]
 
 
 class Sending(Peer):
@@ -48,6 +71,7 @@ class Sending(Peer):
         "_plain",
         "_plain_low",
         "_pulse",
+        "_queues_retained",
         "_retained",
         "_settled",
         "_shared",
@@ -94,6 +118,7 @@ class Sending(Peer):
         self._settled: list[Delivery] | None = None
         self._retained: RetainedQueue | None = None
         self._two: ExactlyOnce | None = None
+        self._queues_retained: bool = store is not None and store.lasts
 
     def attach_to(self, channel: Channel, expect: Expect | None) -> None:
         """Settle on this channel."""
@@ -285,6 +310,22 @@ class Sending(Peer):
             with suppress(NotFound):
                 self._channel.ack_many(settled)
 
+    def _wait_in_queue(self, message: Message, qos: int, ids: tuple[int, ...]) -> bool:
+        """Have a retained message sent by the session's own queue, if it lasts: it is sent again then as live ones are.
+
+        Return False: it does not last, or may not be written to, or can't be now. Only at the end of a turn.
+        """
+        if not self._queues_retained or self._expect is None:
+            return False
+        channel = self._channel
+        try:
+            route = channel.route(DEFAULT_EXCHANGE, session_queue_name(self._session.client_id))
+        except AccessRefused:
+            return False
+        number = channel.publish(route, last_value(message, qos, self._encoder.own_properties(message), ids))
+        self._expect(number, _told)
+        return channel.refused(number) is None
+
     # -- the window ---------------------------------------------------------
 
     def uncredited(self, change: int) -> None:
@@ -338,3 +379,7 @@ class Sending(Peer):
             self._send(delivery)
         else:
             self._send_shared(delivery, wanted)
+
+
+def _told(_: Outcome) -> None:
+    """It was refused at once, or is sent."""

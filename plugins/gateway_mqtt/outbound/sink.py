@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
 
 from gateway.api import BindingOptions, Channel, Connection, Consumer, Delivery, Gateway, Message, NotFound
 from gateway_mqtt.codec.packets import MAX_IDENTIFIER, PUBACK, PUBCOMP, PUBREC, Subscription, malformed
@@ -14,24 +13,12 @@ from gateway_mqtt.outbound.peer import Goodbye
 from gateway_mqtt.outbound.pulse import Pulse
 from gateway_mqtt.outbound.quality import RETAINED, published_qos
 from gateway_mqtt.outbound.replies import Replies
-from gateway_mqtt.outbound.sending import IDENTIFIERS, Sending
+from gateway_mqtt.outbound.sending import IDENTIFIERS, Sending, identifiers
 from gateway_mqtt.retained import SLICE, RetainedQueue, Rota, Source
 from gateway_mqtt.session import Session
 from gateway_mqtt.store import SessionStore
 from gateway_mqtt.translate.messages import Encoder
 from gateway_mqtt.translate.properties import WIRE_TAG
-
-MQTT_5: Final = 5
-_identifiers_5: list[tuple[bytes, ...]] = []
-
-
-def identifiers(level: int) -> tuple[bytes, ...]:
-    """Return what is between the front of a plain PUBLISH of QoS 1 and its body, by packet identifier."""
-    if level < MQTT_5:
-        return IDENTIFIERS
-    if not _identifiers_5:  # of use to few brokers, and not small
-        _identifiers_5.append(tuple(number + b"\0" for number in IDENTIFIERS))
-    return _identifiers_5[0]
 
 
 class Outbound(Sending):
@@ -249,7 +236,8 @@ class Outbound(Sending):
     ) -> None:
         """Send the last values of what matches a new subscription [MQTT-3.3.1-6] [MQTT5-3.3.1-9], as its retain handling says.
 
-        With QoS 1 and 2 they have identifiers of their own: they are not sent again on the next connection.
+        With QoS 1 and 2 they go by the queue of a session that lasts [MQTT-4.4.0-1] [MQTT5-4.4.0-1]; else they have identifiers
+        of their own, and are gone with the connection.
 
         Args:
             wanted: as in the SUBSCRIBE; a filter alone: retain handling 0.
@@ -275,10 +263,13 @@ class Outbound(Sending):
             self._share_window()
 
     def _share_window(self) -> None:
-        """While retained messages need identifiers, a part of the window is theirs (all of it, if it is one)."""
+        """While retained messages need identifiers, a part of the window is theirs (all of it, if it is one).
+
+        In a session that lasts they wait in one queue with the live ones.
+        """
         retained = self._retained
         most = self.window
-        if retained is not None and retained.wants_room:
+        if retained is not None and retained.wants_room and not self._queues_retained:
             most -= max(most // 4, 1)
         if most != self._live_most:
             self._live_most = most
@@ -289,6 +280,8 @@ class Outbound(Sending):
     def _retained_room(self, retained: RetainedQueue) -> int:
         """Return how many retained messages may be sent. Where live ones wait, each of both has its part of the window."""
         room = self.window - self._session.outstanding
+        if self._queues_retained:
+            return room - len(self._held or ())
         return min(room, max(self._live_most, 1) - len(retained.unacked)) if self._held else room
 
     def _room_again(self) -> None:
@@ -319,6 +312,8 @@ class Outbound(Sending):
     def _send_one(self, retained: RetainedQueue, message: Message, published_or_granted: int, ids: tuple[int, ...]) -> None:
         """Send one retained message, with the RETAIN flag [MQTT-3.3.1-8] [MQTT5-3.3.1-8]."""
         qos = min(published_or_granted, published_qos(message))
+        if qos and self._wait_in_queue(message, qos, ids):
+            return
         options = BindingOptions(subscription_ids=ids) if ids else None
         if qos > 1:
             self._exactly_once().send_loose(message, options, retain=True)

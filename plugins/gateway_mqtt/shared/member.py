@@ -26,7 +26,7 @@ from gateway.api import (
 )
 from gateway_mqtt.codec.fields import encode_length
 from gateway_mqtt.outbound.exactly_once import Expect
-from gateway_mqtt.outbound.quality import quality
+from gateway_mqtt.outbound.quality import SUBSCRIPTION_ID, quality
 from gateway_mqtt.outbound.sink import Outbound
 from gateway_mqtt.shared.groups import Group, Shares, Wish, parse_share, share_queue_name
 
@@ -38,7 +38,6 @@ MOST_AT_ONCE: Final = 64
 AGAIN_MS: Final = 1_000
 """What can't be moved to a session now comes again after so long."""
 _FIRST_OF_ALL: Final = 1_000_000
-_SUBSCRIPTION_ID: Final = b"\x0b"
 
 Then = Callable[["GatewayError | None"], None]
 
@@ -342,7 +341,7 @@ def _copy(message: Message, ids: tuple[int, ...] = ()) -> Message:
     Args:
         ids: subscription identifiers that brought it, as a session's own queue knows of none; of MQTT's messages only.
     """
-    wire = message.wire + b"".join(_SUBSCRIPTION_ID + encode_length(number) for number in ids)
+    wire = message.wire + b"".join(SUBSCRIPTION_ID + encode_length(number) for number in ids)
     return Message(
         message.address, message.body, message.persistent, message.wire_tag, wire, message.priority, message.expires_at_ms
     )

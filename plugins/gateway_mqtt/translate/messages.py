@@ -152,6 +152,10 @@ class Encoder:
     def _left_s(self, expires_at_ms: int) -> int:
         return min(max(expires_at_ms - self._now_ms() + _ROUND_UP_MS, 0) // 1000, _MOST_S)
 
+    def own_properties(self, message: Message) -> bytes:
+        """Return a message's own properties as `Message.wire` has them behind its flags, whichever protocol it came by."""
+        return self._properties(message) if message.wire else b""
+
     def _properties(self, message: Message) -> bytes:
         """Return a message's own properties as MQTT 5 has them, without their length."""
         if message.wire_tag == WIRE_TAG:

@@ -28,6 +28,8 @@ nothing but QoS 0 or 1.
 """
 QOS: Final = 3
 RETAIN: Final = 4
+LAST_VALUE: Final = 8
+"""Of a copy in a session's queue: it was not live, and is sent with the RETAIN flag."""
 UTF_8: Final = "utf-8"
 """Content encoding that stands for payload format 1."""
 
