@@ -112,7 +112,8 @@ class Broker:
         self.waiting = Waiting(settings.max_unconnected)
         self.halves = Halves(chores.now_s, settings.packet_timeout_s, settings.max_partial_bytes)
         self.traffic = Traffic()
-        self.shares = Shares(gateway, self.lasting_limits)
+        brief = SessionLimits(settings.clean_session_max_messages, settings.clean_session_max_bytes, Overflow.DROP_HEAD)
+        self.shares = Shares(gateway, self.lasting_limits, brief)
         self.sys_topics = SysTopics(self, chores.memory)
 
     def terms(self, connect: Connect) -> Terms:

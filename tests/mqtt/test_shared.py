@@ -9,11 +9,12 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.api import ConsumeOptions
+from gateway.api import ConsumeOptions, Overflow
 from gateway.errors import JournalError
 from gateway.journal.memory import MemoryStore
 from gateway_mqtt.codec.packets import PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, Publish
 from gateway_mqtt.shared import MEMBERS, MOST_AT_ONCE, Member, Shares, Wish, parse_share, share_queue_name
+from gateway_mqtt.translate.sessions import SessionLimits
 from tests.mqtt.receiver import ANYONE, Answers, Client, HandMemory, Receiver, receiving, settle
 
 PATTERN = "$share/g/t/#"
@@ -509,3 +510,21 @@ async def test_who_releases_what_was_shared_with_qos_2_goes_through_all_four_ste
         member.answer(Ack(PUBCOMP, 1))
         assert not member.session.inflight
         assert member.out._extra == 0
+
+
+async def test_a_group_that_does_not_last_drops_its_oldest_where_one_that_lasts_does_what_sessions_do():
+    async with receiving() as bench:
+        lasting, brief = SessionLimits(3, 0, Overflow.REJECT_PUBLISH), SessionLimits(2, 0, Overflow.DROP_HEAD)
+        bench.shares = Shares(bench.gateway, lasting, brief)
+        member = sharer(bench, "a", max_inflight=1).join()
+        await settle()
+        for n in range(6):
+            bench.publish("t", b"%d" % n, qos=1)
+        await settle()
+        assert bench.queue(QUEUE).count == 2
+        [sent] = member.take()
+        member.answer(Ack(PUBACK, sent.packet_id))
+        await settle()
+        assert bodies(member.take()) == [b"5"]
+        assert bench.shares.queue_spec(PATTERN, durable=True).max_length == 3
+        assert bench.shares.queue_spec(PATTERN, durable=True).overflow is Overflow.REJECT_PUBLISH

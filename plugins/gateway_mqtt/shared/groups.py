@@ -90,11 +90,13 @@ class Shares:
 
     Args:
         limits: what the queue of one may hold.
+        brief_limits: the same for one that does not last, all of which is in memory.
     """
 
-    def __init__(self, gateway: Gateway, limits: SessionLimits = _UNLIMITED) -> None:
+    def __init__(self, gateway: Gateway, limits: SessionLimits = _UNLIMITED, brief_limits: SessionLimits = _UNLIMITED) -> None:
         self._gateway = gateway
         self._limits = limits
+        self._brief_limits = brief_limits
         self._groups: dict[GroupKey, Group] = {}
         self._wishes: dict[SessionKey, dict[str, Wish]] = {}
         self._loaded = False
@@ -146,12 +148,13 @@ class Shares:
 
     def queue_spec(self, pattern: str, *, durable: bool) -> QueueSpec:
         """Return the queue of a shared subscription. What is of QoS 0 waits there too, so that members have their turns."""
+        limits = self._limits if durable else self._brief_limits
         return QueueSpec(
             share_queue_name(pattern),
             durable=durable,
-            max_length=self._limits.messages,
-            max_length_bytes=self._limits.body_bytes,
-            overflow=self._limits.overflow,
+            max_length=limits.messages,
+            max_length_bytes=limits.body_bytes,
+            overflow=limits.overflow,
         )
 
     # -- the journal --------------------------------------------------------
