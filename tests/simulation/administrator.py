@@ -67,7 +67,7 @@ class Administrator(Program):
     def save(self) -> None:
         self.saved = json.loads(json.dumps(definitions.export(self.world.engine)))
         for section, name in (("queues", "name"), ("bindings", "destination")):  # what goes by itself may be gone
-            self.saved[section] = [item for item in self.saved[section] if item[name] != "fleeting"]
+            self.saved[section] = [item for item in self.saved[section] if not item[name].startswith(("fleeting", "mqtt."))]
 
     def bring_back(self) -> None:
         """Import what was defined once: all of it has to be there then."""

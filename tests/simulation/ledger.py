@@ -23,7 +23,8 @@ class State(Enum):
 @dataclass(slots=True)
 class Sent:
     """One message. ``expected``: durable queues that must account for it once it is confirmed. ``submissions``: how often it was
-    handed to a broker that could not know of the earlier time. ``ordered``: it may not overtake others, nor be overtaken."""
+    handed to a broker that could not know of the earlier time. ``ordered``: it may not overtake others, nor be overtaken. ``qos``,
+    ``retain``, ``expiry_s``: as it was published, if that was by MQTT."""
 
     publisher: str
     index: int
@@ -36,6 +37,9 @@ class Sent:
     expected: tuple[str, ...] = ()
     state: State = State.PENDING
     submissions: int = 1
+    qos: int = 0
+    retain: bool = False
+    expiry_s: int = 0
 
 
 @dataclass(slots=True)
@@ -207,7 +211,7 @@ class Ledger:
         self._unflagged[when] += 1
         self.check(self._unflagged[when] <= sent.submissions, f"{place} delivered {text} twice without the redelivered flag")
         if sent.submissions == 1 and sent.ordered and not sent.delayed and not origin:
-            where = (f"{queue} {consumer}", sent.publisher, sent.key, sent.priority)
+            where = (f"{queue} {consumer} {sent.qos}", sent.publisher, sent.key, sent.priority)
             self.check(
                 self._last.get(where, -1) < sent.index, f"{place} delivered {text} out of order, after {self._last.get(where)}"
             )
@@ -295,6 +299,8 @@ class Ledger:
             self.check(text in self.sent, f"{queue} has {text!r}, which nobody sent")
             self.check(text not in self.never, f"{queue} has {text}, which was refused at once")
             sent = self.sent[text]
+            if sent.retain:  # a session may have it once more, for a new subscription
+                continue
             times[text] += 1
             self.check(times[text] <= sent.submissions, f"{queue} has {text} twice")
             if shape is not None and shape.tidy and self._keeps_order(text):

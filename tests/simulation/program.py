@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.api import BindingOptions, ConsumeOptions, Delivery, GatewayError, Message, NotFound, Principal
 from tests.simulation.ledger import Sent
+from tests.simulation.queues import WILLS
 from tests.simulation.rules import RETURNS
 
 if TYPE_CHECKING:
@@ -142,6 +143,8 @@ class Worker(Program):
         ledger.check(mine <= self.prefetch, f"{self.name} holds {mine}, its prefetch is {self.prefetch}")
         text, origin = text_of(delivery.message.body), self.origin(delivery)
         ledger.delivered(self.queue, text, redelivered=delivery.redelivered, origin=origin)
+        if self.queue == WILLS:
+            self.world.testaments.came(text)
         if self.queue not in ledger.inexact:
             self.world.rules.delivered(self.queue, self.who, delivery, text, origin, self.world.engine.now_ms)
 

@@ -36,8 +36,10 @@ QUEUES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "ruled": ({}, {"lossy": True, "to_graves": True, "tidy": False}),
     "unique": ({}, {}),
     "delayed": ({}, {}),
+    "wills": ({}, {}),
 }
 EXCHANGES = {"unique": "once", "delayed": "later"}
 """Queues that are not bound to the exchange of all others; the words of an exchange's keys begin with its name."""
 KEPT = "kept"
+WILLS = "wills"
 ALWAYS = ("jobs", "pushed", "graves")

@@ -18,16 +18,19 @@ from gateway_mqtt.server import Server
 from gateway_mqtt.settings import MqttSettings
 from tests.runtime.support import Log, let_in
 from tests.simulation import contents
-from tests.simulation.administrator import Administrator
+from tests.simulation.actors import make_actors
 from tests.simulation.disk import FaultyJournal, SteadySqlite, Weather
 from tests.simulation.ledger import Ledger, Shape, Wrong
+from tests.simulation.mqtt_books import Books
 from tests.simulation.mqtt_client import MAX_INFLIGHT, MqttClient
-from tests.simulation.program import EXCHANGE, Asker, Publisher, Worker, origin_of, text_of
-from tests.simulation.queues import ALWAYS, DEAD, EXCHANGES, KEPT, QUEUES
+from tests.simulation.program import EXCHANGE, origin_of, text_of
+from tests.simulation.queues import ALWAYS, DEAD, EXCHANGES, KEPT, QUEUES, WILLS
 from tests.simulation.rules import Rules
+from tests.simulation.settling import settle
 from tests.simulation.sockets import Sockets
-from tests.simulation.specials import Delayer, Keeper, Lodger, Repeater
-from tests.simulation.tgp_client import Puller, Pusher, TgpClient
+from tests.simulation.specials import Keeper
+from tests.simulation.testaments import Testaments
+from tests.simulation.tgp_client import Puller, TgpClient
 from tests.simulation.wires import SimGateway
 
 START_MS = 1_700_000_000_000
@@ -45,61 +48,48 @@ class World:
         self.seed = seed
         self.chance = chance = random.Random(seed)
         self.ledger = Ledger()
-        self.ledger.look = self._note_ended_sessions
+        self.ledger.look = self._look_at_sessions
+        self.books = Books(self.ledger)
         self.rules = Rules(self.ledger)
         self.log = self.ledger.log
         self.directory = directory
         self.store = MemoryStore()
         self.max_credit = 10
         self.window_bytes = chance.choice((65_536, 200_000))
-        self.failures = chance.choice((0.0, 0.05, 0.3))
+        self.storms = chance.random() < 0.6
+        self.failures = chance.choice((0.0, 0.05, 0.3)) if self.storms else 0.0
         self.resident = 0
         self.dropped = 0
         self.is_dead = True
         self._set_ms = 0
+        self.clock_was_set = False
         self._tokens = 0
         self._descriptors = 0
         self._pad = chance.choice((0, 300, 3_000))
-        others = [name for name in QUEUES if name not in ALWAYS]
-        self.is_narrow = chance.random() < 0.25  # few are interested in a message, so that it is often settled before it is written
-        self.queues = [*ALWAYS, *chance.sample(others, 1 if self.is_narrow else chance.randrange(2, 7))]
+        others = [name for name in QUEUES if name not in {*ALWAYS, WILLS}]
+        kind = chance.random()
+        self.is_narrow = kind < 0.25  # few are interested in a message, so that it is often settled before it is written
+        self.is_mqtt = kind > 0.5
+        few = 1 if self.is_narrow or self.is_mqtt else chance.randrange(2, 7)
+        self.queues = [*ALWAYS, *(() if self.is_narrow else (WILLS,)), *chance.sample(others, few)]
         self.mqtt_settings = MqttSettings(
             max_inflight=MAX_INFLIGHT,
             session_max_messages=chance.choice((0, 0, 60, 200)),
             session_overflow=chance.choice(("reject", "end-session")),
             clean_session_max_messages=chance.choice((30, 100_000)),
+            receive_maximum=chance.choice((10, 1_000)),
+            sys_interval_s=0,
         )
+        self.buries_refused = any(queue in self.queues for queue in ("stricter", "ruled"))
+        self.ends_full_sessions = self.mqtt_settings.session_overflow == "end-session" and self.mqtt_settings.session_max_messages
+        self.keeps_wills = not self.storms and (self.ends_full_sessions or not self.mqtt_settings.session_max_messages)
         self.forgets_ids = chance.random() < 0.3
         self.is_calm = True
-        self._sessions: dict[str, Any] = {}
+        self.testaments = Testaments(self)
         self._numbers: dict[Any, Any] = {}
-        self.actors = list(self._make_actors())
+        self.actors = list(make_actors(self))
         self.wired = [actor for actor in self.actors if isinstance(actor, MqttClient | TgpClient)]
-
-    def _make_actors(self) -> Iterator[Any]:
-        chance = self.chance
-        for name in ("p", "q"):
-            yield Publisher(name, self)
-        for number, queue in enumerate(queue for queue in self.queues if queue != "pushed"):
-            for each in range(1 + (chance.random() < 0.5)):
-                yield Worker(f"w{number}.{each}", self, queue)
-        asked = chance.choice([queue for queue in self.queues if queue not in ALWAYS])
-        self.ledger.inexact.add(asked)
-        yield Asker("asker", self, asked)
-        yield Administrator("administrator", self)
-        if "unique" in self.queues:
-            yield Repeater("r", self)
-        if "delayed" in self.queues:
-            yield Delayer("l", self)
-        for kind, name in ((Keeper, "k"), (Lodger, "lodger")):
-            if chance.random() < 0.4:
-                yield kind(name, self)
-        for number in range(0 if self.is_narrow else chance.randrange(1, 4)):
-            yield MqttClient(f"m{number}", self, clean=chance.random() < 0.3)
-        for number in range(chance.randrange(1, 3)):
-            yield TgpClient(f"t{number}", self, "jobs")
-        yield Pusher(self)
-        yield Puller(self)
+        self.mqtt_clients = [actor for actor in self.wired if isinstance(actor, MqttClient)]
 
     @property
     def has_much_to_page(self) -> bool:
@@ -131,8 +121,12 @@ class World:
     async def run(self) -> None:
         for _ in range(self.chance.randrange(1, 4)):
             await self.live(self.chance.randrange(20, 120), clean=self.chance.random() < 0.25)
+        if not self.is_narrow:
+            await self.live(0, clean=True)
         self.letters: list[tuple[str, str]] = []
-        self.ledger.audit(await self.rest(), self.dropped, self.letters)
+        left = await self.rest()
+        self.books.gather(left)
+        self.ledger.audit(left, self.dropped, self.letters)
 
     def _journal(self, nursery: trio.Nursery) -> Any:
         if self.directory is not None:
@@ -142,7 +136,7 @@ class World:
     async def _start(self, nursery: trio.Nursery) -> None:
         self.ledger.begin_life()
         self.rules.begin_life()
-        self._sessions.clear()
+        self.books.life += 1
         self._numbers.clear()
         self.log("a broker starts")
         self.weather = Weather(self.chance, failures=0.0, slow_s=self.chance.choice((0.001, 0.02, 0.2)))
@@ -178,6 +172,8 @@ class World:
             source = EXCHANGES.get(queue, EXCHANGE)
             patterns = {"work.a" if queue in ("single", "ageing") else "work.#" if source == EXCHANGE else f"{source}.#": 2}
             await channel.outcome(channel.declare_queue(self.spec(queue)))
+            if queue == WILLS:
+                patterns = {"will.#": 2}
             if queue == "graves":
                 await channel.outcome(channel.bind(Binding(DEAD, queue)))
                 continue
@@ -209,11 +205,13 @@ class World:
                 await self._start_front_ends(front_ends)
                 for actor in self.actors:
                     actor.begin_life()
-                self.weather.failures = self.failures
-                self.is_calm = not self.failures
+                self.weather.failures = self.failures if steps else 0.0
+                self.is_calm = not self.weather.failures
                 for step in range(steps):
                     await self._step(step)
                 self.weather.calm()
+                if not steps:
+                    await settle(self)
                 if clean:
                     await self._stop_front_ends()
                 else:
@@ -242,7 +240,10 @@ class World:
 
     def _end_life(self) -> None:
         self.rules.latest_ms = max(self.rules.latest_ms, self.engine.now_ms)
-        self._note_ended_sessions()
+        self._look_at_sessions()
+        for client in self.mqtt_clients:
+            client.gone()
+            client.belief.ends_life()
         for actor in self.actors:
             if isinstance(actor, Puller):
                 actor.end_life()
@@ -282,32 +283,33 @@ class World:
     def check(self, step: int) -> None:
         if self.ledger.wrong is not None:
             raise self.ledger.wrong
-        self._note_ended_sessions()
         self.rules.latest_ms = max(self.rules.latest_ms, self.engine.now_ms)
+        for client in self.mqtt_clients:
+            client.watch(self.engine.now_ms)
         contents.check_counters(self.broker, self._numbers)
         if self.directory is None and contents.is_quiet(self.broker):
             contents.check_journal(self.broker)
 
-    def _note_ended_sessions(self) -> None:
-        """A full session may have ended, with all that it had: by that rule only, and counted."""
-        if self.mqtt_settings.session_overflow != "end-session" or not self.mqtt_settings.session_max_messages:
-            return
-        queues = self.engine.vhost("/").queues
-        for actor in self.wired:
-            if not isinstance(actor, MqttClient) or actor.clean:
-                continue
-            known, there = self._sessions.get(actor.queue), queues.get(actor.queue)
-            if known is not None and known is not there:
-                self.log(f"the session of {actor.name} has ended")
-                self.ledger.check(self.broker.counters["dropped.queue ended"], f"{actor.queue} is gone, and it was not full")
-                self.ledger.forgive(actor.queue)
-                self.ledger.shapes.pop(actor.queue, None)
-            self._sessions[actor.queue] = there
+    def _look_at_sessions(self) -> None:
+        for client in self.mqtt_clients:
+            client.belief.look()
+
+    def has_connection(self, name: str) -> bool:
+        return any(connection.peer == name for connection in self.mqtt.connections)
+
+    def set_clock(self, step_ms: int) -> None:
+        self._set_ms += step_ms
+        self.clock_was_set = True
+        self.clock.set_by(step_ms)
+        self.testaments.clock_was_set()
+        for client in self.mqtt_clients:
+            client.belief.clock_was_set()
 
     async def _chaos(self) -> None:
         chance = self.chance
         weather = self.weather
         what = chance.choice(("storm", "full", "room", "set", "memory", "wait", "long"))
+        what = what if self.storms or what not in {"storm", "full"} else "wait"
         self.log(f"chaos: {what}")
         self.is_calm = self.is_calm and what not in ("storm", "full")
         if what == "storm":
@@ -317,9 +319,7 @@ class World:
         elif what == "room":
             weather.alarm = None
         elif what == "set":
-            step_ms = chance.choice((-3_600_000, -700, 600, 30_000))
-            self._set_ms += step_ms
-            self.clock.set_by(step_ms)
+            self.set_clock(chance.choice((-3_600_000, -700, 600, 30_000)))
         elif what == "memory":
             self.resident = 0 if self.resident else chance.choice((1_100_000, 5_000_000))
         elif what == "wait":
