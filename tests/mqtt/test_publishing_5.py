@@ -285,6 +285,18 @@ async def test_what_is_answered_counts_no_more_qos_2_until_its_pubcomp():
         assert caught.value.code == 0x93
 
 
+@pytest.mark.parametrize("lasts", [True, False])
+async def test_a_release_in_the_same_read_makes_no_room_for_one_too_many(lasts):
+    async with senders() as bench:
+        await bench.consume()
+        sender = bench.sender(receive_maximum=1, lasts=lasts)
+        sender.send(Publish("t", b"", 2, packet_id=1))
+        await sender.answers(1)
+        with pytest.raises(MalformedPacket) as caught:
+            sender.send(Ack(PUBREL, 1), Publish("t", b"", 2, packet_id=2))
+        assert caught.value.code == 0x93
+
+
 async def test_what_is_refused_counts_no_more():
     async with senders() as bench:
         sender = bench.sender(receive_maximum=1, authorize=not_secret)

@@ -232,11 +232,12 @@ class Inbound:
         arrivals = self._arrivals
         unanswered = len(self._pending)
         if arrivals is not None:
-            arrivals.fed()
-            unanswered += arrivals.unanswered
+            unanswered += arrivals.unanswered  # no PUBCOMP of this read has been sent
         most = self._terms.receive_maximum
         if most and unanswered > most and unanswered - self._pending.count(b"") > most:
             raise malformed(f"more than {most} messages are unanswered", "5 §3.3.4", RECEIVE_MAXIMUM_EXCEEDED)
+        if arrivals is not None:
+            arrivals.fed()
 
     def _exactly_once(self) -> Arrivals:
         arrivals = self._arrivals
