@@ -52,7 +52,7 @@ class Entering:
         will = None
         if connect.will is not None:
             check_will(connect.will, broker.gateway, principal, broker.topic_limits, broker.settings)
-            will = stored_will(connect.will)
+            will = stored_will(connect.will, broker.settings.max_will_bytes)
         expiry_s = expiry_asked(connect, broker.settings)
         self._check_size()
         key = (principal.vhost, self.client_id)  # [MQTT-3.1.3-2] [MQTT5-3.1.3-2]

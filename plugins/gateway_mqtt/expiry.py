@@ -202,11 +202,12 @@ class Absences:
     # -- when the time comes ------------------------------------------------
 
     def run(self, most: int) -> None:
-        """Do what is due, for so many clients at most."""
-        now_ms = self._gateway.now_ms()
-        for count, key in enumerate(self._diary.take(now_ms), 1):
+        """Do what is due until that has been effort enough: a client is one, and so is each of its subscriptions."""
+        effort = 0
+        for key in self._diary.take(self._gateway.now_ms()):
+            effort += 1 + self._away[key].subscriptions.all
             self._see_to(key)
-            if count == most:
+            if effort >= most:
                 return
 
     def _see_to(self, key: SessionKey) -> None:

@@ -104,6 +104,13 @@ class MqttSettings(BaseModel):
         description="User properties in one packet of an MQTT 5 client. A PUBLISH with more gets reason 0x97, "
         "any other packet ends its connection with it.",
     )
+    max_will_bytes: int = Field(
+        default=96 * 1024,
+        ge=128,
+        le=1024 * 1024,
+        description="Bytes of a will: topic, payload and properties together. It is kept as long as its session. "
+        "More: CONNACK 0x97, before MQTT 5 the connection is closed.",
+    )
     maximum_qos: Literal[0, 1, 2] = Field(
         default=2,
         description="The highest QoS that is granted to subscriptions and taken from publishers. A publish above it ends the "

@@ -21,12 +21,18 @@ if TYPE_CHECKING:
 MILLISECONDS: Final = 1_000
 
 
-def stored_will(will: Will) -> StoredWill:
-    """Return a will as it is kept, in memory and in the journal: its properties as they were sent, the delay apart."""
+def stored_will(will: Will, most_bytes: int) -> StoredWill:
+    """Return a will as it is kept, in memory and in the journal: its properties as they were sent, the delay apart.
+
+    Raises:
+        Refused: topic, payload and properties together are more than `most_bytes`.
+    """
     properties = will.properties
     raw = b""
     if properties is not NO_PROPERTIES:
         raw = _raw(encode_properties(replace(properties, will_delay_s=None)))  # user properties in order [MQTT5-3.1.3-10]
+    if len(will.topic.encode()) + len(will.payload) + len(raw) > most_bytes:
+        raise Refused(reasons.QUOTA_EXCEEDED, f"a will of more than {most_bytes} bytes")
     return StoredWill(will.topic, will.payload, will.qos, will.retain, properties.will_delay_s or 0, raw)
 
 

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from gateway.api import Principal
 from gateway.journal.memory import MemoryJournal, MemoryStore
 from gateway.runtime.clock import VirtualClock
-from gateway_mqtt.codec.packets import Disconnect, Publish, Will
+from gateway_mqtt.codec.packets import Connect, Disconnect, Publish, Subscribe, Subscription, Will
 from gateway_mqtt.codec.properties import Properties
 from gateway_mqtt.expiry import Diary
-from tests.mqtt.level5 import FOR_EVER, connected, goodbye, opened
+from gateway_mqtt.server import PER_TURN
+from tests.mqtt.level5 import FOR_EVER, connected, goodbye, opened, refused
 from tests.mqtt.support import mqtt_broker, until
 
 
@@ -335,3 +336,36 @@ async def test_a_delayed_will_survives_the_broker_and_comes_at_its_time(autojump
         began = trio.current_time()
         assert (await message(watcher)).payload == b"gone"
         assert 5.5 < trio.current_time() - began < 7.5
+
+
+@pytest.mark.parametrize(
+    ("payload", "properties", "fits"),
+    [(996, {}, True), (997, {}, False), (900, {"content_type": "t" * 93}, True), (900, {"content_type": "t" * 94}, False)],
+)
+async def test_a_will_has_a_largest_size_with_all_that_is_in_it(payload, properties, fits):
+    async with mqtt_broker(max_will_bytes=1_000) as bench:
+        will = Will("lost", b"x" * payload, properties=Properties(**properties))
+        if fits:
+            await connected(bench, will=will)
+        else:
+            assert (await refused(bench, will=will)).code == 0x97
+        before_5 = await opened(bench, 4)
+        await before_5.send(Connect("old", True, 0, Will("lost", b"x" * 997)))
+        assert await before_5.next() is None
+
+
+async def test_sessions_with_many_subscriptions_end_one_in_each_turn(virtual):
+    async with virtual() as bench:
+        for name in "abc":
+            client = await connected(bench, name, session_expiry_s=10)
+            await client.send(Subscribe(1, tuple(Subscription(f"t/{n}", 0) for n in range(PER_TURN))))
+            assert set((await client.next()).codes) == {0}
+            await client.vanish()
+            await bench.gone(name)
+        left = []
+        await trio.sleep(9.8)
+        with trio.move_on_after(10):
+            while bench.queue("a") or bench.queue("b") or bench.queue("c"):
+                left.append(sum(bench.queue(name) is not None for name in "abc"))
+                await trio.sleep(0.01 if left[-1] == 3 else 0)
+        assert {3, 2, 1} <= set(left)
