@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 from gateway.api import Principal
 from gateway.journal.memory import MemoryJournal, MemoryStore
 from gateway.runtime.clock import VirtualClock
-from gateway_mqtt.codec.packets import Connect, Disconnect, Publish, Subscribe, Subscription, Will
+from gateway_mqtt.codec.packets import Connect, Disconnect, Publish, Will
 from gateway_mqtt.codec.properties import Properties
-from gateway_mqtt.expiry import Diary
-from gateway_mqtt.server import PER_TURN
+from gateway_mqtt.expiry import Absences, Diary, left
+from gateway_mqtt.store import SessionRecord, Stores
+from gateway_mqtt.sys_topics import Stock
 from tests.mqtt.level5 import FOR_EVER, connected, goodbye, opened, refused
 from tests.mqtt.support import mqtt_broker, until
+from tests.runtime.support import HandJournal, Log, running
 
 
 @pytest.fixture
@@ -354,18 +356,20 @@ async def test_a_will_has_a_largest_size_with_all_that_is_in_it(payload, propert
         assert await before_5.next() is None
 
 
-async def test_sessions_with_many_subscriptions_end_one_in_each_turn(virtual):
-    async with virtual() as bench:
-        for name in "abc":
-            client = await connected(bench, name, session_expiry_s=10)
-            await client.send(Subscribe(1, tuple(Subscription(f"t/{n}", 0) for n in range(PER_TURN))))
-            assert set((await client.next()).codes) == {0}
-            await client.vanish()
-            await bench.gone(name)
-        left = []
-        await trio.sleep(9.8)
-        with trio.move_on_after(10):
-            while bench.queue("a") or bench.queue("b") or bench.queue("c"):
-                left.append(sum(bench.queue(name) is not None for name in "abc"))
-                await trio.sleep(0.01 if left[-1] == 3 else 0)
-        assert {3, 2, 1} <= set(left)
+async def test_each_subscription_of_a_session_that_ends_counts_as_effort(autojump_clock):
+    async with running(HandJournal(automatic=True), clock=VirtualClock()) as broker:
+        gateway = broker.gateway("mqtt", print, Log())
+        ended = []
+        stores = Stores(gateway.log, gateway.count)
+        absences = Absences(gateway, stores, lambda key, _: ended.append(key[1]), lambda: None, lambda *_: 0)
+        for name, filters in [("a", 0), ("b", 3), ("c", 100), ("d", 0), ("e", 0)]:
+            record = left(SessionRecord(10, None, 5, None, None, "me"), gateway.now_ms())
+            absences.leave(("/", name), record, Stock(filters, 0))
+            await trio.sleep(0.01)
+        await trio.sleep(11)
+        absences.run(5)
+        assert ended == ["a", "b"]
+        absences.run(5)
+        assert ended == ["a", "b", "c"]
+        absences.run(5)
+        assert ended == ["a", "b", "c", "d", "e"]
