@@ -138,11 +138,19 @@ class Reader:
 
     def byte(self) -> int:
         """Take a byte."""
-        return self.take(1)[0]
+        at = self._at
+        if at >= self._end:
+            raise too_short(self.level)
+        self._at = at + 1
+        return self._data[at]
 
     def word(self) -> int:
         """Take a two byte integer."""
-        return int.from_bytes(self.take(2), "big")
+        at = self._at
+        if at + 2 > self._end:
+            raise too_short(self.level)
+        self._at = at + 2
+        return self._data[at] << 8 | self._data[at + 1]
 
     def number(self, size: int) -> int:
         """Take an integer of so many bytes."""
