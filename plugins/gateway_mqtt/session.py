@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from gateway_mqtt.codec.packets import MAX_IDENTIFIER
-from gateway_mqtt.store import Kept, pairs_of
+from gateway_mqtt.runs import pairs_of
+from gateway_mqtt.store import Kept
 
 SessionKey: TypeAlias = tuple[str, str]
 """Virtual host and client identifier."""
@@ -45,7 +46,7 @@ class Session(Generic[D]):
         next_id: where the search for a free identifier begins.
         resend: by position in the session's queue: the identifier under which it was sent before [MQTT-4.4.0-1].
         reserved: how many of ``inflight`` were sent on an earlier connection and not yet on this one.
-        exact: what is not in ``resend`` was not sent before. After a restart nobody knows.
+        exact: what is not in ``resend`` was not sent before. After a crash nobody knows.
     """
 
     __slots__ = (

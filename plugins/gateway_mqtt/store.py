@@ -7,12 +7,13 @@ Three namespaces: `SESSIONS` (one record per lasting session), `INCOMING` (QoS 2
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote
 
 import msgspec
 
 from gateway_mqtt.codec.packets import MAX_IDENTIFIER
+from gateway_mqtt.runs import UNKNOWN, Run, pairs_of, runs_of
 
 if TYPE_CHECKING:
     from gateway.api import Channel, Log
@@ -28,11 +29,6 @@ NEVER_EXPIRES: Final = 0xFFFFFFFF
 """Session expiry interval of a session that does not end (MQTT 5.0 §3.1.2.11.2)."""
 _HERE: Final = VERSION + msgspec.msgpack.encode(None)
 _DEFAULT_VHOST: Final = "/"
-
-Run = tuple[int, int, int]
-"""So many positions in a row, and as many packet identifiers: first position, first identifier, how many."""
-
-T = TypeVar("T")
 
 
 class StoredWill(msgspec.Struct, frozen=True, array_like=True):
@@ -117,16 +113,19 @@ class Kept:
     ``incoming``: QoS 2 identifiers that were received and not released.
     ``outgoing``: by packet identifier, what was sent with QoS 2 and is not done with, in the order of sending.
     ``runs``: what was in flight with QoS 1 when it was last written.
-    ``exact``: nothing is in flight beside that. Of a session that was connected when the broker died nobody knows.
     """
 
-    __slots__ = ("exact", "incoming", "outgoing", "runs")
+    __slots__ = ("incoming", "outgoing", "runs")
 
     def __init__(self) -> None:
         self.incoming: dict[int, None] = {}  # an empty set is not small
         self.outgoing: dict[int, Sent] = {}
         self.runs: tuple[Run, ...] = ()
-        self.exact: bool = False
+
+    @property
+    def exact(self) -> bool:
+        """Nothing is in flight beside that. Of a session that was connected when the broker died nobody knows."""
+        return UNKNOWN not in self.runs
 
     @property
     def is_empty(self) -> bool:
@@ -214,14 +213,17 @@ class SessionStore:
 
     # -- QoS 1, out ---------------------------------------------------------
 
-    def in_flight(self, positions: Iterable[tuple[int, int]]) -> None:
+    def in_flight(self, positions: Iterable[tuple[int, int]], *, exact: bool = True) -> None:
         """Remember what is in flight with QoS 1, as pairs of position and packet identifier; nobody waits for it.
 
         Nothing is written if nothing has changed. Cost: the pairs.
+
+        Args:
+            exact: that is all.
         """
         if not self._lasts:
             return
-        runs = runs_of(positions)
+        runs = runs_of(positions) if exact else (UNKNOWN, *runs_of(positions))
         if runs != self.kept.runs:
             self.kept.runs = runs
             self._channel.put_state(OUTGOING, self._prefix, _encode(runs) if runs else None)
@@ -295,11 +297,18 @@ class Stores:
         self.forget(key)
 
     def scan_records(self, channel: Channel) -> Iterator[tuple[SessionKey, SessionRecord]]:
-        """Yield every lasting session that the journal knows; the order means nothing. For the start."""
+        """Yield every lasting session that the journal knows; the order means nothing. For the start.
+
+        Of those that were connected it is noted that nobody knows what they were sent last.
+        """
         for text, value in channel.scan_state(SESSIONS):
             found = self._read(channel, SESSIONS, text, value, SessionRecord)
-            if found is not None and not found[1]:
-                yield found[0], found[2]
+            if found is None or found[1]:
+                continue
+            if found[2].ended_at_ms is None:
+                store = self.open(channel, found[0], lasts=True)
+                store.in_flight(list(pairs_of(store.kept.runs)), exact=False)
+            yield found[0], found[2]
 
     def record(self, channel: Channel, key: SessionKey) -> SessionRecord | None:
         """Return what is known of one session; None: nothing is."""
@@ -362,29 +371,6 @@ def _check_rest(namespace: str, rest: str) -> None:
     """Raises ValueError: what is behind a key's prefix is no packet identifier where one should be."""
     if (rest or namespace == INCOMING) and not 1 <= int(rest) <= MAX_IDENTIFIER:
         raise ValueError(f"no packet identifier: {rest}")
-
-
-def runs_of(positions: Iterable[tuple[int, int]]) -> tuple[Run, ...]:
-    """Return pairs of position and packet identifier as runs, in order of position."""
-    runs: list[Run] = []
-    first = number = count = 0
-    for position, packet_id in sorted(positions):
-        if count and position == first + count and packet_id == number + count:
-            count += 1
-            continue
-        if count:
-            runs.append((first, number, count))
-        first, number, count = position, packet_id, 1
-    if count:
-        runs.append((first, number, count))
-    return tuple(runs)
-
-
-def pairs_of(runs: Iterable[Run]) -> Iterator[tuple[int, int]]:
-    """Yield what `runs_of` was given, in order of position. Runs that no session can have are cut."""
-    for position, packet_id, count in runs:
-        for n in range(min(count, MAX_IDENTIFIER + 1 - packet_id) if packet_id > 0 else 0):
-            yield position + n, packet_id + n
 
 
 def _encode(value: object) -> bytes:

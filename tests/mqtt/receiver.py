@@ -28,7 +28,7 @@ from gateway_mqtt.codec.splitter import Splitter
 from gateway_mqtt.outbound import ClientLimits, Outbound, Pulse
 from gateway_mqtt.retained import Rota
 from gateway_mqtt.session import Session
-from gateway_mqtt.store import Stores
+from gateway_mqtt.store import SessionRecord, Stores
 from gateway_mqtt.translate.messages import Encoder
 from tests.runtime.support import Log, running
 
@@ -78,6 +78,7 @@ class Bench:
         self.pulse = Pulse(self._wake)
         self.rota = Rota(self.gateway.touch)
         self.channel = self.gateway.open_channel(ANYONE, Answers())
+        list(self.stores.scan_records(self.channel))
 
     def _wake(self) -> None:
         self.woken += 1
@@ -182,6 +183,7 @@ class Receiver:
         self.answers = Answers()
         self.channel = gateway.open_channel(ANYONE, self.answers)
         self.store = bench.stores.open(self.channel, self.key, lasts=lasts)
+        self.store.put_record(SessionRecord())
         self.session = Session("/", client_id, clean=not lasts, lasts=lasts)
         self.out = Outbound(
             gateway, self.connection, bench.encoders[self.client.level], self.session, max_inflight, bench.rota,
@@ -206,6 +208,7 @@ class Receiver:
     def end(self) -> None:
         self.connection.close(CloseReason.EOF)
         self.out.leave()
+        self.store.put_record(SessionRecord(ended_at_ms=1))
         self.channel.close()
 
     def answer(self, packet: Packet) -> None:

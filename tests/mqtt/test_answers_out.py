@@ -9,6 +9,7 @@ import pytest
 from gateway.api import Overflow, QueueSpec
 from gateway.journal.memory import MemoryStore
 from gateway_mqtt.codec.packets import PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, MalformedPacket, Publish
+from gateway_mqtt.store import SESSIONS, SessionRecord
 from tests.mqtt.receiver import HandMemory, Receiver, receiving, settle
 from tests.mqtt.test_shared import sharer
 
@@ -307,3 +308,43 @@ async def test_who_may_not_write_to_its_queue_gets_retained_messages_once():
         await settle()
         assert [(packet.payload, packet.retain) for packet in receiver.take()] == [(b"kept", True)]
         assert bench.queue(receiver.name).count == 0
+
+
+# -- what came while nobody was there ----------------------------------------
+
+
+@pytest.mark.parametrize("restarts", [1, 2])
+async def test_what_was_never_sent_has_no_dup_after_a_restart_mqtt_3_3_1_1(restarts):
+    store = MemoryStore()
+    async with receiving(HandMemory(store)) as bench:
+        first = Receiver(bench)
+        first.bind("t", 1)
+        await settle()
+        first.end()
+        bench.publish("t", b"x", qos=1)
+        await settle()
+    for _ in range(restarts - 1):
+        async with receiving(HandMemory(store)):
+            await settle()
+    async with receiving(HandMemory(store)) as bench:
+        last = Receiver(bench)
+        await settle()
+        assert [(packet.payload, packet.dup) for packet in last.take()] == [(b"x", False)]
+
+
+async def test_what_may_have_been_sent_before_a_kill_has_dup_however_many_restarts_later():
+    store = MemoryStore()
+    async with receiving(HandMemory(store)) as bench:
+        first = Receiver(bench)
+        first.bind("t", 1)
+        bench.publish("t", b"x", qos=1)
+        await settle()
+        assert len(first.take()) == 1
+    async with receiving(HandMemory(store)) as bench:
+        bench.channel.put_state(SESSIONS, "c//", None)
+        bench.stores.open(bench.channel, ("/", "c"), lasts=True).put_record(SessionRecord(ended_at_ms=1))
+        await settle()
+    async with receiving(HandMemory(store)) as bench:
+        last = Receiver(bench)
+        await settle()
+        assert [(packet.payload, packet.dup) for packet in last.take()] == [(b"x", True)]

@@ -179,7 +179,7 @@ def test_a_session_that_is_dropped_leaves_nothing_and_others_stay():
 def test_values_that_can_not_be_read_are_dropped_counted_and_logged_and_the_others_are_there():
     journal, log, counted = Journal(), Log(), []
     store = Stores().open(journal, P, lasts=True)
-    store.put_record(SessionRecord(5))
+    store.put_record(SessionRecord(5, ended_at_ms=1))
     store.received(1)
     store.sending(2, 2)
     good = {namespace: dict(values) for namespace, values in journal.values.items()}

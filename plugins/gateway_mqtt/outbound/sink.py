@@ -352,7 +352,7 @@ class Outbound(Sending):
         oldest = self._oldest_in_flight()
         if oldest is None:
             if not self._session.resend:
-                store.in_flight(())
+                store.in_flight((), exact=self._session.exact)
             return 0
         self._forget_gone(oldest)
         effort = 0
@@ -373,7 +373,7 @@ class Outbound(Sending):
         return next((delivery for delivery in self._inflight.values() if delivery is not None), None)
 
     def _write_down(self, store: SessionStore) -> int:
-        store.in_flight(self._session.in_flight())
+        store.in_flight(self._session.in_flight(), exact=self._session.exact)
         return len(self._inflight)
 
     def leave(self) -> None:
@@ -389,5 +389,4 @@ class Outbound(Sending):
                 if delivery is not None and delivery.message.expires_at_ms:
                     delivery.spare()  # it has been sent, so it is sent again [MQTT-4.4.0-1] [MQTT5-4.4.0-1]
             self._write_down(self._store)
-            self._store.kept.exact = self._session.exact
             self._store.close()
