@@ -129,6 +129,26 @@ def _not_here(number: int) -> Exception:
     return malformed(f"PUBLISH with a property 0x{number:02x}", "5 §2.2.2.2")
 
 
+class _Identifiers:
+    """Subscription identifiers as they are written; the last ones are remembered: all messages of a route have the same."""
+
+    __slots__ = ("_encoded", "_ids")
+
+    def __init__(self) -> None:
+        self._ids: tuple[int, ...] = ()
+        self._encoded: bytes = b""
+
+    def of(self, ids: tuple[int, ...]) -> bytes:
+        """Return them, each as a property."""
+        if ids is not self._ids:
+            self._encoded = b"".join([b"\x0b" + encode_length(identifier) for identifier in ids])
+            self._ids = ids
+        return self._encoded
+
+
+_LAST: Final = _Identifiers()
+
+
 def encode_publish_properties(
     kept: bytes, message_expiry_s: int | None = None, topic_alias: int | None = None, subscription_ids: tuple[int, ...] = ()
 ) -> bytes:
@@ -145,5 +165,5 @@ def encode_publish_properties(
     if topic_alias is not None:
         kept += b"\x23" + topic_alias.to_bytes(2, "big")
     if subscription_ids:
-        kept += b"".join([b"\x0b" + encode_length(identifier) for identifier in subscription_ids])
+        kept += _LAST.of(subscription_ids)
     return encode_length(len(kept)) + kept
