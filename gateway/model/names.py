@@ -14,6 +14,8 @@ DEFAULT_EXCHANGE = ""
 TOPIC_EXCHANGE = "amq.topic"
 
 MAX_KEY_BYTES = 65_535
+OWN_KEYS = "$SYS."
+"""Keys that begin so are what the broker says of itself."""
 
 _SWAP = bytes.maketrans(b"/.+*", b"./*+")
 _SWAP_TEXT = str.maketrans("/.+*", "./*+")

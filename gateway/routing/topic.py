@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from gateway.errors import PreconditionFailed
 from gateway.model.declare import BindingOptions
-from gateway.model.names import words
+from gateway.model.names import OWN_KEYS, words
 from gateway.routing.exchange import Found, HeaderSource, Link, Links, check_key, each, with_link, without_link
 
 MAX_PATTERN_WORDS = 256
@@ -175,12 +175,16 @@ class Topic:
     def route(self, key: str, headers: HeaderSource, found: Found) -> None:
         """See `ExchangeType.route`.
 
+        What the broker says of itself (`OWN_KEYS`) comes to nobody who did not ask for it by name: a leading wildcard spares it,
+        whosever the binding is.
+
         Cost: the words of the key times the nodes that match so far, and the bindings that match.
         """
         first_is_dollar = key.startswith("$")
+        own = key.startswith(OWN_KEYS)
         more: More = {}
         for node in self.matching(key):
-            if node.links is not None:
+            if node.links is not None and not (own and node.spares_dollar):
                 _add(node.links, found, more, spares_dollar=first_is_dollar and node.spares_dollar)
         for destination, others in more.items():
             found[destination] = found[destination].merged_with(others)

@@ -156,8 +156,16 @@ def test_filter_matches_as_mqtt_3_1_1_section_4_7_says(filter_, name, matches):
 def test_leading_wildcard_of_a_binding_that_is_not_mqtts_matches_dollar():
     exchange = topic("#")
     exchange.bind(Link("phone", Binding("x", "phone", "#", options=MQTT)))
-    assert found(exchange, "$SYS.x") == {"#": DEFAULT_OPTIONS}
+    assert found(exchange, "$x.y") == {"#": DEFAULT_OPTIONS}
     assert found(exchange, "SYS.x") == {"#": DEFAULT_OPTIONS, "phone": MQTT}
+
+
+def test_what_the_broker_says_of_itself_comes_to_those_who_name_it():
+    exchange = topic("#")
+    for pattern in ("*.broker.#", "$SYS.#", "$SYS.broker.uptime"):
+        exchange.bind(Link(pattern, Binding("x", pattern, pattern)))
+    assert set(found(exchange, "$SYS.broker.uptime")) == {"$SYS.#", "$SYS.broker.uptime"}
+    assert set(found(exchange, "$SYSTEM.broker.uptime")) == {"#", "*.broker.#"}
 
 
 @given(patterns, keys, st.booleans())
