@@ -61,6 +61,7 @@ async def test_mqtt5_3_3_2_5_mqtt5_4_3_3_7_what_has_expired_is_not_delivered_unl
     await publisher.publish(topic, b"under way", 2, message_expiry_s=1)
     sent = await client.message(settle=False)
     await client.vanish()
+    await trio.sleep(0.1)  # until the broker has seen it
     await publisher.publish(topic, b"short", 1, message_expiry_s=1)
     await publisher.publish(topic, b"short", 2, message_expiry_s=1)
     await publisher.publish(f"{topic}/r", b"short", 1, retain=True, message_expiry_s=1)
