@@ -175,7 +175,7 @@ def not_secret(action, resource, key):
     return key != "secret"
 
 
-async def test_who_may_not_publish_is_told_so_in_its_turn_and_nothing_for_qos_0_mqtt5_3_3_5_2():
+async def test_who_may_not_publish_is_told_so_in_its_turn_and_nothing_for_qos_0_mqtt5_3_4_2_1():
     async with senders() as bench:
         queue = await bench.consume()
         sender = bench.sender(authorize=not_secret, problem_information=False)
