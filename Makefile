@@ -8,7 +8,7 @@ MADE := $(VENV)/.made
 COMPILED := build/compiled
 COMPILED_BIN := $(COMPILED)/.venv/bin
 
-PYTEST := -m pytest -n auto --dist worksteal
+PYTEST := -m pytest -n auto --dist worksteal -rs
 
 SEEDS := 1..5000
 DISK_SEEDS := 1..300

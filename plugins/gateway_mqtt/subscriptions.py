@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from gateway.api import BindingOptions, Outcome
 from gateway_mqtt.codec import reasons
-from gateway_mqtt.codec.names import MQTT_5
+from gateway_mqtt.codec.names import MQTT_5, SERVER, UNSUBACK
 from gateway_mqtt.codec.packets import FAILURE, SubAck, Subscribe, Subscription, UnsubAck, Unsubscribe
 from gateway_mqtt.shared import Member, Wish
 from gateway_mqtt.sys_topics import NONE, Stock
@@ -281,7 +281,8 @@ class Subscriptions:
             request.codes[index] = reasons.SUCCESS
         else:
             self._note(request.wanted[index].pattern)  # it is still there
-            request.codes[index] = reason_code(outcome.error)
+            code = reason_code(outcome.error)
+            request.codes[index] = code if reasons.may_carry(UNSUBACK, code, SERVER) else reasons.UNSPECIFIED_ERROR
         self._unsubscribed(request)
 
     def _unsubscribed(self, request: _Request) -> None:
