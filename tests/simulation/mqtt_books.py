@@ -41,7 +41,8 @@ class Books:
     """What is known of the messages of MQTT clients.
 
     ``times``: how often a message was published, as far as its publisher is concerned: what is sent again in the same session is
-    the same one. ``loose``: what was refused once, and may have been overtaken.
+    the same one. ``loose``: what was refused once, and may have been overtaken. ``rough``: lives in which the disk has failed, so
+    that something may have been refused.
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -49,9 +50,16 @@ class Books:
         self.life = 0
         self.times: Counter[str] = Counter()
         self.loose: set[str] = set()
+        self.rough: set[int] = set()
         self._holders: dict[str, Holder] = {}
         self._members: dict[str, set[str]] = {}
         self._last: dict[tuple[str, str, str], int] = {}
+
+    def begin_life(self, *, after_calm: bool) -> None:
+        """A broker starts. `after_calm`: the disk of the one before has not failed."""
+        if not after_calm:
+            self.rough.add(self.life)
+        self.life += 1
 
     def is_once(self, text: str) -> bool:
         return self.times[text] <= 1
@@ -71,6 +79,11 @@ class Books:
         last = self._last.get(where, -1)
         self.ledger.check(last < sent.index, f"{client.name} was sent {text} with QoS 2 out of order, after {last}")
         self._last[where] = sent.index
+
+    def begins_anew(self, client: MqttClient) -> None:
+        """A client knows nothing of what it took, in a session that may be the one of which it was: that may come again."""
+        for where in [where for where in self._last if where[0] == client.queue]:
+            del self._last[where]
 
     # -- shared subscriptions -----------------------------------------------
 

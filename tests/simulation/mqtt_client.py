@@ -293,6 +293,7 @@ class MqttClient:
         if self.belief.lost and present:
             self.sending.doubt()
             self.reading.begin(present=False)
+            self.world.books.begins_anew(self)
         self.belief.connected(clean=self._clean, present=present)
         self._settle_wills(present=present)
         if self.lasting:

@@ -87,6 +87,9 @@ class Sending:
         # What is on disk is so together with its identifier, but for the dead letters of what was refused.
         if unknown and (outgoing.body not in world.ledger.landed or world.buries_refused or world.storms):
             anew = True
+            if outgoing.life in world.books.rough or not world.is_calm:
+                # Refused when nobody was there to be told, though somebody had it already and kept it: it is published again.
+                world.books.times[outgoing.text] += 1
             if outgoing.life == world.books.life or not world.is_calm:
                 world.books.loose.add(outgoing.text)
         world.ledger.again(outgoing.text, anew=anew)

@@ -136,7 +136,7 @@ class World:
     async def _start(self, nursery: trio.Nursery) -> None:
         self.ledger.begin_life()
         self.rules.begin_life()
-        self.books.life += 1
+        self.books.begin_life(after_calm=self.is_calm)
         self._numbers.clear()
         self.log("a broker starts")
         self.weather = Weather(self.chance, failures=0.0, slow_s=self.chance.choice((0.001, 0.02, 0.2)))
