@@ -36,10 +36,6 @@ class Marks:
                 publisher.keep_mark()
             self._risen.clear()
 
-    def flush(self) -> None:
-        """See `gateway.api.Flushable`: outcomes have changed what is to be kept."""
-        self.keep()
-
 
 class Publisher:
     """A session's channel for publishing: it outlives connections, so that no outcome is missed in between.
@@ -164,6 +160,9 @@ class Publisher:
             else:
                 stored = self._stored(pending, stored)
         self._confirm_all(stored)
+        if special and self.session.dirty:
+            # Not later: what is put while refusals are told is written by the very commit of which the mark claimed the refused.
+            self.keep_mark()
 
     def _stored(self, pending: Pending, stored: int) -> int:
         """Return up to where all can be confirmed at once, now that this one is stored, too."""
@@ -182,9 +181,6 @@ class Publisher:
     def _refused(self, seq: int, code: int, *, quiet: bool) -> None:
         self.session.refuse(seq, code)
         self._early.discard(seq)
-        if self.session.dirty:
-            self._marks.note(self)
-            self._gateway.touch(self._marks)
         if self.peer is not None and not quiet:
             self.peer.confirm(seq, code)
 

@@ -6,6 +6,7 @@ import trio
 import trio.lowlevel
 import zmq
 
+from gateway.errors import JournalError
 from gateway.journal.memory import MemoryJournal, MemoryStore
 from tests.runtime.support import HandJournal
 from tests.zeromq.support import ANY, Cable, Client, Plain, connected, serving, until
@@ -322,6 +323,28 @@ async def test_the_mark_is_in_the_commit_that_holds_the_message_and_never_claims
         for mark, _, _, _, runs in map(_record, marks):
             refused.update(seq for first, last, _ in runs for seq in range(first, last + 1))
             assert set(range(1, mark + 1)) <= stored | refused
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_a_mark_that_is_written_late_names_what_the_failing_journal_refused_whoever_is_there(context, is_there):
+    """Killed right behind the commit that failed at first: it has left out the messages, so its mark must not claim them."""
+    journal = HandJournal(automatic=True)
+    async with serving(router(), journal=journal, refuse_after_ms=0) as running:
+        client = await connected(context, running, client="billing")
+        await queue(client)
+        journal.automatic = False
+        await client.say(3, 1, "", "jobs", body=b"1")
+        await until(lambda: journal.writes)
+        await client.say(3, 2, "", "jobs", body=b"2")  # waits for the next commit
+        await until(lambda: running.queue("jobs").count == 2)
+        if not is_there:
+            await client.hello()  # from now on it is somebody else
+        journal.finish(JournalError("disk full"))
+        await until(lambda: journal.writes)
+        assert running.queue("jobs").count == 0
+        (_, records, _), _ = journal.writes[0]
+        marks = [_record(record.value) for record in records if getattr(record, "key", "") == "client:9:anonymous:billing"]
+        assert [(mark, runs) for mark, _, _, _, runs in marks][-1] == (2, [[1, 2, 506]])
 
 
 def _record(value):
