@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
+
+import trio
 
 from gateway.model.records import StatePut
 from gateway_mqtt.store import OUTGOING, Run, _decode, pairs_of
@@ -37,6 +40,7 @@ class SessionBelief:
         self.alive_ms = 0
         self.peak_ms: float = 0
         self.closed_ms: int | None = None
+        self._ended_s = 0.0
         self._steady = True
         self._had_expired = False
         self._leaving: SimConnection | None = None
@@ -51,12 +55,15 @@ class SessionBelief:
     def begin_life(self) -> None:
         if self.there is False and self.client.lasting:  # that may not have been on disk
             self.there = None
+        starting_ms = math.ceil((trio.current_time() - self._ended_s) * 1_000)
         self.ends_life()
         now_ms = self.world.engine.now_ms
         self.alive_ms, self.peak_ms = min(self.alive_ms, now_ms), max(self.peak_ms, now_ms)  # the last one may have been ahead
+        self.world.testaments.begin_life(self.client._wills, now_ms - starting_ms)
 
     def ends_life(self) -> None:
         """What was known of a broker is of no more use."""
+        self._ended_s = trio.current_time()
         self._steady = False
         self._leaving = None
         self.closed_ms = None
@@ -129,6 +136,7 @@ class SessionBelief:
             self.peak_ms = max(self.peak_ms, now_ms)
             if self.closed_ms is None and not self.world.has_connection(self.client.name):
                 self.closed_ms = now_ms
+        self.world.testaments.watch(self.client._wills)
         self.look()
         leaving = self._leaving
         if leaving is not None and not is_open(leaving) and not leaving._incoming and contents.is_quiet(self.world.broker):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from gateway.journal.memory import MemoryStore
 from gateway_mqtt.codec.packets import (
     PUBCOMP,
@@ -20,6 +22,7 @@ from tests.mqtt.level5 import FOR_EVER, connected
 from tests.mqtt.receiver import HandMemory, Receiver, receiving, settle
 from tests.mqtt.support import mqtt_broker
 from tests.mqtt.test_shared import bodies, sharer
+from tests.simulation.seeds import play
 
 PINGRESP = Signal(13)
 
@@ -116,3 +119,14 @@ async def test_an_identifier_that_a_pubcomp_frees_may_go_to_what_waited_for_it()
         second.answer(Ack(PUBCOMP, 1))
         await settle()
         assert [(packet.payload, packet.packet_id) for packet in second.take()] == [(b"2", 1)]
+
+
+@pytest.mark.interpreted
+@pytest.mark.parametrize("seed", [10418, 10556, 10570])
+def test_a_will_may_be_refused_while_memory_is_short(seed):
+    play(seed)
+
+
+@pytest.mark.interpreted
+def test_the_delay_of_a_will_begins_anew_by_the_clock_of_a_broker_that_has_started():
+    play(10540)
