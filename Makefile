@@ -58,10 +58,10 @@ compiled: $(MADE)
 	@$(COMPILED_BIN)/tidegate --version | grep '(compiled; '
 
 test-compiled: compiled
-	cd $(COMPILED) && .venv/bin/python $(PYTEST)
+	cd $(COMPILED) && PATH="$$PATH:$(CURDIR)/$(BIN)" .venv/bin/python $(PYTEST)
 
 test-compiled-slow: compiled
-	cd $(COMPILED) && .venv/bin/python $(PYTEST) -m slow
+	cd $(COMPILED) && PATH="$$PATH:$(CURDIR)/$(BIN)" .venv/bin/python $(PYTEST) -m slow
 
 nightly: $(MADE)
 	status=0; \
