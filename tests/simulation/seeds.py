@@ -10,6 +10,7 @@ from typing import Any
 import trio
 import trio.testing
 
+from gateway.admin import parts
 from gateway.engine.queues.delivery import Entry
 from tests.simulation.disk import much_compaction
 from tests.simulation.ledger import Wrong
@@ -18,15 +19,17 @@ from tests.simulation.world import World
 
 @contextmanager
 def _determined(seed: int) -> Iterator[None]:
-    """Take out what would make two runs of a seed differ: trio's dice, and sets in the order of addresses."""
+    """Take out what would make two runs of a seed differ: trio's dice, sets in the order of addresses, slices of real time."""
     runner: Any = trio._core._run
     allowed, runner._ALLOW_DETERMINISTIC_SCHEDULING = runner._ALLOW_DETERMINISTIC_SCHEDULING, True
     state = runner._r.getstate()
     runner._r.seed(seed)
+    slice_s, parts.SLICE_S = parts.SLICE_S, 3_600.0
     Entry.__hash__ = _hash_of_entry  # type: ignore[method-assign,assignment]
     try:
         yield
     finally:
+        parts.SLICE_S = slice_s
         del Entry.__hash__
         runner._r.setstate(state)
         runner._ALLOW_DETERMINISTIC_SCHEDULING = allowed
