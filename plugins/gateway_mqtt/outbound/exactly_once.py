@@ -145,7 +145,6 @@ class ExactlyOnce:
 
     def leave(self) -> None:
         """The connection has ended: what was never sent needs no identifier. Before the channel is closed."""
-        self._open = False  # it may have been touched in this turn
         self._open = False  # its turn may still come: nothing is written any more
         self._pulse.leave(self)
         store = self._store
