@@ -25,7 +25,7 @@ from gateway_mqtt.codec.packets import (
     Subscribe,
     Unsubscribe,
 )
-from gateway_mqtt.codec.splitter import LONG_LENGTH, too_long
+from gateway_mqtt.codec.splitter import no_length, too_long
 from gateway_mqtt.tally import Tally
 
 NO_IDENTIFIER: Final = b"\0\0"
@@ -201,7 +201,7 @@ class Connected:
                     digit = 128
                     while digit > 127 and start < size:
                         if shift > 21:
-                            raise malformed(*LONG_LENGTH)
+                            raise no_length(self._level)
                         digit = data[start]
                         length |= (digit & 127) << shift
                         start += 1
@@ -210,7 +210,7 @@ class Connected:
                         wanted = size - at + 1
                         break
                     if not digit:
-                        raise malformed(*LONG_LENGTH)
+                        raise no_length(self._level)
                     if length > self._limit:
                         raise too_long(length, self._limit)
                 end = start + length

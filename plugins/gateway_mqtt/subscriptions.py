@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 from gateway.api import BindingOptions, Outcome
 from gateway_mqtt.codec import reasons
+from gateway_mqtt.codec.fields import is_shared
 from gateway_mqtt.codec.names import MQTT_5, SERVER, UNSUBACK
 from gateway_mqtt.codec.packets import FAILURE, SubAck, Subscribe, Subscription, UnsubAck, Unsubscribe
 from gateway_mqtt.shared import Member, Wish
 from gateway_mqtt.sys_topics import NONE, Stock
 from gateway_mqtt.translate.refusals import reason_code
-from gateway_mqtt.translate.sessions import SHARE, split_shared, subscribed, subscription
+from gateway_mqtt.translate.sessions import split_shared, subscribed, subscription
 
 if TYPE_CHECKING:
     from gateway_mqtt.link import Link
@@ -167,7 +168,7 @@ class Subscriptions:
         settings = broker.settings
         if request.subscription_ids and not settings.subscription_identifiers:
             return reasons.SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED, "subscription identifiers are switched off"
-        if pattern.startswith(SHARE):
+        if is_shared(pattern):
             shared = split_shared(pattern)
             if not settings.shared_subscriptions:
                 return reasons.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED, "shared subscriptions are switched off"
@@ -192,7 +193,7 @@ class Subscriptions:
         if not link.declared:
             link.declare(self._declared)
             link.consume(self._consuming)
-        if pattern.startswith(SHARE):
+        if is_shared(pattern):
             wish = Wish(pattern, wanted.qos, request.subscription_ids, wanted.retain_as_published)
             self._shared().join(wish, lambda error: then(Outcome(0, error)))
             return

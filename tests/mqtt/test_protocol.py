@@ -271,3 +271,12 @@ def test_a_trickled_packet_costs_time_in_proportion_to_its_size():
     for at in range(len(data)):  # half a second; copying what is held each time would take minutes
         protocol.feed(data[at : at + 1])
     assert len(sinks.told[0].payload) == 1_000_000
+
+
+@pytest.mark.parametrize(("level", "standard"), [(4, "MQTT 3.1.1"), (5, "MQTT 5.0")])
+@pytest.mark.parametrize("length", [b"\x80\x00", b"\xff\xff\xff\xff\x01"])
+def test_a_remaining_length_that_is_none_is_malformed_by_the_standard_of_the_level(level, standard, length):
+    _, protocol = connected(level)
+    with pytest.raises(MalformedPacket) as caught:
+        protocol.feed(b"\x30" + length + b"x" * 10)
+    assert (caught.value.spec[: len(standard)], caught.value.code) == (standard, 0x81)

@@ -19,7 +19,8 @@ from gateway.api import (
     swap_key,
 )
 from gateway_mqtt.codec import packets, reasons
-from gateway_mqtt.codec.packets import Subscription
+from gateway_mqtt.codec.fields import split_share
+from gateway_mqtt.codec.packets import MalformedPacket, Subscription
 
 SESSION_PREFIX: Final = "mqtt.session."
 MAX_CLIENT_ID_BYTES: Final = 255 - len(SESSION_PREFIX)
@@ -131,12 +132,9 @@ def subscribed(channel: Channel, queue: str) -> Iterator[tuple[str, BindingOptio
             yield swap_key(binding.key), binding.options
 
 
-SHARE: Final = "$share/"
-
-
 def split_shared(pattern: str) -> tuple[str, str] | None:
     """Return group and topic filter of a shared subscription; None: it is not well-formed [MQTT5-4.8.2-1] [MQTT5-4.8.2-2]."""
-    group, slash, shared = pattern.removeprefix(SHARE).partition("/")
-    if not group or not slash or not shared or "+" in group or "#" in group:
+    try:
+        return split_share(pattern)
+    except MalformedPacket:
         return None
-    return group, shared
