@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,13 +19,20 @@ from tests.simulation.ledger import Wrong
 from tests.simulation.world import World
 
 
+class _Dice(threading.local):
+    """What trio's loops throw: each thread has its own, so that a loop beside a world takes none of its throws."""
+
+    def __init__(self, seed: int) -> None:
+        dice = random.Random(seed)
+        self.random, self.uniform, self.shuffle = dice.random, dice.uniform, dice.shuffle
+
+
 @contextmanager
 def _determined(seed: int) -> Iterator[None]:
     """Take out what would make two runs of a seed differ: trio's dice, sets in the order of addresses, slices of real time."""
     runner: Any = trio._core._run
     allowed, runner._ALLOW_DETERMINISTIC_SCHEDULING = runner._ALLOW_DETERMINISTIC_SCHEDULING, True
-    state = runner._r.getstate()
-    runner._r.seed(seed)
+    dice, runner._r = runner._r, _Dice(seed)
     slice_s, parts.SLICE_S = parts.SLICE_S, 3_600.0
     Entry.__hash__ = _hash_of_entry  # type: ignore[method-assign,assignment]
     try:
@@ -31,7 +40,7 @@ def _determined(seed: int) -> Iterator[None]:
     finally:
         parts.SLICE_S = slice_s
         del Entry.__hash__
-        runner._r.setstate(state)
+        runner._r = dice
         runner._ALLOW_DETERMINISTIC_SCHEDULING = allowed
 
 

@@ -6,10 +6,13 @@ import gc
 import os
 import subprocess
 import sys
+import threading
 import weakref
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import trio
 
 from gateway.engine.engine import Engine
 from tests.simulation.ledger import Wrong
@@ -53,6 +56,35 @@ def test_a_seed_gives_the_same_trace_twice(seed):
     first, second = play(seed), play(seed)
     assert first.ledger.steps > 100
     assert first.ledger.trace == second.ledger.trace
+
+
+def test_a_seed_gives_the_same_trace_beside_another_loop():
+    alone = play(3).ledger.trace
+    with another_loop():
+        assert play(3).ledger.trace == alone
+
+
+@contextmanager
+def another_loop():
+    """Have a loop in another thread that turns all the time."""
+    ended = threading.Event()
+
+    async def turn():
+        while not ended.is_set():  # noqa: ASYNC110  its turns are what it is for
+            await trio.sleep(0.0001)
+
+    async def turn_both():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(turn)
+            nursery.start_soon(turn)
+
+    thread = threading.Thread(target=trio.run, args=(turn_both,), name="another loop")
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def test_another_seed_gives_another_trace():
