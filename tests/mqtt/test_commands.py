@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import trio
@@ -214,6 +215,8 @@ async def test_what_goes_wrong_has_its_exit_code_and_one_line():
         (["sub"], "filter is needed"),
         (["sub", "a/#/b"], "not the last level"),
         (["sub", "a", "-F", "%z"], "unknown field '%z'"),
+        (["sub", "a", "-F", "%-03"], "unknown field '%'"),
+        (["sub", "a", "-F", "@t @Q"], "unknown part of the time '@Q'"),
         (["sub", "a", "-F", "\\z"], "unknown escape"),
     ],
 )
@@ -226,3 +229,28 @@ def test_bad_options_are_named_before_anything_is_sent(arguments, complaint):
 def test_a_format_prints_every_field():
     message = Publish("a/b", b"\x00\xffz", 1, retain=True, dup=False, packet_id=12)
     assert formatter(r"%t %x %X %l %q %r %d %m %p%%\n\t\\")(message) == b"a/b 00ff7a 00FF7A 3 1 1 0 12 \x00\xffz%\n\t\\"
+
+
+def test_a_format_sets_fields_to_a_width_and_cuts_them():
+    message = Publish("a/b", b"\x00\xffz", 1, retain=True, dup=False, packet_id=12)
+    assert formatter("%5t|%-5t|%.1t|%-3.1t|%3.2t|%2t")(message) == b"  a/b|a/b  |a|a  | a/|a/b"
+    assert formatter("%4m|%-4m|%04m|%-04m|%1m")(message) == b"  12|12  |0012|12  |12"
+    assert formatter("%08x|%8x|%.4x|%05p")(message) == b"0000ff7a|  00ff7a|00ff|00\x00\xffz"
+
+
+def test_a_format_tells_the_time_in_parts():
+    message = Publish("a", b"x")
+    before = time.time()
+    year, nanoseconds, seconds, at = formatter("@Y,@N,@s,@@")(message).split(b",")
+    assert at == b"@"
+    assert int(year) >= 2024
+    assert len(nanoseconds) == 9
+    assert int(before) <= int(seconds) <= time.time()
+
+
+async def test_who_wants_it_quiet_is_told_by_the_exit_code_alone():
+    async with mqtt_broker(maximum_qos=0) as bench:
+        assert await run(bench, "pub", "t", "x", "-q", "1", "-V", "5", "--quiet") == (7, b"", "")
+        code, _, err = await run(bench, "pub", "t", "x", "-q", "1", "-V", "5")
+        assert code == 7
+        assert err

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import datetime
 import json
+import re
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -53,7 +55,7 @@ def _as_json(message: Publish, payload: object) -> bytes:
     if present:
         told["properties"] = present
     told["payload"] = payload
-    return json.dumps(told, ensure_ascii=False).encode("utf-8", "surrogateescape")
+    return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogateescape")
 
 
 def _json_payload(message: Publish) -> bytes:
@@ -91,22 +93,51 @@ _FIELDS: dict[str, Formatter] = {
 _ESCAPES = {"n": b"\n", "t": b"\t", "r": b"\r", "0": b"\0", "e": b"\x1b", "a": b"\a", "\\": b"\\"}
 
 
+_TOKEN = re.compile(r"%(-?)(0?)(\d*)(?:\.(\d+))?(.?)|@(.?)|\\(.?)|[^%@\\]+", re.DOTALL)
+_TIMES = frozenset("aAbBcCdDeFgGhHIjklmMnprRsStTuUVwWxXyYzZ%")
+
+
 def formatter(template: str) -> Formatter:
-    r"""Return the function that prints messages as a template says: ``%t`` topic, ``%p`` payload and so on, ``\n`` and so on.
+    r"""Return the function that prints messages as a template says.
+
+    ``%t`` is the topic, ``%p`` the payload and so on; ``%-10t`` is set to a width, ``%08x`` filled with zeros, ``%.5p`` cut.
+    ``@Y`` and so on are parts of the time as strftime has them, ``@N`` is nanoseconds; ``\n`` and so on are what they always are.
 
     Raises:
-        ValueError: a field or an escape is unknown; names what is allowed.
+        ValueError: a field, a part of the time or an escape is unknown; names what is allowed.
     """
-    parts: list[Formatter] = []
-    characters = iter(template)
-    for character in characters:
-        if character == "%":
-            parts.append(_field(next(characters, "")))
-        elif character == "\\":
-            parts.append(_constant(_escape(next(characters, ""))))
-        else:
-            parts.append(_constant(character.encode("utf-8", "surrogateescape")))
+    parts = [_part(token) for token in _TOKEN.finditer(template)]
     return lambda message: b"".join([part(message) for part in parts])
+
+
+def _part(token: re.Match[str]) -> Formatter:
+    left, zero, width, most, name, moment, escape = token.groups()
+    if name is not None:
+        return _set(
+            _field(name), int(width or 0), None if most is None else int(most), left=bool(left), fill=b"0" if zero else b" "
+        )
+    if moment is not None:
+        return _time(moment)
+    return _constant(token[0].encode("utf-8", "surrogateescape") if escape is None else _escape(escape))
+
+
+def _set(field: Formatter, width: int, most: int | None, *, left: bool, fill: bytes) -> Formatter:
+    """Return a field that is cut to ``most`` bytes and filled up to ``width``."""
+    if not width and most is None:
+        return field
+    if left:
+        return lambda message: field(message)[:most].ljust(width)
+    return lambda message: field(message)[:most].rjust(width, fill)
+
+
+def _time(name: str) -> Formatter:
+    if name == "@":
+        return _constant(b"@")
+    if name == "N":
+        return lambda _: b"%09d" % (time.time_ns() % 1_000_000_000)
+    if name not in _TIMES:
+        raise ValueError(f"unknown part of the time '@{name}'; known: @@ @N {' '.join('@' + known for known in sorted(_TIMES))}")
+    return lambda _: _text(time.strftime("%" + name))
 
 
 def _field(name: str) -> Formatter:

@@ -29,11 +29,12 @@ _LEVELS = {"31": 3, "311": 4, "5": 5, "mqttv31": 3, "mqttv311": 4, "mqttv5": 5}
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where to connect, and as whom. ``topic`` is what a URL names."""
+    """Where to connect, and as whom. ``topic`` is what a URL names; ``quiet``: nobody wants to hear what goes wrong."""
 
     place: Place
     connect: Connect
     topic: str = ""
+    quiet: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class ConnectionOptions:
     key: Annotated[Path | None, typer.Option("--key", exists=True, help="The key of our certificate.")] = None
     insecure: Annotated[bool, typer.Option("--insecure", help="TLS without a check of the broker's certificate.")] = False
     system_certificates: Annotated[bool, typer.Option("--tls-use-os-certs", help="TLS with the system's certificates.")] = False
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing of what goes wrong; the exit code does.")] = False
     properties: Annotated[
         list[str] | None,
         typer.Option(
@@ -92,7 +94,7 @@ class ConnectionOptions:
         if level < LEVEL_5 and (self.properties or self.session_expiry_s is not None):
             raise typer.BadParameter("-D and -x need -V mqttv5")
         place, user, password, topic = self._place()
-        return Target(place, self._connect(level, user, password), topic)
+        return Target(place, self._connect(level, user, password), topic, self.quiet)
 
     def _place(self) -> tuple[Place, str | None, str | None, str]:
         secure = bool(self.ca_file or self.certificate or self.insecure or self.system_certificates)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
 
 import trio
 import typer
@@ -22,7 +26,10 @@ Work = Callable[[Client], Awaitable[int]]
 
 
 def run(target: Target, work: Work, timeout_s: float = 0) -> int:
-    """Connect and work; return the exit code. What goes wrong is told in one line."""
+    """Connect and work; return the exit code. What goes wrong is told in one line, unless the target says quiet."""
+    if target.quiet:
+        with Path(os.devnull).open("w", encoding="utf-8") as nowhere, contextlib.redirect_stderr(nowhere):
+            return run(replace(target, quiet=False), work, timeout_s)
     try:
         return trio.run(_until_told, target, work, timeout_s or float("inf"))
     except Exception as error:  # the edge of the program; what is not expected is raised again

@@ -49,7 +49,8 @@ def sub(  # noqa: PLR0913 - its options
         typer.Option(
             "-F",
             help="Print as this says: %t topic, %p payload, %x hex, %l length, %q QoS, %r retain, %d dup, %m identifier, %j JSON, "
-            "%J JSON with a JSON payload, %U and %I time; MQTT 5: %A %C %D %E %F %P %R %S.",
+            "%J JSON with a JSON payload, %U and %I time; MQTT 5: %A %C %D %E %F %P %R %S. %-10t sets to a width, %08x fills with "
+            "zeros, %.5p cuts. @Y @H and so on: strftime's parts of the time; @N: nanoseconds.",
         ),
     ] = None,
     bare: Annotated[bool, typer.Option("-N", help="No newline after each message.")] = False,
@@ -100,9 +101,10 @@ async def _subscribe(client: Client, filters: list[Subscription], properties: Pr
 
 def _writer(template: str, end: bytes) -> Formatter:
     try:
-        return formatter(template + ("" if not end else "\\n"))
+        written = formatter(template)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
+    return lambda message: written(message) + end
 
 
 def _matcher(pattern: str) -> re.Pattern[str]:
