@@ -31,7 +31,7 @@ from gateway_mqtt.plugin import MqttFrontEnd
 from gateway_mqtt.settings import MqttSettings
 from tests.runtime.support import HandJournal, Log, running
 
-PATIENCE_S = 5
+PATIENCE_S = 30
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import trio
+from trio.testing import MockClock
 
+from gateway.runtime.clock import VirtualClock
 from gateway_mqtt.codec.decoding import decode
 from gateway_mqtt.codec.encoding import encode
 from gateway_mqtt.codec.packets import (
@@ -36,7 +38,7 @@ from gateway_mqtt.codec.properties import NO_PROPERTIES, Properties
 from gateway_mqtt.codec.splitter import Splitter
 from tests.mqtt.support import mqtt_broker
 
-PATIENCE_S = 5
+PATIENCE_S = 30
 PING = encode(Signal(PINGREQ))
 _names = itertools.count(1)
 
@@ -250,6 +252,14 @@ async def lobby(port: int, level: int) -> AsyncIterator[Lobby]:
 async def own_broker(level: int, **settings: object) -> AsyncIterator[Lobby]:
     """A broker with other settings than the shared one's, for one test."""
     async with mqtt_broker(**settings) as bench, lobby(bench.port, level) as place:
+        yield place
+
+
+@asynccontextmanager
+async def own_time(clock: MockClock, level: int, **settings: object) -> AsyncIterator[Lobby]:
+    """A broker for one test in which time passes only while nobody has anything to do: as the test says, not as the machine is."""
+    clock.autojump_threshold = 0.002
+    async with own_broker(level, clock=VirtualClock(), **settings) as place:
         yield place
 
 

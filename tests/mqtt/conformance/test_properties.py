@@ -7,7 +7,7 @@ import trio
 
 from gateway_mqtt.codec.packets import PUBREC, PUBREL, Ack, Connect, Publish, Subscribe, Subscription, Unsubscribe
 from gateway_mqtt.codec.properties import Properties
-from tests.mqtt.conformance.support import frame, name, text
+from tests.mqtt.conformance.support import frame, name, own_time, text
 
 USER = (("b", "1"), ("a", "2"), ("b", "1"), ("", ""), ("\u00e9", "\U0001f600"))
 
@@ -52,33 +52,34 @@ async def test_mqtt5_3_3_2_17_retained_and_waiting_messages_keep_their_propertie
     await v5.forget(who)
 
 
-async def test_mqtt5_3_3_2_5_mqtt5_4_3_3_7_what_has_expired_is_not_delivered_unless_it_is_under_way(v5):
+async def test_mqtt5_3_3_2_5_mqtt5_4_3_3_7_what_has_expired_is_not_delivered_unless_it_is_under_way(autojump_clock):
     """[MQTT5-3.3.2-6]"""
-    topic, who = name("t"), name("c")
-    client = await v5.lasting(who)
-    await client.subscribe(topic, 2)
-    publisher = await v5.client()
-    await publisher.publish(topic, b"under way", 2, message_expiry_s=1)
-    sent = await client.message(settle=False)
-    await client.vanish()
-    await trio.sleep(0.1)  # until the broker has seen it
-    await publisher.publish(topic, b"short", 1, message_expiry_s=1)
-    await publisher.publish(topic, b"short", 2, message_expiry_s=1)
-    await publisher.publish(f"{topic}/r", b"short", 1, retain=True, message_expiry_s=1)
-    await publisher.publish(topic, b"long", 1, message_expiry_s=100)
-    await publisher.publish(f"{topic}/r2", b"long", 1, retain=True, message_expiry_s=100)
-    await trio.sleep(1.2)
-    again = await v5.lasting(who)
-    got = [await again.message(settle=False) for _ in range(2)]
-    assert [(m.payload, m.dup) for m in got] == [(b"under way", True), (b"long", False)]
-    assert got[0].packet_id == sent.packet_id
-    assert got[1].properties.message_expiry_s in {98, 99}
-    await again.quiet()
-    late = await v5.subscriber(f"{topic}/+")
-    kept = await late.message()
-    assert (kept.payload, kept.properties.message_expiry_s) in {(b"long", 98), (b"long", 99)}
-    await late.quiet()
-    await v5.forget(who)
+    async with own_time(autojump_clock, 5) as v5:
+        topic, who = name("t"), name("c")
+        client = await v5.lasting(who)
+        await client.subscribe(topic, 2)
+        publisher = await v5.client()
+        await publisher.publish(topic, b"under way", 2, message_expiry_s=1)
+        sent = await client.message(settle=False)
+        await client.vanish()
+        await trio.sleep(0.1)  # until the broker has seen it
+        await publisher.publish(topic, b"short", 1, message_expiry_s=1)
+        await publisher.publish(topic, b"short", 2, message_expiry_s=1)
+        await publisher.publish(f"{topic}/r", b"short", 1, retain=True, message_expiry_s=1)
+        await publisher.publish(topic, b"long", 1, message_expiry_s=100)
+        await publisher.publish(f"{topic}/r2", b"long", 1, retain=True, message_expiry_s=100)
+        await trio.sleep(1.2)
+        again = await v5.lasting(who)
+        got = [await again.message(settle=False) for _ in range(2)]
+        assert [(m.payload, m.dup) for m in got] == [(b"under way", True), (b"long", False)]
+        assert got[0].packet_id == sent.packet_id
+        assert got[1].properties.message_expiry_s in {98, 99}
+        await again.quiet()
+        late = await v5.subscriber(f"{topic}/+")
+        kept = await late.message()
+        assert (kept.payload, kept.properties.message_expiry_s) in {(b"long", 98), (b"long", 99)}
+        await late.quiet()
+        await v5.forget(who)
 
 
 async def test_mqtt5_3_3_2_6_a_message_that_does_not_wait_has_all_its_time(v5):
