@@ -107,7 +107,6 @@ def engines():
     return sum(type(one) is Engine for one in gc.get_objects())
 
 
-@pytest.mark.interpreted
 def test_what_a_world_leaves_behind_is_nothing():
     before = engines()
     brokers = []
