@@ -81,13 +81,13 @@ class Server:
     async def connect(self):
         stream = await trio.open_tcp_stream("127.0.0.1", self.port)
         self.clients.append(stream)
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             while len(self.served) < len(self.clients):
                 await turns(1)
         return stream, self.served[-1]
 
     async def all_gone(self):
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             while self.connections:
                 await turns(1)
 
@@ -124,7 +124,7 @@ async def _run_broker(journal, limits, task_status):
 
 
 async def some(stream, most=65_536):
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         return await stream.receive_some(most)
 
 
@@ -136,6 +136,6 @@ async def exactly(stream, size):
 
 
 async def until(condition):
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         while not condition():
             await turns(1)

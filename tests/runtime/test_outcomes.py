@@ -113,7 +113,7 @@ async def test_a_journal_that_fails_for_long_refuses_durable_messages_until_it_w
         assert transient not in outcomes.exceptions
         for number in (first, waiting, refused, definition):
             assert isinstance(outcomes.exceptions[number].error, Overloaded)
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             while not journal.writes:
                 await turns()
         journal.finish()
@@ -122,7 +122,7 @@ async def test_a_journal_that_fails_for_long_refuses_durable_messages_until_it_w
         await turns()
         assert outcomes.through < accepted
         journal.automatic = True
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             while outcomes.through < accepted:
                 if journal.writes:
                     journal.finish()

@@ -16,7 +16,7 @@ from gateway_zeromq.pump import Pump, whole_messages
 from gateway_zeromq.settings import ZeroMqSettings
 
 ANY = "tcp://127.0.0.1:0"
-PATIENCE_S = 5
+PATIENCE_S = 30
 
 
 class Log:

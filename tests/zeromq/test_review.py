@@ -190,5 +190,5 @@ async def test_draining_does_not_stumble_over_a_journal_that_fails(autojump_cloc
         journal.finish(JournalError("disk full"))
         await turns()
         assert broker.committer.failing
-        with trio.fail_after(1):
+        with trio.fail_after(30):
             await desk.decided()

