@@ -91,7 +91,7 @@ async def test_what_a_turn_collects_is_sent_and_eof_ends_the_connection(connect)
         await stream.send_all(b"hello")
         assert await stream.receive_some() == b"hello"
         await stream.aclose()
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             while not server.reasons:
                 await turns()
         assert server.reasons == [CloseReason.EOF]
@@ -105,7 +105,7 @@ async def test_a_violation_is_told_counted_and_logged_and_ends_that_connection_o
         good = await connect(address)
         bad = await connect(address)
         await bad.send_all(b"bad")
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             assert await bad.receive_some() == b"goodbye"
             assert await bad.receive_some() == b""
             await good.send_all(b"still here")
@@ -131,7 +131,7 @@ async def test_an_exception_of_a_handler_ends_that_connection_only(connect):
         (address,) = await server.start(nursery)
         broken = await connect(address)
         await broken.send_all(b"x")
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             assert await broken.receive_some() == b""
             other = await connect(address)
             await other.send_all(b"y")
@@ -145,7 +145,7 @@ async def test_a_silent_peer_is_ended_after_its_idle_timeout(connect):
         server = echo_server(broker, idle_timeout_s=0.2)
         (address,) = await server.start(nursery)
         stream = await connect(address)
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             assert await stream.receive_some() == b""
         assert server.reasons == [CloseReason.IDLE]
         nursery.cancel_scope.cancel()
@@ -198,7 +198,7 @@ async def test_a_slow_peer_holds_others_back_for_a_moment_only():
         before = trio.current_time()
         broker.flow.fell_behind(before)
         assert broker.flow.holding
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             await broker.flow.until_released()
         assert not broker.flow.holding
         broker.flow.caught_up()
@@ -212,7 +212,7 @@ async def test_draining_closes_connections_and_ends_the_listener(connect):
         await stream.send_all(b"a")
         assert await stream.receive_some() == b"a"
         broker.start_draining()
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             assert await stream.receive_some() == b""
             await stream.aclose()
             while server.gateway._listeners.connections:
@@ -274,7 +274,8 @@ async def test_a_peer_that_does_not_read_is_not_received_from(connect):
         nursery.cancel_scope.cancel()
 
 
-async def test_silent_peers_do_not_delay_a_stop(connect):
+async def test_silent_peers_do_not_delay_a_stop(connect, autojump_clock):
+    autojump_clock.autojump_threshold = 0.002
     async with running(HandJournal()) as broker, trio.open_nursery() as nursery:
         server = echo_server(broker)
         (address,) = await server.start(nursery)

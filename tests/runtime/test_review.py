@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 
 import pytest
 import trio
@@ -44,14 +43,12 @@ class Taker:
 # -- waking -----------------------------------------------------------------
 
 
-async def test_who_waits_for_an_outcome_is_woken_though_nothing_else_happens():
+async def test_who_waits_for_an_outcome_is_woken_though_nothing_else_happens(autojump_clock):
     async with running(HandJournal(automatic=True)) as broker:
         channel = open_channel(broker)
         await channel.outcome(channel.declare_queue(QueueSpec("q", durable=False)))
-        began = time.perf_counter()
-        with trio.move_on_after(0.5):
+        with trio.fail_after(0.4):
             await channel.send("", "q", b"1", persistent=False)
-        assert time.perf_counter() - began < 0.4
 
 
 class Ringing(Outcomes):
@@ -66,7 +63,7 @@ class Ringing(Outcomes):
         self.rung.set()
 
 
-async def test_short_wait_is_not_lost_behind_a_longer_one():
+async def test_short_wait_is_not_lost_behind_a_longer_one(autojump_clock):
     async with running(HandJournal(automatic=True), linger_us=200) as broker:
         outcomes, taker = Ringing(), Taker()
         channel = open_channel(broker, outcomes)
@@ -113,7 +110,7 @@ async def test_outcome_asked_of_a_closed_channel_is_an_error_and_no_endless_wait
         channel = open_channel(broker)
         number = channel.declare_queue(QueueSpec("q"))
         channel.close()
-        with trio.fail_after(1), pytest.raises(GatewayError):
+        with trio.fail_after(30), pytest.raises(GatewayError):
             await channel.outcome(number)
 
 
@@ -185,7 +182,7 @@ async def test_goodbye_behind_a_backlog_reaches_the_peer():
         stream = await trio.open_tcp_stream("127.0.0.1", port)
         await turns(10)
         received = bytearray()
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             async for data in stream:
                 received += data
         assert len(received) == 8_000_007
@@ -211,7 +208,7 @@ async def test_peer_that_does_not_read_its_answers_is_served_again_when_it_does(
 
         port = await serving(broker, nursery, handler, log)
         stream = await trio.open_tcp_stream("127.0.0.1", port)
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             for _ in range(2):
                 await stream.send_all(b"ask")
                 await turns(2)
@@ -321,7 +318,7 @@ class FailingJournal(HandJournal):
 
 async def test_stop_does_not_wait_for_ever_for_a_journal_that_fails():
     journal = FailingJournal()
-    with trio.fail_after(5), pytest.RaisesGroup(JournalError, flatten_subgroups=True):
+    with trio.fail_after(30), pytest.RaisesGroup(JournalError, flatten_subgroups=True):
         async with running(journal, drain_timeout_s=0.1) as broker:
             open_channel(broker, Outcomes()).declare_queue(QueueSpec("q"))
             await broker.stop()
