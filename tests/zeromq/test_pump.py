@@ -58,7 +58,7 @@ class Pair:
 async def settle(pair):
     """Connected for good: nothing more is under way on the pump's descriptor."""
     pair.far.send(b"hello")
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         got = []
         while not got:
             got = await pair.pump.receive()
@@ -159,7 +159,7 @@ async def test_rule_b_it_does_not_sleep_while_messages_are_left(context, address
     await settle(pair)
     pair.make_near_readable([b"1", b"2", b"3"])
     got = []
-    with trio.move_on_after(5 if kind is Pump else 0.05):
+    with trio.move_on_after(30 if kind is Pump else 0.3):
         while len(got) < 3:
             got += await pair.pump.receive(limit=1)
     assert got == ([b"1", b"2", b"3"] if kind is Pump else [b"1"])
@@ -191,7 +191,7 @@ class Counting(Pump):
 @pytest.mark.parametrize("kind", [Counting, WaitsForWritableDescriptor])
 async def test_rule_d_waiting_for_room_sleeps_on_a_readable_descriptor(context, address, kind):
     pair = Pair(context, address, kind, peer=False)
-    with trio.move_on_after(0.02):
+    with trio.move_on_after(0.02 if kind is Counting else 0.3):
         await pair.pump.writable()
     assert (pair.pump.looks < 5) is (kind is Counting), "a descriptor that is always writable means a busy loop"
 
@@ -244,7 +244,7 @@ async def test_rule_a_a_reader_and_a_writer_may_wait_at_once(context, address, k
             pair.connect()
             pair.far.send(b"x")
 
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         if kind is EverybodySits:
             with pytest.raises(BaseExceptionGroup) as group:
                 await both()
@@ -272,7 +272,7 @@ async def test_rule_a_when_the_sitter_is_cancelled_another_takes_the_seat(contex
                 await wait_all_tasks_blocked()
                 first.cancel()
         pair.far.send(b"x")
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             while not got:
                 await trio.lowlevel.checkpoint()
     assert got == [b"x"]
@@ -371,7 +371,7 @@ async def test_a_closed_pump_refuses_and_closing_again_does_nothing(context):
 
 async def test_a_terminated_context_ends_a_waiting_receive(context):
     pair = Pair(context, "inproc://test")
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.to_thread.run_sync, context.term)
             with pytest.raises(trio.ClosedResourceError):
@@ -389,7 +389,7 @@ async def test_a_batch_has_at_most_the_limit_and_keeps_the_order(context, addres
     for message in sent:
         pair.far.send(message)
     got, largest = [], 0
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         while len(got) < len(sent):
             batch = await pair.pump.receive(64)
             largest = max(largest, len(batch))
@@ -400,7 +400,7 @@ async def test_a_batch_has_at_most_the_limit_and_keeps_the_order(context, addres
 
 async def test_wake_makes_receive_return_empty_handed_once(context):
     pair = Pair(context, "inproc://test")
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         pair.pump.wake()
         assert await pair.pump.receive() == []
         async with trio.open_nursery() as nursery:
@@ -408,7 +408,7 @@ async def test_wake_makes_receive_return_empty_handed_once(context):
             await wait_all_tasks_blocked()
             pair.pump.wake()
     pair.far.send(b"x")
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         got = []
         while not got:
             got = await pair.pump.receive()
@@ -420,7 +420,7 @@ async def test_messages_of_several_frames_stay_whole_and_what_is_too_large_is_dr
     pair.pump._take = whole_messages(pair.near, max_frames=3, max_bytes=10)
     for message in ([b"1", b"2", b"3"], [b""] * 4, [b"x" * 11], [b"x" * 6, b"y" * 5], [b"ok"], [b"a", b""]):
         pair.far.send_multipart(message)
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         got = []
         while len(got) < 6:
             got += await pair.pump.receive()
@@ -444,7 +444,7 @@ async def test_after_a_short_message_the_next_frame_is_the_next_peers_name(conte
     pump = Pump(router, lambda: rest_of_message(router, [router.recv(zmq.NOBLOCK)], 16, 100))
     peers[0].send(b"")
     peers[1].send_multipart([b"h", b"b"])
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         got = []
         while len(got) < 2:
             got += await pump.receive()
