@@ -331,14 +331,14 @@ def test_segments_are_counted_when_they_were_paged_or_purged(rig):
 
 
 def test_the_state_is_failing_then_read_only_and_writable_again_without_a_restart(rig, faults):
-    rig.journal._writer._refuse_after_s = 0.05
+    rig.journal._writer._refuse_after_s = 0.3
     rig.publish(b"x", 1)
     commit = rig.prepare()
     assert rig.journal.state == "writable"
     faults += [("before", sqlite3.SQLITE_IOERR_WRITE)] * 2
     assert rig.write(commit) is not None
     assert rig.journal.state == "failing"
-    time.sleep(0.06)
+    time.sleep(0.35)
     assert rig.write(commit) is not None
     assert rig.journal.state == "read-only"
     assert rig.write(commit) is None
