@@ -13,7 +13,7 @@ from gateway_mqtt.codec.properties import NO_PROPERTIES, decode_properties, enco
 from gateway_mqtt.store import StoredWill
 from gateway_mqtt.translate.properties import RETAIN, WIRE_TAG, wire_of
 from gateway_mqtt.translate.sessions import Refused
-from gateway_mqtt.translate.topics import SYS, TopicLimits
+from gateway_mqtt.translate.topics import TopicLimits, is_reserved
 
 if TYPE_CHECKING:
     from gateway_mqtt.settings import MqttSettings
@@ -52,8 +52,8 @@ def check_will(will: Will, gateway: Gateway, principal: Principal, limits: Topic
     """
     if excess := limits.excess(will.topic):
         raise Refused(reasons.TOPIC_NAME_INVALID, excess)
-    if will.topic == SYS or will.topic.startswith(f"{SYS}/"):
-        raise Refused(reasons.NOT_AUTHORIZED, "topics under $SYS are the broker's own")
+    if is_reserved(will.topic):
+        raise Refused(reasons.NOT_AUTHORIZED, "topics under $SYS and $share are the broker's own")
     if will.qos > settings.maximum_qos:
         raise Refused(reasons.QOS_NOT_SUPPORTED, f"a will of QoS {will.qos}")  # [MQTT5-3.2.2-12]
     if will.retain and not settings.retained:

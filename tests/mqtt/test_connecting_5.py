@@ -112,9 +112,10 @@ async def test_who_is_not_let_in_is_told_no_more_than_that(user, code):
         (Will("t", b"", retain=True), 0x9A),
         (Will("/" * 300, b""), 0x90),
         (Will("$SYS/broker/uptime", b""), 0x87),
+        (Will("$share/group/topic", b""), 0x87),
         (Will("t", b"\xff", properties=Properties(payload_format=1)), 0x99),
     ],
-    ids=["QoS [MQTT5-3.2.2-12]", "retain [MQTT5-3.2.2-13]", "topic", "$SYS", "payload format"],
+    ids=["QoS [MQTT5-3.2.2-12]", "retain [MQTT5-3.2.2-13]", "topic", "$SYS", "$share", "payload format"],
 )
 async def test_a_will_that_can_not_be_refuses_the_connect(will, code):
     async with mqtt_broker(maximum_qos=1, retained=False) as bench:

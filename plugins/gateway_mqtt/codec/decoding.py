@@ -162,7 +162,7 @@ def _decode_publish(head: int, reader: Reader, sender: int) -> Publish:
     dup = bool(head & 8)
     check_publish_flags(qos, dup=dup, level=level)
     name = reader.binary()  # [MQTT-3.3.2-1] [MQTT5-3.3.2-1]
-    packet_id = reader.identifier() if qos else 0  # [MQTT-2.3.1-5] [MQTT5-2.2.1-2]
+    packet_id = reader.identifier(0x82) if qos else 0  # [MQTT-2.3.1-5] [MQTT5-2.2.1-2]
     properties = _properties(PUBLISH, reader, sender)
     if not name and level == MQTT_5:
         if properties.topic_alias is None:

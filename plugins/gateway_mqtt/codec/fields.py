@@ -45,7 +45,7 @@ def topic_name(data: bytes, level: int = 4) -> str:
     if not topic:
         raise broken(level, "a topic name is empty", "[MQTT-4.7.3-1]", "[MQTT5-4.7.3-1]")
     if "+" in topic or "#" in topic:  # [MQTT-4.7.1-1] [MQTT5-4.7.0-1]
-        raise broken(level, "a topic name has a wildcard", "[MQTT-3.3.2-2]", "[MQTT5-3.3.2-2]", 0x90)
+        raise broken(level, "a topic name has a wildcard", "[MQTT-3.3.2-2]", "[MQTT5-3.3.2-2]", 0x82)
     return topic
 
 
@@ -168,11 +168,11 @@ class Reader:
                 return value
         raise malformed("a variable byte integer of more than four bytes or with idle digits", "[MQTT5-1.5.5-1]")
 
-    def identifier(self) -> int:
-        """Take a packet identifier."""
+    def identifier(self, code: int = 0x81) -> int:
+        """Take a packet identifier; ``code``: what 0 is refused with."""
         value = self.word()
         if not value:
-            raise broken(self.level, "packet identifier 0", "[MQTT-2.3.1-1]", "[MQTT5-2.2.1-3]")
+            raise broken(self.level, "packet identifier 0", "[MQTT-2.3.1-1]", "[MQTT5-2.2.1-3]", code)
         return value
 
     def binary(self) -> bytes:

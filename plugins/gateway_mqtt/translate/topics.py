@@ -10,7 +10,8 @@ from gateway_mqtt.codec.coding import topic_name
 from gateway_mqtt.codec.packets import malformed
 from gateway_mqtt.codec.reasons import TOPIC_NAME_INVALID
 
-SYS: Final = "$SYS"
+RESERVED: Final = ("$SYS/", "$share/")
+"""How topics begin that are no topics of messages: what the broker says of itself, and shared filters."""
 MAX_CACHED_TOPICS = 50_000
 MAX_OWN_TOPICS = 200
 """Of a connection that has a cache of its own: there may be very many."""
@@ -43,11 +44,9 @@ class TopicLimits:
             raise malformed(reason, "§4.7", TOPIC_NAME_INVALID)
 
 
-def filter_refusal(pattern: str, limits: TopicLimits) -> str:
-    """Return why a well-formed topic filter is refused all the same; empty: it is not."""
-    if pattern.startswith("$share/"):
-        return "shared subscriptions are not supported by this version"
-    return limits.excess(pattern)
+def is_reserved(topic: str) -> bool:
+    """Return whether clients may not publish to a topic."""
+    return topic.startswith("$") and f"{topic}/".startswith(RESERVED)
 
 
 class Routes:
@@ -84,8 +83,8 @@ class Routes:
         """
         name = topic_name(topic, level)
         self._limits.check(name)
-        if name.startswith(SYS) and name[len(SYS) :][:1] in ("", "/"):
-            raise AccessRefused("topics under $SYS are the broker's own")  # [MQTT-4.7.2-1] [MQTT5-4.7.2-1]
+        if is_reserved(name):
+            raise AccessRefused("topics under $SYS and $share are the broker's own")  # [MQTT-4.7.2-1] [MQTT5-4.7.2-1]
         key = swap_key(name)
         if self._local_to:
             route = self._channel.route(TOPIC_EXCHANGE, key, local_to=self._local_to)
