@@ -11,10 +11,12 @@ from gateway.api.channel import (
     ConsumerSink,
     Delivery,
     LookUp,
+    MessageRun,
     Outcome,
     OutcomeSink,
     QueueInfo,
     Route,
+    RunSink,
 )
 from gateway.api.frontend import (
     Authorize,
@@ -97,6 +99,7 @@ __all__ = [
     "LookUp",
     "Message",
     "MessageRefused",
+    "MessageRun",
     "NotFound",
     "NotSupported",
     "Outcome",
@@ -114,6 +117,7 @@ __all__ = [
     "ResourceLocked",
     "Retry",
     "Route",
+    "RunSink",
     "Scheduled",
     "Stats",
     "StreamAddress",

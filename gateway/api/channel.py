@@ -97,6 +97,24 @@ class OutcomeSink(Protocol):
         """
 
 
+class MessageRun(Protocol):
+    """Messages in a row to one address, of which nobody awaits an outcome. Implemented by the front-end that they come through.
+
+    All of them have the address, a body, and nothing else: they are not persistent, have no `Message.wire`, do not expire.
+    """
+
+    @property
+    def count(self) -> int:
+        """How many."""
+
+    @property
+    def largest(self) -> int:
+        """Bytes of the largest body."""
+
+    def messages(self) -> Sequence[Message]:
+        """Return them, always the same ones; not to be asked for by who can do without, as this is what takes time."""
+
+
 class ConsumerSink(Protocol):
     """Who is handed messages. Implemented by the front-end. None of these may call the channel."""
 
@@ -108,6 +126,16 @@ class ConsumerSink(Protocol):
 
     def cancelled(self, reason: GatewayError) -> None:
         """The consumer is gone though nobody cancelled it: its queue was deleted, or its sink failed."""
+
+
+class RunSink(ConsumerSink, Protocol):
+    """A `ConsumerSink` that can make use of several messages at a time. Any sink that has this method is one."""
+
+    def deliver_run(self, run: MessageRun, options: BindingOptions | None) -> None:
+        """Take what `deliver_transient` would be called with, message after message.
+
+        If it fails all of the run counts as taken: none of it goes to another consumer.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +226,13 @@ class Channel(Protocol):
 
     def post(self, route: Route, message: Message) -> None:
         """Submit a message whose outcome nobody waits for (QoS 0)."""
+
+    def post_run(self, route: Route, run: MessageRun) -> bool:
+        """Submit a run of messages with the address of `route` at once, for what it costs to submit one.
+
+        Return False: nothing was done. Whatever needs a look at every message is not for runs: queues that keep such messages,
+        exchanges that delay or look for repetitions, a limit, an alarm, a refusal, a route that has changed. `post` them.
+        """
 
     def schedule(self, route: Route, message: Message, due_ms: int) -> int:
         """Submit a message that is published at `due_ms` (wall time; at once if that is past). Result: its id, an integer.

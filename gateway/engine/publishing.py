@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import cast
 
+from gateway.api.channel import MessageRun, RunSink
 from gateway.engine.consuming import Consuming
 from gateway.engine.queues.burial import Dead
 from gateway.engine.queues.dead_letter import Reason
@@ -153,6 +155,32 @@ class Publishing(Consuming):
         if self.dead:
             self.burial.work_off()
         return None if route.matched else self._nowhere(route)
+
+    def publish_run(self, route: RouteHandle, run: MessageRun) -> bool:
+        """Publish a run of transient messages as `publish` would one by one; False: that is for `publish` to do.
+
+        What needs no queue goes by as a whole: only consumers that can't take it so are handed its messages.
+        """
+        if route.generation != self.generation or route.through is not None or route.refusal is not None or route.queued:
+            return False
+        for deliver, options, consumer in route.taps:
+            try:
+                if consumer.takes_runs:
+                    cast("RunSink", consumer.sink).deliver_run(run, options)
+                else:
+                    for message in run.messages():
+                        deliver(message, options)
+            except Exception as error:
+                self.consumer_failed(consumer, error)
+                consumer.queue.pump()
+        if route.idle:
+            self.events.dropped(route.address.routing_key, "offline", route.idle * run.count)
+        if self.dead:
+            self.burial.work_off()
+        if not route.matched:
+            for _ in range(run.count):
+                self.events.unroutable(route.address)
+        return True
 
     def _publish_low(self, route: RouteHandle, message: Message) -> None:
         """Hand a persistent message on to bindings that granted QoS 0."""

@@ -8,7 +8,7 @@ from itertools import islice
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from gateway.api.channel import ConsumeOptions, ConsumerSink, Outcome, OutcomeSink
+from gateway.api.channel import ConsumeOptions, ConsumerSink, MessageRun, Outcome, OutcomeSink
 from gateway.api.frontend import Principal
 from gateway.engine.engine import LATER, UNROUTABLE, Engine, Unroutable
 from gateway.engine.queues.consumer import Consumer
@@ -42,20 +42,9 @@ class BrokerChannel(Declaring):
     """A channel of the gateway's own engine (`gateway.api.Channel` says what each method does)."""
 
     __slots__ = (
-        "_answers",
-        "_closed",
-        "_consumers",
-        "_decided_through",
-        "_held",
-        "_held_back",
-        "_late",
-        "_late_done",
-        "_most_bytes",
-        "_publish",
-        "_sink",
-        "_tidy_at",
-        "_to_retain",
-    )
+        "_answers", "_closed", "_consumers", "_decided_through", "_held", "_held_back", "_late", "_late_done", "_most_bytes",
+        "_publish", "_sink", "_tidy_at", "_to_retain",
+    )  # fmt: skip
 
     def __init__(  # noqa: PLR0913 - the parts of the broker that it joins
         self,
@@ -134,6 +123,12 @@ class BrokerChannel(Declaring):
             problem = self._publish_and_retain(route, message, *self._to_retain)
         if isinstance(problem, GatewayError):
             self._alarms.count_refused(message, problem)
+
+    def post_run(self, route: RouteHandle, run: MessageRun) -> bool:
+        """See `gateway.api.Channel.post_run`."""
+        if run.largest > self._most_bytes or self._to_retain is not None or self._publish is not self._alarms.publish:
+            return False
+        return self._engine.publish_run(route, run)
 
     def _too_large(self, message: Message) -> GatewayError:
         self._to_retain = None

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from gateway_mqtt.codec.coding import check_publish_flags, decode
 from gateway_mqtt.codec.fields import UNBOUNDED, Bounds
-from gateway_mqtt.codec.names import EITHER, MQTT_5, broken, malformed
+from gateway_mqtt.codec.names import EITHER, MQTT_5, broken
 from gateway_mqtt.codec.packets import (
     NAMES,
     PINGREQ,
@@ -25,6 +25,7 @@ from gateway_mqtt.codec.packets import (
     Subscribe,
     Unsubscribe,
 )
+from gateway_mqtt.codec.publishes import run_of, short, unidentified, varint
 from gateway_mqtt.codec.splitter import no_length, too_long
 from gateway_mqtt.tally import Tally
 
@@ -46,6 +47,9 @@ class PublishSink(Protocol):
         Args:
             packet: the whole packet, fit to be sent to other clients of the same protocol level as it is.
         """
+
+    def publish_run(self, topic: bytes, packets: bytes, count: int, longest: int) -> None:
+        """So many of these in a row: `packets` is all of them as received, `longest` the bytes of the longest body."""
 
     def publish_confirmed(self, topic: bytes, body: bytes, packet_id: bytes, front: bytes) -> None:
         """QoS 1, likewise, and not sent before.
@@ -116,8 +120,8 @@ class Connected:
     """
 
     __slots__ = (
-        "_acknowledged", "_acks", "_bounds", "_confirmed", "_control", "_held", "_level", "_limit", "_once", "_once5", "_plain",
-        "_plain5", "_publish", "_publishes", "_tally", "_tells", "_wanted", "over",
+        "_acknowledged", "_acks", "_bounds", "_confirmed", "_control", "_held", "_last", "_level", "_limit", "_once", "_once5",
+        "_plain", "_plain5", "_publish", "_publishes", "_tally", "_tells", "_wanted", "over",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913 - whom it tells, and what is allowed
@@ -149,6 +153,7 @@ class Connected:
         self._tells: bool = level == MQTT_5
         self._held: bytearray = bytearray()
         self._wanted: int = 0
+        self._last: bytes = b""  # topic of the last plain PUBLISH of QoS 0: only behind that is it worth looking for a run
         self.over: bool = False
 
     def acknowledge_to(self, acks: AckSink) -> None:
@@ -186,6 +191,7 @@ class Connected:
         once = self._once
         plain5 = self._plain5
         once5 = self._once5
+        last = self._last
         size = len(data)
         at = 0
         wanted = 2
@@ -220,8 +226,14 @@ class Connected:
                 if head == plain and length > 2:
                     topic_end = start + 2 + (data[start] << 8 | data[start + 1])
                     if topic_end > end:
-                        raise self._short()
-                    publish(data[start + 2 : topic_end], data[topic_end:end], data[at:end])
+                        raise short(self._level)
+                    topic = data[start + 2 : topic_end]
+                    if topic == last and end < size and data.startswith(data[start:topic_end], end + start - at):
+                        end, count = self._run(data, at, start, topic_end, end)
+                        others += count
+                    else:
+                        publish(topic, data[topic_end:end], data[at:end])
+                        last = topic
                 elif head == 0x40 and length == 2:
                     acknowledged(data[start] << 8 | data[start + 1])
                     acks += 1
@@ -231,15 +243,21 @@ class Connected:
                     topic_end = start + 2 + (data[start] << 8 | data[start + 1])
                     body = topic_end + 2
                     if body > end:
-                        raise self._short()
+                        raise short(self._level)
                     packet_id = data[topic_end:body]
                     if packet_id == NO_IDENTIFIER:
-                        raise self._unidentified(PUBLISH)
+                        raise unidentified(PUBLISH, self._level)
                     confirmed(data[start + 2 : topic_end], data[body:end], packet_id, data[at:topic_end])
                 elif head == plain5 and length > 3:
                     topic_end = start + 2 + (data[start] << 8 | data[start + 1])
                     if start + 2 < topic_end < end and not data[topic_end]:  # a topic, and no properties
-                        publish(data[start + 2 : topic_end], data[topic_end + 1 : end], data[at:end])
+                        topic = data[start + 2 : topic_end]
+                        if topic == last and end < size and data.startswith(data[start : topic_end + 1], end + start - at):
+                            end, count = self._run(data, at, start, topic_end + 1, end)
+                            others += count
+                        else:
+                            publish(topic, data[topic_end + 1 : end], data[at:end])
+                            last = topic
                     else:
                         self._publish_other(head, data[start:end])
                 elif head == once5 and length > 5:
@@ -248,7 +266,7 @@ class Connected:
                     if start + 2 < topic_end and body <= end and not data[body - 1]:
                         packet_id = data[topic_end : body - 1]
                         if packet_id == NO_IDENTIFIER:
-                            raise self._unidentified(PUBLISH)
+                            raise unidentified(PUBLISH, self._level)
                         confirmed(data[start + 2 : topic_end], data[body:end], packet_id, data[at:topic_end])
                     else:
                         self._publish_other(head, data[start:end])
@@ -271,6 +289,7 @@ class Connected:
             if rest:
                 tally.rest += rest
                 tally.rest_bytes += rest_bytes
+        self._last = last
         if at < size:
             self._held += data[at:]
             self._wanted = wanted
@@ -278,6 +297,16 @@ class Connected:
             self._tells = self._level == MQTT_5
             self._publishes.fed()
         return at > 0
+
+    def _run(self, data: bytes, at: int, start: int, body: int, end: int) -> tuple[int, int]:
+        """Publish a packet and those behind it that are like it; return where they end, and how many those behind it are."""
+        last, count, longest = run_of(data, at, start, body, end, self._limit)
+        topic = data[start + 2 : body - 1 if self._level == MQTT_5 else body]
+        if count > 1:
+            self._publishes.publish_run(topic, data[at:last], count, longest)
+        else:
+            self._publish(topic, data[body:end], data[at:end])
+        return last, count - 1
 
     def _joined(self, data: bytes) -> bytes:
         """Return what is held with `data` behind it; nothing if even that is not one packet."""
@@ -308,7 +337,7 @@ class Connected:
             assert isinstance(packet, Ack)
             type_, packet_id, code = packet.type, packet.packet_id, packet.code
         if not packet_id:
-            raise self._unidentified(type_)
+            raise unidentified(type_, self._level)
         if type_ == PUBREL:
             self._tells = True
             self._publishes.released(packet_id, code)
@@ -349,44 +378,23 @@ class Connected:
             check_publish_flags(qos, dup=bool(head & 8), level=self._level)
         size = len(payload)
         if size < 2:
-            raise self._short()
+            raise short(self._level)
         topic_end = at = 2 + (payload[0] << 8 | payload[1])
         if qos:
             at += 2
         if size < at:
-            raise self._short()
+            raise short(self._level)
         packet_id = payload[topic_end:at]
         if packet_id == NO_IDENTIFIER:
-            raise self._unidentified(PUBLISH)
+            raise unidentified(PUBLISH, self._level)
         properties = b""
         if self._level == MQTT_5:
             if at < size and payload[at] < 128:
                 start, length = at + 1, payload[at]
             else:
-                start, length = self._varint(payload, at)
+                start, length = varint(payload, at, self._level)
             at = start + length
             if size < at:
-                raise self._short()
+                raise short(self._level)
             properties = payload[start:at]
         self._publishes.publish_other(head, payload[2:topic_end], payload[at:], packet_id, properties)
-
-    def _varint(self, data: bytes, at: int) -> tuple[int, int]:
-        """Return where a variable byte integer ends, and its value."""
-        value = 0
-        for shift in (0, 7, 14, 21):
-            if at == len(data):
-                raise self._short()
-            digit = data[at]
-            at += 1
-            value |= (digit & 127) << shift
-            if digit < 128 and (digit or not shift):
-                return at, value
-            if not digit:
-                break
-        raise malformed("a property length of more than four bytes or with idle digits", "[MQTT5-1.5.5-1]")
-
-    def _short(self) -> Exception:
-        return broken(self._level, "a packet is shorter than its fields", "[MQTT-4.8.0-1]", "[MQTT5-4.13.1-1]")
-
-    def _unidentified(self, type_: int) -> Exception:
-        return broken(self._level, f"{NAMES[type_]} with packet identifier 0", "[MQTT-2.3.1-1]", "[MQTT5-2.2.1-3]")

@@ -33,6 +33,9 @@ class FakeChannel:
     def post(self, route, message):
         pass
 
+    def post_run(self, route, run):
+        return True
+
 
 class FakeConnection:
     peer = "peer"

@@ -29,6 +29,7 @@ from gateway_mqtt.codec.packets import (
     Unsubscribe,
 )
 from gateway_mqtt.codec.properties import NO_PROPERTIES, Properties, decode_properties
+from gateway_mqtt.codec.publishes import parts_of
 from gateway_mqtt.protocol import Connected
 
 LIMIT = 100_000
@@ -44,11 +45,19 @@ class Sinks:
         self.level = level
         self.told = []
         self.forwarded = []
+        self.runs = []
         self.reads = 0
 
     def publish(self, topic, body, packet):
         self.told.append(Publish(topic.decode(), body))
         self.forwarded.append((packet, encode(self.told[-1], self.level)))
+
+    def publish_run(self, topic, packets, count, longest):
+        parts = parts_of(packets, len(topic) + (3 if self.level == 5 else 2))
+        assert (len(parts), max(len(body) for _, body in parts)) == (count, longest)
+        for packet, body in parts:
+            self.publish(topic, body, packet)
+        self.runs.append(count)
 
     def publish_confirmed(self, topic, body, packet_id, front):
         self.told.append(Publish(topic.decode(), body, 1, packet_id=int.from_bytes(packet_id, "big")))

@@ -374,7 +374,7 @@ class Channel:
     def barrier(self):
         return self.publish(None, None)
 
-    post = publish
+    post = post_run = publish
 
 
 class Gateway:

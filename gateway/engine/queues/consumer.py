@@ -22,7 +22,7 @@ class Consumer:
 
     ``held``: what it was handed and has not settled. ``credit``: how many more it may be handed.
     ``no_ack`` consumers hold nothing. ``in_turn``: it is among those of its queue that take turns.
-    ``lapsed``: of how many deliveries it has lost the lease and not said anything yet.
+    ``takes_runs``: its sink is a `RunSink`. ``lapsed``: of how many deliveries it has lost the lease and not said anything yet.
     """
 
     __slots__ = (
@@ -39,11 +39,13 @@ class Consumer:
         "priority",
         "queue",
         "sink",
+        "takes_runs",
     )
 
     def __init__(self, queue: Queue, sink: ConsumerSink | None, options: ConsumeOptions, held: set[Entry], owner: object) -> None:
         self.queue: Queue = queue
         self.sink: ConsumerSink | None = sink
+        self.takes_runs: bool = hasattr(sink, "deliver_run")
         self.held: set[Entry] = held
         self.owner: object = owner
         self.no_ack: bool = options.no_ack

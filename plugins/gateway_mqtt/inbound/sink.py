@@ -12,12 +12,14 @@ from gateway.api import (
     Gateway,
     GatewayError,
     Message,
+    MessageRun,
     Outcome,
     ProtocolViolation,
     Route,
 )
 from gateway_mqtt.codec.fields import is_utf8
 from gateway_mqtt.codec.names import PUBACK, malformed
+from gateway_mqtt.codec.publishes import parts_of
 from gateway_mqtt.codec.publishing import PublishProperties, publish_properties
 from gateway_mqtt.codec.reasons import (
     NO_MATCHING_SUBSCRIBERS,
@@ -32,7 +34,7 @@ from gateway_mqtt.codec.reasons import (
 from gateway_mqtt.inbound.answers import ANY, Answers, Terms
 from gateway_mqtt.inbound.exactly_once import Arrivals, Identifiers
 from gateway_mqtt.store import Kept, SessionStore
-from gateway_mqtt.translate.messages import Encoder
+from gateway_mqtt.translate.messages import Encoder, PacketRun
 from gateway_mqtt.translate.properties import RETAIN, WIRE_TAG, wire_of
 from gateway_mqtt.translate.refusals import reason_code
 from gateway_mqtt.translate.topics import Routes
@@ -58,29 +60,10 @@ class Inbound:
     """
 
     __slots__ = (
-        "_aliases",
-        "_answers",
-        "_arrivals",
-        "_awaited",
-        "_channel",
-        "_encoder",
-        "_first",
-        "_five",
-        "_gateway",
-        "_identifiers",
-        "_known",
-        "_last_raw",
-        "_last_said",
-        "_others",
-        "_over",
-        "_owner",
-        "_pending",
-        "_post",
-        "_reply",
-        "_routes",
-        "_submit",
-        "_terms",
-    )
+        "_aliases", "_answers", "_arrivals", "_awaited", "_channel", "_encoder", "_first", "_five", "_gateway", "_identifiers",
+        "_known", "_last_raw", "_last_said", "_others", "_over", "_owner", "_pending", "_post", "_post_run", "_reply", "_routes",
+        "_submit", "_terms",
+    )  # fmt: skip
 
     def __init__(  # noqa: PLR0913 - what it brings together
         self,
@@ -117,6 +100,7 @@ class Inbound:
         """
         self._channel: Channel = channel
         self._post: Callable[[Route, Message], None] = channel.post
+        self._post_run: Callable[[Route, MessageRun], bool] = channel.post_run
         self._submit: Callable[[Route, Message], int] = channel.publish
         self._routes: Routes = routes
         self._known: dict[bytes, Route] = routes.known
@@ -156,6 +140,17 @@ class Inbound:
         encoder.plain = message
         encoder.packet = packet
         self._post(route, message)
+
+    def publish_run(self, topic: bytes, packets: bytes, count: int, longest: int) -> None:
+        """QoS 0 [MQTT-4.3.1-1], several in a row: they go on as they are, if nobody has to look at them one by one."""
+        field_bytes = len(topic) + (3 if self._five else 2)
+        route = self._known.get(topic)
+        if route is not None:
+            run = PacketRun(route.address, packets, count, longest, field_bytes, self._encoder)
+            if self._post_run(route, run):
+                return
+        for packet, body in parts_of(packets, field_bytes):
+            self.publish(topic, body, packet)
 
     def publish_confirmed(self, topic: bytes, body: bytes, packet_id: bytes, front: bytes) -> None:
         """QoS 1 [MQTT-4.3.2-2]: the PUBACK comes with the outcome."""

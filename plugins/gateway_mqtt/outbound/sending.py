@@ -56,31 +56,10 @@ class Sending(Peer):
     """
 
     __slots__ = (
-        "_aliases",
-        "_blocked",
-        "_channel",
-        "_client",
-        "_encoder",
-        "_expect",
-        "_extra",
-        "_held",
-        "_live_most",
-        "_looks",
-        "_looks_always",
-        "_most_bytes",
-        "_plain",
-        "_plain_low",
-        "_pulse",
-        "_queues_retained",
-        "_retained",
-        "_settled",
-        "_shared",
-        "_store",
-        "_strict",
-        "_two",
-        "_unfit",
-        "window",
-    )
+        "_aliases", "_blocked", "_channel", "_client", "_encoder", "_expect", "_extra", "_held", "_live_most", "_looks",
+        "_looks_always", "_missed", "_most_bytes", "_plain", "_plain_low", "_pulse", "_queues_retained", "_retained", "_settled",
+        "_shared", "_store", "_strict", "_two", "_unfit", "window",
+    )  # fmt: skip
 
     def __init__(  # noqa: PLR0913 - what it brings together
         self,
@@ -110,6 +89,7 @@ class Sending(Peer):
         self._plain: BindingOptions | None = _NEVER
         self._plain_low: BindingOptions | None = _NEVER
         self._extra: int = 0
+        self._missed: int = 0
         self._live_most: int = self.window
         self._blocked: bool = False
         self._held: deque[tuple[Delivery, BindingOptions | None]] | None = None
@@ -199,6 +179,19 @@ class Sending(Peer):
             self._append((*parts, message.body))
         elif parts:
             self._gateway.count("undeliverable", reason="topic")
+
+    def _encoded(self, message: Message) -> bytes:
+        packet = self._encoder.encode_packet(message)
+        if not packet:
+            self._gateway.count("undeliverable", reason="topic")
+        return packet
+
+    def _drop(self, count: int) -> None:
+        """QoS 0 is not worth the memory of a client that does not keep up."""
+        self._dropped += count
+        self._missed = self._channel.retained_mark() + 1  # if it is retained, that will be its number
+        if self._retained is not None:
+            self._retained.missed(self._missed)
 
     # -- shared subscriptions -----------------------------------------------
 

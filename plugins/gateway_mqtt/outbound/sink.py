@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
-from gateway.api import BindingOptions, Channel, Connection, Consumer, Delivery, Gateway, Message, NotFound
+from gateway.api import BindingOptions, Channel, Connection, Consumer, Delivery, Gateway, Message, MessageRun, NotFound
 from gateway_mqtt.codec.packets import MAX_IDENTIFIER, PUBACK, PUBCOMP, PUBREC, Subscription, malformed
 from gateway_mqtt.outbound.client import ClientLimits
 from gateway_mqtt.outbound.exactly_once import REFUSED, Expect, wrong_answer
@@ -17,7 +17,7 @@ from gateway_mqtt.outbound.sending import IDENTIFIERS, Sending, identifiers
 from gateway_mqtt.retained import SLICE, RetainedQueue, Rota, Source
 from gateway_mqtt.session import Session
 from gateway_mqtt.store import SessionStore
-from gateway_mqtt.translate.messages import Encoder
+from gateway_mqtt.translate.messages import Encoder, PacketRun
 from gateway_mqtt.translate.properties import WIRE_TAG
 
 
@@ -35,7 +35,7 @@ class Outbound(Sending):
         replies: the connection's, if somebody else answers, too.
     """
 
-    __slots__ = ("_identifiers", "_inflight", "_missed", "_oldest", "_rota", "_settle", "_source", "_watched")
+    __slots__ = ("_identifiers", "_inflight", "_oldest", "_rota", "_settle", "_source", "_watched")
 
     def __init__(  # noqa: PLR0913 - what it brings together
         self,
@@ -60,7 +60,6 @@ class Outbound(Sending):
         self._identifiers: tuple[bytes, ...] = identifiers(limits.level)
         self._watched: bool = False
         self._oldest: Delivery | None = None
-        self._missed: int = 0
         if store is not None and store.lasts:
             self._touch = self._touch_and_watch
             session.resume(store.kept, exact=store.kept.exact)
@@ -119,7 +118,7 @@ class Outbound(Sending):
     def deliver_transient(self, message: Message, options: BindingOptions | None) -> None:
         """Send with QoS 0 [MQTT-4.3.1-1]."""
         if self._slow:
-            self._drop()
+            self._drop(1)
             return
         if self._looks and options is not self._plain_low and not self._is_plain_low(options):
             self._transient_odd(message, options)
@@ -130,6 +129,23 @@ class Outbound(Sending):
         if not out:
             self._touch()
         out.append(packet)
+
+    def deliver_run(self, run: MessageRun, options: BindingOptions | None) -> None:
+        """Send several with QoS 0 [MQTT-4.3.1-1], as they were received if this client is sent just that."""
+        if self._slow:
+            self._drop(run.count)
+            return
+        packets = b""
+        if isinstance(run, PacketRun) and (not self._looks or options is self._plain_low or self._is_plain_low(options)):
+            packets = run.packets_for(self._encoder)
+        if not packets:
+            for message in run.messages():
+                self.deliver_transient(message, options)
+            return
+        out = self._out
+        if not out:
+            self._touch()
+        out.append(packets)
 
     def acknowledged(self, packet_id: int) -> None:
         """PUBACK: settle the delivery."""
@@ -143,21 +159,6 @@ class Outbound(Sending):
             self._gateway.count("late_acks")  # its queue was deleted meanwhile; `cancelled` closes the connection
         if self._blocked:
             self._go_on()
-
-    # -- what is not of every message ---------------------------------------
-
-    def _encoded(self, message: Message) -> bytes:
-        packet = self._encoder.encode_packet(message)
-        if not packet:
-            self._gateway.count("undeliverable", reason="topic")
-        return packet
-
-    def _drop(self) -> None:
-        """QoS 0 is not worth the memory of a client that does not keep up."""
-        self._dropped += 1
-        self._missed = self._channel.retained_mark() + 1  # if it is retained, that will be its number
-        if self._retained is not None:
-            self._retained.missed(self._missed)
 
     # -- answers ------------------------------------------------------------
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from gateway.api import NO_PROPERTIES, Message, Properties, is_mqtt_topic, swap_key
+from gateway.api import NO_PROPERTIES, Address, Message, Properties, is_mqtt_topic, swap_key
 from gateway_mqtt.codec.coding import encode_length, encode_string
 from gateway_mqtt.codec.names import MQTT_5
 from gateway_mqtt.codec.packets import MAX_LENGTH
+from gateway_mqtt.codec.publishes import parts_of
 from gateway_mqtt.codec.publishing import encode_publish_properties
 from gateway_mqtt.translate.properties import WIRE_TAG, from_common
 from gateway_mqtt.translate.topics import MAX_CACHED_TOPIC_BYTES, MAX_CACHED_TOPICS
@@ -172,6 +173,50 @@ class Encoder:
             if len(field) <= MAX_CACHED_TOPIC_BYTES:
                 self._topics[key] = field
         return field
+
+
+class PacketRun:
+    """Messages of QoS 0 to one address (a `MessageRun`), as they were received.
+
+    Args:
+        packets: the PUBLISHes, one behind the other.
+        field_bytes: what each has between its remaining length and its body.
+        encoder: of the level that they were received at.
+    """
+
+    __slots__ = ("_address", "_elsewhere", "_encoder", "_field_bytes", "_messages", "_other", "_packets", "count", "largest")
+
+    def __init__(self, address: Address, packets: bytes, count: int, largest: int, field_bytes: int, encoder: Encoder) -> None:
+        self.count: int = count
+        self.largest: int = largest
+        self._address: Address = address
+        self._packets: bytes = packets
+        self._field_bytes: int = field_bytes
+        self._encoder: Encoder = encoder
+        self._other: Encoder | None = None
+        self._elsewhere: bytes = b""
+        self._messages: list[Message] | None = None
+
+    def messages(self) -> list[Message]:
+        """Return them one by one."""
+        messages = self._messages
+        if messages is None:
+            address = self._address
+            messages = self._messages = [Message(address, body) for _, body in parts_of(self._packets, self._field_bytes)]
+        return messages
+
+    def packets_for(self, encoder: Encoder) -> bytes:
+        """Return what subscribers of this encoder's level are sent; ``b""``: MQTT can't carry some of it there.
+
+        It is remembered for the level that asked last: there are two.
+        """
+        if encoder is self._encoder:
+            return self._packets
+        if encoder is not self._other:
+            self._other = encoder
+            packets = [encoder.encode_packet(message) for message in self.messages()]
+            self._elsewhere = b"".join(packets) if all(packets) else b""
+        return self._elsewhere
 
 
 def _none(_: Message) -> Properties:
