@@ -1,7 +1,7 @@
 """What happens at the end of each turn of the loop?
 
-A turn is everything that runs between two waits for I/O. At its end the open batch is handed over, if the journal is idle, and
-what front-ends collected is sent, once per connection.
+A turn is everything that runs between two waits for I/O, or until somebody ends it sooner. At its end the open batch is handed
+over, if the journal is idle, and what front-ends collected is sent, once per connection.
 """
 
 from __future__ import annotations
@@ -72,6 +72,16 @@ class Turns(trio.abc.Instrument):
     def soon(self, call: Callable[[], object]) -> None:
         """Call something at the beginning of the next turn; safe at the end of one, where tasks can't be woken directly."""
         self._token.run_sync_soon(call)
+
+    def end_now(self) -> bool:
+        """End the turn and begin the next one, without a wait between; False: now somebody must be waited for."""
+        try:
+            self._end()
+        except BaseException as error:
+            self._fail(error)
+            return False
+        self._engine.now_ms = self._now_ms()
+        return not (self._waking or self._commit_since())
 
     def before_io_wait(self, timeout: float) -> None:
         """End the turn."""

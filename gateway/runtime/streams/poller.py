@@ -67,15 +67,37 @@ class EpollSet:
                 return
             if listeners.flow.holding:
                 await listeners.flow.until_released()
-            events = self._read_some(self._next(events))
+            found = self._next(events)
+            events = self._read_some(found) or self._read_on(PER_TURN - len(found))
 
-    def _next(self, left: Events) -> Events:
+    def _read_on(self, most: int) -> Events:
+        """Answer what was read, and read what has come meanwhile; return whose turn did not come.
+
+        Of what a packet costs that comes alone the loop's way round is a large part: it is spared as long as nobody must be
+        waited for.
+
+        Args:
+            most: so many may still be read from in this turn of the loop.
+        """
+        listeners = self._listeners
+        until = time.perf_counter() + TURN_S
+        while listeners.turns.end_now() and most > 0 and not listeners.flow.holding and not listeners.draining:
+            found = self._next([], most)
+            if not found:
+                break
+            most -= len(found)
+            events = self._read_some(found)
+            if events or time.perf_counter() > until:
+                return events
+        return []
+
+    def _next(self, left: Events, most: int = PER_TURN) -> Events:
         """Return who is read from next: newcomers come before those who are left, and nobody comes twice before these."""
-        found = self._open.poll(0, PER_TURN)
+        found = self._open.poll(0, most)
         if not left:
             self._round = {number for number, _ in found} if len(found) > 1 else set()
             return found
-        fresh = [event for event in found if event[0] not in self._round]
+        fresh = [event for event in found if event[0] not in self._round][: most - len(left)]
         self._round.update([number for number, _ in fresh])
         return fresh + left
 
