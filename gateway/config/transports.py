@@ -28,7 +28,8 @@ class TlsSettings(Section):
     client_ca: _File = Field(default=None, description="A PEM file: the roots that clients' certificates must come from.")
     client_certificate: Literal["none", "optional", "required"] | None = Field(
         default=None,
-        description="Whether clients are asked for a certificate; required: none gets in without one. Without a value: none.",
+        description="Whether clients are asked for a certificate; required: none gets in without one. "
+        "Without a value: required if there is a client_ca, else none.",
     )
     min_version: Literal["1.2", "1.3"] | None = Field(
         default=None, description="The oldest TLS that is spoken. Without a value: 1.2."

@@ -186,7 +186,7 @@ class _Password:
 
 def _verify_clients(context: ssl.SSLContext, transport: Transport) -> None:
     tls, keys = transport.tls, transport.tls_keys
-    context.verify_mode = _VERIFY[tls.client_certificate or "none"]
+    context.verify_mode = _VERIFY[tls.client_certificate or ("none" if tls.client_ca is None else "required")]
     if context.verify_mode is ssl.CERT_NONE:
         return
     if tls.client_ca is None:

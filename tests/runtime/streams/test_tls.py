@@ -225,14 +225,16 @@ def test_a_clients_certificate_is_verified_and_its_common_name_known(files, most
     assert client.layer.certificate_subject == "device 1"
 
 
-def test_without_a_certificate_nobody_gets_in_where_one_is_required(files):
-    context = server_context(files, client_ca=files.ca, client_certificate="required")
+@pytest.mark.parametrize("mode", ["required", None])
+def test_without_a_certificate_nobody_gets_in_where_one_is_required_or_roots_are_named_and_nothing_else_is_said(files, mode):
+    context = server_context(files, client_ca=files.ca, client_certificate=mode)
     with pytest.raises(TlsFailure, match="peer did not return a certificate"):
         Client(Tls(context), client_context(files)).connect()
 
 
-def test_without_a_certificate_one_gets_in_where_it_is_optional(files):
-    context = server_context(files, client_ca=files.ca, client_certificate="optional")
+@pytest.mark.parametrize("mode", ["optional", "none"])
+def test_without_a_certificate_one_gets_in_where_it_is_optional(files, mode):
+    context = server_context(files, client_ca=files.ca, client_certificate=mode)
     assert Client(Tls(context), client_context(files)).connect().layer.certificate_subject is None
 
 
