@@ -64,7 +64,7 @@ class Entering:
         present = self._present = exists and not connect.clean  # [MQTT-3.1.4-3] [MQTT5-3.1.4-4] [MQTT5-3.1.2-5]
         broker.absences.come_back(key, ends=not present)
         link = self.link = Link(broker, self._connection, principal, connect, self.client_id, expiry_s, will, present=present)
-        broker.sessions.enter(link.session, link, present=present)
+        broker.sessions.enter(key, link)
         if present:
             link.resume()
         elif exists:  # [MQTT-3.1.2-6] [MQTT5-3.1.2-4]

@@ -355,7 +355,7 @@ class Link:
             self._outbound.report()
             self._outbound.leave()
         self.inbound.end()
-        broker.sessions.leave(self.session, self, self._is_there)
+        broker.sessions.leave(self.session.key, self)
         subscriptions = self._subscriptions.end() if self._subscriptions is not None else NONE
         self.channel.close()
         self._bequeath(subscriptions)
@@ -371,7 +371,3 @@ class Link:
                 broker.absences.end(key, record)
         elif self._will is not None and self._accepted:  # else there is nothing to publish [MQTT-3.1.2-12]
             publish_will(broker.absences.channel(key[0]), self._will, broker.gateway.now_ms())
-
-    def _is_there(self, client_id: str) -> bool:
-        """Say whether a client has a session in this virtual host."""
-        return self.channel.queue_exists(session_queue_name(client_id))

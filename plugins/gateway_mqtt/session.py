@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from gateway_mqtt.codec.packets import MAX_IDENTIFIER
@@ -21,16 +21,9 @@ class InFlight(Protocol):
         """Its number in the queue."""
 
 
-MOST_REMEMBERED = 5_000
-"""So many identifiers are kept for one absent client that is in no store. What had them may be gone by then (expired, purged), and
-nobody tells: were all of them in flight for ever, the search for a free one would never end."""
-
 MOST_RESERVED = 32_000
 """So many identifiers are kept for what was sent on earlier connections, the newest ones; more never were in flight at a time. So
 there is always a free one for what a window may hold."""
-
-FEW = 100
-"""So many absent clients are remembered without asking whether their sessions are still there."""
 
 D = TypeVar("D", bound=InFlight)
 L = TypeVar("L")
@@ -50,7 +43,7 @@ class Session(Generic[D]):
     """
 
     __slots__ = (
-        "_owners", "clean", "client_id", "exact", "inflight", "key", "lasts", "next_id", "resend", "reserved", "stored",
+        "_owners", "clean", "client_id", "exact", "inflight", "key", "lasts", "next_id", "resend", "reserved",
     )  # fmt: skip
 
     def __init__(self, vhost: str, client_id: str, *, clean: bool, lasts: bool | None = None) -> None:
@@ -63,7 +56,6 @@ class Session(Generic[D]):
         self.resend: dict[int, int] = {}
         self.reserved: int = 0
         self.exact: bool = False
-        self.stored: bool = False
         self._owners: dict[int, int] | None = None
 
     @property
@@ -113,13 +105,12 @@ class Session(Generic[D]):
     # -- from one connection to the next ------------------------------------
 
     def resume(self, kept: Kept, *, exact: bool) -> None:
-        """Go on where an earlier connection has ended. What is in flight is in the store from now on.
+        """Go on where an earlier connection has ended.
 
         Args:
             kept: what the store knows of it.
             exact: nothing was sent that it does not know.
         """
-        self.stored = True
         self.exact = exact
         pairs = list(pairs_of(kept.runs))
         for position, packet_id in pairs[-max(MOST_RESERVED - len(kept.outgoing), 1) :]:
@@ -137,23 +128,11 @@ class Session(Generic[D]):
         yield from own.items()
 
 
-class Parked:
-    """What a persistent session that is in no store remembers while its client is away."""
-
-    __slots__ = ("next_id", "resend")
-
-    def __init__(self, resend: dict[int, int], next_id: int) -> None:
-        self.resend: dict[int, int] = resend
-        self.next_id: int = next_id
-
-
 class Sessions(Generic[L]):
-    """Which connection has which client identifier now, and what is remembered of those who are away?"""
+    """Which connection has which client identifier now?"""
 
     def __init__(self) -> None:
         self._live: dict[SessionKey, L] = {}
-        self._parked: dict[SessionKey, Parked] = {}
-        self._many: int = FEW
 
     def __len__(self) -> int:
         return len(self._live)
@@ -162,41 +141,11 @@ class Sessions(Generic[L]):
         """Return the connection that has this identifier."""
         return self._live.get(key)
 
-    def enter(self, session: Session[D], link: L, *, present: bool) -> None:
-        """Give a session to a connection. The former holder must have left.
+    def enter(self, key: SessionKey, link: L) -> None:
+        """Give a session to a connection. The former holder must have left."""
+        self._live[key] = link
 
-        Args:
-            present: the session goes on: what was parked comes back; else it is forgotten.
-        """
-        self._live[session.key] = link
-        parked = self._parked.pop(session.key, None)
-        if parked is not None and present:
-            session.next_id = parked.next_id
-            session.resend = parked.resend
-            for packet_id in parked.resend.values():
-                session.reserve(packet_id)
-
-    def leave(self, session: Session[D], link: L, is_there: Callable[[str], bool]) -> None:
-        """Take a session from a connection, and park what its next one needs, if it is in no store.
-
-        Args:
-            is_there: says of a client identifier of the same virtual host whether it has a session.
-        """
-        if self._live.get(session.key) is not link:
-            return
-        del self._live[session.key]
-        if session.stored or not session.lasts or not is_there(session.client_id):
-            return
-        resend = dict(session.in_flight())
-        if len(resend) > MOST_REMEMBERED:
-            resend = {position: resend[position] for position in sorted(resend)[-MOST_REMEMBERED:]}
-        if resend:
-            self._parked[session.key] = Parked(resend, session.next_id)
-        if len(self._parked) > self._many:
-            self._forget_ended(session.key[0], is_there)
-
-    def _forget_ended(self, vhost: str, is_there: Callable[[str], bool]) -> None:
-        """Forget sessions that ended while their clients were away: nobody tells. Cost: linear, but rare."""
-        for key in [key for key in self._parked if key[0] == vhost and not is_there(key[1])]:
-            del self._parked[key]
-        self._many = max(FEW, 2 * len(self._parked))
+    def leave(self, key: SessionKey, link: L) -> None:
+        """Take a session from a connection, if it has it still."""
+        if self._live.get(key) is link:
+            del self._live[key]

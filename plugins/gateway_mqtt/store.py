@@ -184,11 +184,6 @@ class SessionStore:
         """Say whether a PUBLISH of QoS 2 with this identifier came and is not released."""
         return packet_id in self.kept.incoming
 
-    @property
-    def incoming_count(self) -> int:
-        """How many identifiers of QoS 2 came in and are not released."""
-        return len(self.kept.incoming)
-
     # -- QoS 2, out ---------------------------------------------------------
 
     def sending(self, packet_id: int, position: int) -> None:

@@ -83,7 +83,7 @@ def test_identifiers_that_came_in_are_known_after_a_restart_until_they_are_relea
     again = Stores().open(journal, P, lasts=True)
     assert again.was_received(5)
     assert not again.was_received(6)
-    assert again.incoming_count == 1
+    assert len(again.kept.incoming) == 1
     assert again.unreceived(5)
     assert journal.empty
 

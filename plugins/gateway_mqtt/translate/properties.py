@@ -49,11 +49,6 @@ def published_qos(message: Message) -> int:
     return int(message.persistent)
 
 
-def published_retained(message: Message) -> bool:
-    """Say whether a message was published with the RETAIN flag (for retain as published, MQTT 5.0 §3.8.3.1)."""
-    return message.wire_tag == WIRE_TAG and message.wire != b"" and message.wire[0] & RETAIN != 0
-
-
 # -- in the common model ----------------------------------------------------
 
 
