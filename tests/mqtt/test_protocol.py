@@ -289,3 +289,80 @@ def test_a_remaining_length_that_is_none_is_malformed_by_the_standard_of_the_lev
     with pytest.raises(MalformedPacket) as caught:
         protocol.feed(b"\x30" + length + b"x" * 10)
     assert (caught.value.spec[: len(standard)], caught.value.code) == (standard, 0x81)
+
+
+# -- runs ---------------------------------------------------------------------
+
+
+rows = st.lists(
+    st.tuples(st.sampled_from(["t", "tt", "a/b"]), st.sampled_from([0, 1, 2, 120, 121, 122, 123, 124, 125, 126, 127, 128, 16_380])),
+    min_size=1,
+    max_size=12,
+)
+behind = st.sampled_from(
+    [
+        b"",
+        b"\x30",
+        b"\x30\x04\0\1t",  # not complete
+        b"\x30\xff",
+        b"\x30\x80",
+        b"\x30\x84\0\0\1tx",  # an idle digit
+        b"\x30\x80\x80\x80\x80\1",
+        b"\x30\xff\xff\xff\x7f",  # beyond the limit
+        b"\x30\x03\0\x09t",
+        b"\x30\x02\0\1t",
+        b"\x30\x01\0",
+        b"\x30\0",
+        b"\x31\x05\0\1t\0x",
+        b"\x38\x05\0\1t\0x",
+        b"\x30\x08\0\1t\3\x23\0\1x",  # with a property, at level 5
+        b"\xe0\0",
+    ]
+)
+
+
+def outcome(level, pieces):
+    """Return what the sinks are told, why that ends, what is kept, and what is counted."""
+    sinks, protocol = connected(level)
+    error = None
+    for piece in pieces:
+        try:
+            protocol.feed(piece)
+        except MalformedPacket as broken:
+            error = (broken.reason, broken.spec, broken.code)
+            break
+    tally = protocol._tally
+    return sinks, (sinks.told, sinks.forwarded, error, error or protocol.held_bytes, protocol.over, tally.others, tally.size)
+
+
+@given(st.sampled_from(LEVELS), rows, behind)
+def test_packets_in_a_row_are_told_as_if_each_came_alone_whatever_comes_behind_them(level, row, tail):
+    packets = [encode(Publish(topic, b"x" * size), level) for topic, size in row]
+    assert outcome(level, [b"".join(packets) + tail])[1] == outcome(level, [*packets, tail])[1]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_packets_on_one_topic_are_one_run_from_the_second_on_whatever_their_lengths_and_later_reads_are_one_at_once(level):
+    read = b"".join(encode(Publish("t", b"x" * size), level) for size in (5, 5, 5, 6, 0, 300, 299, 5, 10_000))
+    other = encode(Publish("u", b"x"), level)
+    sinks, _ = outcome(level, [read, read, read[:-1], read[-1:] + other + read])
+    assert sinks.runs == [8, 9, 8, 8]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_what_is_not_alike_is_no_run(level):
+    plain = encode(Publish("t", b"x"), level)
+    others = [
+        encode(Publish("T", b"x"), level),
+        encode(Publish("tt", b"x"), level),
+        encode(Publish("t", b"x", retain=True), level),
+        encode(Publish("t", b"x", 1, packet_id=1), level),
+        encode(Ack(PUBACK, 1), level),
+        encode(Signal(PINGREQ), level),
+    ]
+    if level == 5:
+        others.append(encode(Publish("t", b"x", properties=Properties(topic_alias=1)), 5))
+        others.append(encode(Publish("", b"x", properties=Properties(topic_alias=1)), 5))
+    for other in others:
+        sinks, (told, *_) = outcome(level, [plain + other + plain + other + plain])
+        assert (sinks.runs, len(told)) == ([], 5)
