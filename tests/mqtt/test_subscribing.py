@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from gateway.api import Message, Principal
+from gateway.errors import JournalError
 from gateway_mqtt.codec.packets import PUBACK, Ack, Publish, SubAck, Subscribe, Subscription, UnsubAck, Unsubscribe
+from gateway_mqtt.codec.reasons import NO_SUBSCRIPTION_EXISTED, UNSPECIFIED_ERROR
 from tests.mqtt.level5 import connected
 from tests.mqtt.support import mqtt_broker, until
 
@@ -112,6 +114,24 @@ async def test_unsubscribing_ends_delivery_and_is_acknowledged_even_if_nothing_w
         await client.publish("a", b"x")
         await client.publish("b", b"y")
         assert await client.next() == Publish("b", b"y")
+
+
+async def test_an_unsuback_of_what_the_journal_refuses_says_so_with_a_code_that_it_may_carry_mqtt5_3_11_3_2():
+    async with mqtt_broker(limits={"refuse_after_ms": 0}) as bench:
+        client = await connected(bench, "p", session_expiry_s=100)
+        await client.subscribe("a", 1)
+        bench.journal.automatic = False
+        await client.send(Unsubscribe(9, ("a", "never")))
+        await until(lambda: bench.journal.writes)
+        bench.journal.finish(JournalError("disk full"))
+        assert await client.next() == UnsubAck(9, bytes((UNSPECIFIED_ERROR, NO_SUBSCRIPTION_EXISTED)))
+        bench.journal.automatic = True
+        await until(lambda: bench.journal.writes or bench.broker.engine.refusal is None)
+        if bench.journal.writes:
+            bench.journal.finish()
+        await until(lambda: bench.broker.engine.refusal is None)
+        assert await client.unsubscribe("a") == b"\0", "what was refused may be asked for again"
+        assert await client.unsubscribe("a") == bytes((NO_SUBSCRIPTION_EXISTED,))
 
 
 async def test_what_was_sent_before_an_unsubscribe_is_completed_mqtt_3_10_4_3():
