@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import trio
 
 from gateway.runtime.broker import Broker
-from gateway_mqtt.codec.coding import decode, encode
 from gateway_mqtt.codec.packets import (
     PINGREQ,
     PINGRESP,
@@ -18,7 +16,6 @@ from gateway_mqtt.codec.packets import (
     ConnAck,
     Connect,
     Disconnect,
-    Packet,
     Publish,
     Signal,
     SubAck,
@@ -26,12 +23,10 @@ from gateway_mqtt.codec.packets import (
     Subscription,
     Will,
 )
-from gateway_mqtt.codec.splitter import Splitter
 from gateway_mqtt.plugin import MqttFrontEnd
 from gateway_mqtt.settings import MqttSettings
+from tests.mqtt.wire import PATIENCE_S, Wire
 from tests.runtime.support import HandJournal, Log, running
-
-PATIENCE_S = 30
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -41,39 +36,8 @@ async def until(condition: Callable[[], object]) -> None:
             await trio.sleep(0.001)
 
 
-class Peer:
-    """A client that sends packets, or any bytes, and looks at every packet that it gets."""
-
-    def __init__(self, stream: trio.SocketStream) -> None:
-        self.stream = stream
-        self.patience_s = PATIENCE_S
-        self._splitter = Splitter()
-        self._identifiers = itertools.count(1)
-
-    async def send(self, *parts: Packet | bytes) -> None:
-        """Send all in one piece."""
-        await self.stream.send_all(b"".join(part if isinstance(part, bytes) else encode(part) for part in parts))
-
-    async def raw(self) -> tuple[int, bytes] | None:
-        """Return the next packet's first byte and payload; None: the broker has closed."""
-        with trio.fail_after(self.patience_s):
-            while (frame := self._splitter.next()) is None:
-                try:
-                    data = await self.stream.receive_some(65_536)
-                except trio.BrokenResourceError:
-                    return None
-                if not data:
-                    return None
-                self._splitter.feed(data)
-        return frame
-
-    async def next(self) -> Packet | None:
-        """Return the next packet; None: the broker has closed."""
-        frame = await self.raw()
-        return None if frame is None else decode(*frame)
-
-    async def take(self, count: int) -> list[Packet | None]:
-        return [await self.next() for _ in range(count)]
+class Peer(Wire):
+    """A client of level 4, or of 3."""
 
     async def connect(self, client_id: str = "", *, clean: bool = True, will: Will | None = None, **fields: object) -> bool:
         """Connect; return whether the session was there."""
@@ -107,10 +71,6 @@ class Peer:
         """Say goodbye, and wait until the broker has closed."""
         await self.send(Disconnect())
         assert await self.next() is None
-        await self.stream.aclose()
-
-    async def vanish(self) -> None:
-        """Go without a goodbye."""
         await self.stream.aclose()
 
 

@@ -11,7 +11,6 @@ import trio
 from trio.testing import MockClock
 
 from gateway.runtime.clock import VirtualClock
-from gateway_mqtt.codec.decoding import decode
 from gateway_mqtt.codec.encoding import encode
 from gateway_mqtt.codec.packets import (
     PINGREQ,
@@ -24,7 +23,6 @@ from gateway_mqtt.codec.packets import (
     ConnAck,
     Connect,
     Disconnect,
-    Packet,
     Publish,
     Signal,
     SubAck,
@@ -35,10 +33,9 @@ from gateway_mqtt.codec.packets import (
     Will,
 )
 from gateway_mqtt.codec.properties import NO_PROPERTIES, Properties
-from gateway_mqtt.codec.splitter import Splitter
 from tests.mqtt.support import mqtt_broker
+from tests.mqtt.wire import PATIENCE_S, Wire
 
-PATIENCE_S = 30
 PING = encode(Signal(PINGREQ))
 _names = itertools.count(1)
 
@@ -68,41 +65,12 @@ def no_properties(level: int) -> bytes:
     return b"\0" if level == 5 else b""
 
 
-class Client:
+class Client(Wire):
     """One connection at one protocol level."""
 
     def __init__(self, stream: trio.SocketStream, level: int) -> None:
-        self.stream = stream
-        self.level = level
-        self.patience_s = PATIENCE_S
+        super().__init__(stream, level)
         self.client_id = ""
-        self._splitter = Splitter()
-        self._identifiers = itertools.count(1)
-
-    async def send(self, *parts: Packet | bytes) -> None:
-        """Send all in one piece."""
-        data = b"".join(part if isinstance(part, bytes) else encode(part, self.level) for part in parts)
-        await self.stream.send_all(data)
-
-    async def raw(self) -> tuple[int, bytes] | None:
-        """Return the next packet's first byte and payload; None: the broker has closed."""
-        with trio.fail_after(self.patience_s):
-            while (got := self._splitter.next()) is None:
-                try:
-                    data = await self.stream.receive_some(65_536)
-                except trio.BrokenResourceError:
-                    return None
-                if not data:
-                    return None
-                self._splitter.feed(data)
-        return got
-
-    async def next(self) -> Packet | None:
-        got = await self.raw()
-        return None if got is None else decode(*got, self.level)
-
-    async def take(self, count: int) -> list[Packet | None]:
-        return [await self.next() for _ in range(count)]
 
     async def connect(
         self, client_id: str | None = None, *, clean: bool = True, will: Will | None = None, keep: int = 0, **properties: object
@@ -189,9 +157,6 @@ class Client:
         """Say goodbye, and wait until the broker has closed."""
         await self.send(Disconnect(code, Properties(**properties) if properties else NO_PROPERTIES))
         assert await self.next() is None
-        await self.stream.aclose()
-
-    async def vanish(self) -> None:
         await self.stream.aclose()
 
 
