@@ -299,31 +299,32 @@ rows = st.lists(
     min_size=1,
     max_size=12,
 )
-behind = st.sampled_from(
-    [
-        b"",
-        b"\x30",
-        b"\x30\x04\0\1t",  # not complete
-        b"\x30\xff",
-        b"\x30\x80",
-        b"\x30\x84\0\0\1tx",  # an idle digit
-        b"\x30\x80\x80\x80\x80\1",
-        b"\x30\xff\xff\xff\x7f",  # beyond the limit
-        b"\x30\x03\0\x09t",
-        b"\x30\x02\0\1t",
-        b"\x30\x01\0",
-        b"\x30\0",
-        b"\x31\x05\0\1t\0x",
-        b"\x38\x05\0\1t\0x",
-        b"\x30\x08\0\1t\3\x23\0\1x",  # with a property, at level 5
-        b"\xe0\0",
-    ]
-)
+BEHIND = [
+    b"",
+    b"\x30",
+    b"\x30\x08\0\1t\0x",  # not complete
+    b"\x30\xff",
+    b"\x30\x80",
+    b"\x30\x85\0\0\1t\0x",  # an idle digit
+    b"\x30\x80\x80\x80\x80\1",
+    b"\x30\xff\xff\xff\x7f",  # beyond the limit
+    b"\x30\xf0\1\0\1t\0" + bytes(236),  # beyond a low one
+    b"\x30\x03\0\x09t",
+    b"\x30\x02\0\1t\0x",
+    b"\x30\x03\0\1t\0x",
+    b"\x30\x01\0\1t\0x",
+    b"\x30\0\0\1t\0x",
+    b"\x31\x05\0\1t\0x",
+    b"\x38\x05\0\1t\0x",
+    b"\x30\x08\0\1t\3\x23\0\1x",  # with a property, at level 5
+    b"\xe0\0",
+]
 
 
-def outcome(level, pieces):
+def outcome(level, pieces, limit=LIMIT):
     """Return what the sinks are told, why that ends, what is kept, and what is counted."""
-    sinks, protocol = connected(level)
+    sinks = Sinks(level)
+    protocol = Connected(sinks, sinks, sinks, limit, level)
     error = None
     for piece in pieces:
         try:
@@ -335,10 +336,20 @@ def outcome(level, pieces):
     return sinks, (sinks.told, sinks.forwarded, error, error or protocol.held_bytes, protocol.over, tally.others, tally.size)
 
 
-@given(st.sampled_from(LEVELS), rows, behind)
+@given(st.sampled_from(LEVELS), rows, st.sampled_from(BEHIND))
 def test_packets_in_a_row_are_told_as_if_each_came_alone_whatever_comes_behind_them(level, row, tail):
     packets = [encode(Publish(topic, b"x" * size), level) for topic, size in row]
     assert outcome(level, [b"".join(packets) + tail])[1] == outcome(level, [*packets, tail])[1]
+
+
+@pytest.mark.parametrize("tail", BEHIND)
+@pytest.mark.parametrize("limit", [200, LIMIT])
+@pytest.mark.parametrize("level", LEVELS)
+def test_what_comes_behind_a_run_is_judged_as_ever(level, limit, tail):
+    packets = [encode(Publish("t", b"x"), level)] * 4
+    sinks, together = outcome(level, [b"".join(packets) + tail], limit)
+    assert sinks.runs in ([3], [4])  # some of these are in order
+    assert together == outcome(level, [*packets, tail], limit)[1]
 
 
 @pytest.mark.parametrize("level", LEVELS)
