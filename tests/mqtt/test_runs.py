@@ -265,3 +265,9 @@ async def test_of_a_topic_that_the_client_may_not_publish_to_every_message_is_co
         sender = Sender(bench, "p", 5, lasts=False, authorize=lambda verb, exchange, key: False)
         sender.send(encoded("secret", [b"x"] * 10, 5))
         assert bench.counted("mqtt.publishes_refused") == 10
+
+
+def test_what_mqtt_can_not_carry_is_nothing_elsewhere():
+    packets = encoded("a/b", [b"1", b"22"], 4)
+    run = PacketRun(Address("/", TOPIC_EXCHANGE, "a.#"), packets, 2, 2, 5, Encoder(4))
+    assert run.packets_for(Encoder(5)) == b""

@@ -137,7 +137,8 @@ class Outbound(Sending):
             return
         packets = b""
         if isinstance(run, PacketRun) and (not self._looks or options is self._plain_low or self._is_plain_low(options)):
-            packets = run.packets_for(self._encoder)
+            encoder = self._encoder
+            packets = run.packets if encoder is run.encoder else run.packets_for(encoder)
         if not packets:
             for message in run.messages():
                 self.deliver_transient(message, options)

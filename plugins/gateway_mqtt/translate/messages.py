@@ -75,6 +75,23 @@ class Encoder:
         self.plain = message
         return packet
 
+    def encode_run(self, key: str, bodies: list[bytes], largest: int) -> bytes:
+        """Return QoS 0 packets without properties, one behind the other; ``b""``: MQTT can't carry all of them.
+
+        Args:
+            largest: bytes of the largest body.
+        """
+        topic = self._topic(key)
+        start = topic + _NONE if self._five else topic
+        if not topic or len(start) + largest > MAX_LENGTH:
+            return b""
+        fields = len(start)
+        packets: list[bytes] = []
+        for body in bodies:
+            length = fields + len(body)
+            packets.append((_FIRST_0[length] if length < SHORT else b"\x30" + encode_length(length)) + start + body)
+        return b"".join(packets)
+
     def _with_properties(self, message: Message) -> bytes:
         start, properties = self.packet_parts(message, 0)
         if not start:
@@ -184,15 +201,15 @@ class PacketRun:
         encoder: of the level that they were received at.
     """
 
-    __slots__ = ("_address", "_elsewhere", "_encoder", "_field_bytes", "_messages", "_other", "_packets", "count", "largest")
+    __slots__ = ("_address", "_elsewhere", "_field_bytes", "_messages", "_other", "count", "encoder", "largest", "packets")
 
     def __init__(self, address: Address, packets: bytes, count: int, largest: int, field_bytes: int, encoder: Encoder) -> None:
         self.count: int = count
         self.largest: int = largest
+        self.packets: bytes = packets
+        self.encoder: Encoder = encoder
         self._address: Address = address
-        self._packets: bytes = packets
         self._field_bytes: int = field_bytes
-        self._encoder: Encoder = encoder
         self._other: Encoder | None = None
         self._elsewhere: bytes = b""
         self._messages: list[Message] | None = None
@@ -202,7 +219,7 @@ class PacketRun:
         messages = self._messages
         if messages is None:
             address = self._address
-            messages = self._messages = [Message(address, body) for _, body in parts_of(self._packets, self._field_bytes)]
+            messages = self._messages = [Message(address, body) for _, body in parts_of(self.packets, self._field_bytes)]
         return messages
 
     def packets_for(self, encoder: Encoder) -> bytes:
@@ -210,12 +227,12 @@ class PacketRun:
 
         It is remembered for the level that asked last: there are two.
         """
-        if encoder is self._encoder:
-            return self._packets
+        if encoder is self.encoder:
+            return self.packets
         if encoder is not self._other:
             self._other = encoder
-            packets = [encoder.encode_packet(message) for message in self.messages()]
-            self._elsewhere = b"".join(packets) if all(packets) else b""
+            bodies = [body for _, body in parts_of(self.packets, self._field_bytes)]
+            self._elsewhere = encoder.encode_run(self._address.routing_key, bodies, self.largest)
         return self._elsewhere
 
 
