@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from dataclasses import replace as replaced
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 MILLISECONDS: Final = 1_000
 FEW: Final = 100
 """Appointments that were cancelled are swept out of the heap when they are more than those that stand, and more than this."""
+SOONEST_MS: Final = 1_000
+LATEST_MS: Final = 600_000
+"""A will that is refused is tried again after as long as it is late already, but for these."""
+MOST_LATE = 1_000
+"""So many refused wills are kept of sessions that are over; they are in memory only."""
 
 
 class Diary:
@@ -71,10 +77,12 @@ class Absent:
     Args:
         record: as it is in the journal; its `ended_at_ms` is known, and its will, if it has one, is due.
         subscriptions: how many topic filters it has.
+        again_ms: when its will is tried again; None: it was not refused.
     """
 
     record: SessionRecord
     subscriptions: Stock = NONE
+    again_ms: int | None = None
 
     @property
     def ends_at_ms(self) -> int | None:
@@ -87,8 +95,17 @@ class Absent:
     @property
     def next_due_ms(self) -> int | None:
         """When there is something to be done."""
-        due = [at for at in (self.ends_at_ms, self.record.will_due_ms) if at is not None]
+        will_ms = self.record.will_due_ms if self.again_ms is None else self.again_ms
+        due = [at for at in (self.ends_at_ms, will_ms) if at is not None]
         return min(due, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Late:
+    """The will of a session that is over, which was refused when it was due."""
+
+    will: StoredWill
+    due_ms: int
 
 
 class _Deaf:
@@ -124,6 +141,7 @@ class Absences:
         self._shared = shared
         self._diary = Diary()
         self._away: dict[SessionKey, Absent] = {}
+        self._late: dict[SessionKey, _Late] = {}
         self._channels: dict[str, Channel] = {}
         self.expired = 0
         self.stock = NONE
@@ -177,18 +195,22 @@ class Absences:
     def come_back(self, key: SessionKey, *, ends: bool) -> SessionRecord | None:
         """A client is back: its will is not published any more [MQTT5-3.1.3-9], unless its session ends.
 
+        One that was due and refused isn't, either: it would say that the client is lost.
+
         Args:
             ends: what it had is not gone on with. Its queue is the caller's to delete, as he waits for that.
         Returns:
             what was known of the session, whose client was away; None: nothing was.
         """
         absent = self._away.pop(key, None)
+        self._late.pop(key, None)
         self._diary.cancel(key)
         if absent is None:
             return None
         self._count(absent.subscriptions, -1)
         if ends:
-            self._publish(key, absent.record.will)
+            if absent.again_ms is None:
+                self._publish(key, absent.record.will)
             self._forget(key)
         return absent.record
 
@@ -205,8 +227,13 @@ class Absences:
         """Do what is due until that has been effort enough: a client is one, and so is each of its subscriptions."""
         effort = 0
         for key in self._diary.take(self._gateway.now_ms()):
-            effort += 1 + self._away[key].subscriptions.all
-            self._see_to(key)
+            late = self._late.pop(key, None)
+            if late is not None:
+                effort += 1
+                self.publish(key, late.will, late.due_ms)
+            else:
+                effort += 1 + self._away[key].subscriptions.all
+                self._see_to(key)
             if effort >= most:
                 return
 
@@ -223,10 +250,13 @@ class Absences:
             self._end(key, record)
             return
         if record.will_due_ms is not None and record.will_due_ms <= now_ms:
-            self._publish(key, record.will)
-            absent = Absent(without_will(record), absent.subscriptions)
-            self._away[key] = absent
-        self._keep(key, absent.record)
+            if self._publish(key, record.will):
+                absent = replaced(absent, record=without_will(record), again_ms=None)
+            else:
+                absent = replaced(absent, again_ms=_again_ms(record.will_due_ms, now_ms))
+        if absent.record is not record or self._away[key].again_ms is None:
+            self._keep(key, absent.record)
+        self._away[key] = absent
         due_ms = absent.next_due_ms
         if due_ms is not None:
             self._diary.put(key, due_ms)
@@ -234,7 +264,8 @@ class Absences:
 
     def _end(self, key: SessionKey, record: SessionRecord) -> None:
         """The session is over [MQTT5-4.1.0-2], and with it the delay of its will [MQTT5-3.1.2-8]."""
-        self._publish(key, record.will)
+        if record.will is not None:
+            self.publish(key, record.will, record.will_due_ms)
         self._forget(key)
         channel = self.channel(key[0])
         queue = session_queue_name(key[1])
@@ -246,12 +277,33 @@ class Absences:
         self._ended(key, channel)
         self._stores.drop(channel, key)
 
-    def _publish(self, key: SessionKey, will: StoredWill | None) -> None:
-        if will is not None:
-            publish_will(self.channel(key[0]), will, self._gateway.now_ms())
+    def publish(self, key: SessionKey, will: StoredWill, due_ms: int | None = None) -> None:
+        """Publish the will of a session that is over. If it is refused it is tried again, unless its client is back before.
+
+        Args:
+            due_ms: when it was due; None: now.
+        """
+        if self._publish(key, will):
+            return
+        if len(self._late) >= MOST_LATE:
+            self._gateway.count("wills_lost")
+            return
+        now_ms = self._gateway.now_ms()
+        due_ms = now_ms if due_ms is None else min(due_ms, now_ms)
+        self._late[key] = _Late(will, due_ms)
+        self._diary.put(key, _again_ms(due_ms, now_ms))
+        self._sooner()
+
+    def _publish(self, key: SessionKey, will: StoredWill | None) -> bool:
+        return will is None or publish_will(self.channel(key[0]), will, self._gateway.now_ms())
 
     def _keep(self, key: SessionKey, record: SessionRecord) -> None:
         self._stores.open(self.channel(key[0]), key, lasts=True).put_record(record)
+
+
+def _again_ms(due_ms: int, now_ms: int) -> int:
+    """Return when a will that was refused, and had been due then, is tried again."""
+    return now_ms + min(max(now_ms - due_ms, SOONEST_MS), LATEST_MS)
 
 
 def left(record: SessionRecord, now_ms: int) -> SessionRecord:

@@ -23,7 +23,6 @@ from gateway_mqtt.subscriptions import Subscriptions
 from gateway_mqtt.sys_topics import NONE, Stock
 from gateway_mqtt.translate.sessions import keep_alive, session_queue, session_queue_name, shortest
 from gateway_mqtt.translate.topics import Routes
-from gateway_mqtt.wills import publish_will
 
 if TYPE_CHECKING:
     from gateway_mqtt.broker import Broker
@@ -370,4 +369,4 @@ class Link:
             else:  # it was full, or somebody deleted it
                 broker.absences.end(key, record)
         elif self._will is not None and self._accepted:  # else there is nothing to publish [MQTT-3.1.2-12]
-            publish_will(broker.absences.channel(key[0]), self._will, broker.gateway.now_ms())
+            broker.absences.publish(key, self._will)

@@ -71,12 +71,14 @@ def check_will(will: Will, gateway: Gateway, principal: Principal, limits: Topic
         channel.close()
 
 
-def publish_will(channel: Channel, will: StoredWill, now_ms: int) -> None:
+def publish_will(channel: Channel, will: StoredWill, now_ms: int) -> bool:
     """Publish a will, with its properties, and retain it if it says so [MQTT-3.1.2-17] [MQTT5-3.1.2-15].
 
     Args:
         channel: of who may publish everywhere: whether the client may was looked at when it connected.
         now_ms: wall time; its expiry counts from here.
+    Returns:
+        False: it is refused for now (memory is short, the journal fails, a queue is full). One of QoS 0 is lost then.
     """
     route = channel.route(TOPIC_EXCHANGE, swap_key(will.topic))
     properties = decode_properties(PUBLISH, will.properties)
@@ -88,6 +90,6 @@ def publish_will(channel: Channel, will: StoredWill, now_ms: int) -> None:
     if will.retain:  # else it is a passing message [MQTT-3.1.2-16] [MQTT5-3.1.2-14]
         channel.retain(route, message)  # [MQTT-3.1.2-17] [MQTT5-3.1.2-15]
     if will.qos:
-        channel.publish(route, message)
-    else:
-        channel.post(route, message)
+        return channel.refused(channel.publish(route, message)) is None
+    channel.post(route, message)
+    return True

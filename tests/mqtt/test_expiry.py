@@ -7,9 +7,10 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.api import Principal
+from gateway.api import Binding, Overflow, Principal, QueueSpec
 from gateway.journal.memory import MemoryJournal, MemoryStore
 from gateway.runtime.clock import VirtualClock
+from gateway_mqtt import expiry
 from gateway_mqtt.codec.packets import Connect, Disconnect, Publish, Will
 from gateway_mqtt.codec.properties import Properties
 from gateway_mqtt.expiry import Absences, Diary, left
@@ -373,3 +374,100 @@ async def test_each_subscription_of_a_session_that_ends_counts_as_effort(autojum
         assert ended == ["a", "b", "c"]
         absences.run(5)
         assert ended == ["a", "b", "c", "d", "e"]
+
+
+# -- wills that are refused when they are due -----------------------------------
+
+
+class Full:
+    """A durable queue that takes one message, has it, and gets what is published to ``lost``."""
+
+    def __init__(self, bench):
+        self.channel = bench.broker.gateway("other", print, bench.log).open_channel(Principal("somebody"))
+        self.queue = bench.broker.engine.vhost("/").queues.get("full")
+
+    @classmethod
+    async def made(cls, bench):
+        full = cls(bench)
+        spec = QueueSpec("full", max_length=1, overflow=Overflow.REJECT_PUBLISH)
+        await full.channel.outcome(full.channel.declare_queue(spec))
+        await full.channel.outcome(full.channel.bind(Binding("amq.topic", "full", "lost")))
+        await full.channel.send("amq.topic", "lost", b"before")
+        return full
+
+    async def take(self):
+        """Return the body of the message that is in it; None: there is none."""
+        found = (await self.channel.outcome(self.channel.get("full"))).result
+        if found is None:
+            return None
+        self.channel.ack(found)
+        await self.channel.outcome(self.channel.barrier())
+        return found.message.body
+
+
+LASTING = {"session_expiry_s": FOR_EVER}
+FOR_A_WHILE = {"session_expiry_s": 5}
+CLEAN = {}
+
+
+@pytest.mark.parametrize("how", [LASTING, FOR_A_WHILE, CLEAN], ids=["lasting", "for a while", "clean"])
+@pytest.mark.parametrize("retain", [False, True])
+async def test_a_will_that_is_refused_is_tried_again_until_it_is_published_once(autojump_clock, virtual, how, retain):
+    async with virtual() as bench:
+        full = await Full.made(bench)
+        client = await connected(bench, will=Will("lost", b"will", 1, retain), **how)
+        await client.vanish()
+        await trio.sleep(20)
+        assert bench.counted("refused") > 3
+        assert await full.take() == b"before"
+        await trio.sleep(30)
+        assert await full.take() == b"will"
+        await trio.sleep(70)
+        assert await full.take() is None
+        watcher = await opened(bench, 4)
+        await watcher.connect("watcher")
+        await watcher.subscribe("lost")
+        if retain:
+            assert (await message(watcher)).payload == b"will"
+        await watcher.quiet()
+
+
+@pytest.mark.parametrize("how", [LASTING, FOR_A_WHILE, CLEAN], ids=["lasting", "for a while", "clean"])
+@pytest.mark.parametrize("clean", [False, True])
+async def test_a_will_that_is_refused_is_not_published_any_more_when_its_client_is_back(autojump_clock, virtual, how, clean):
+    async with virtual() as bench:
+        full = await Full.made(bench)
+        client = await connected(bench, will=Will("lost", b"will", 1), **how)
+        await client.vanish()
+        await trio.sleep(10)
+        await connected(bench, clean=clean, **how)
+        assert await full.take() == b"before"
+        await trio.sleep(70)
+        assert await full.take() is None
+
+
+async def test_the_refused_will_of_a_session_that_lasts_outlives_the_broker(autojump_clock, virtual):
+    async with virtual() as bench:
+        await Full.made(bench)
+        await (await connected(bench, will=Will("lost", b"will", 1), **LASTING)).vanish()
+        await trio.sleep(10)
+    async with virtual() as bench:
+        await trio.sleep(10)
+        assert await Full(bench).take() == b"before"
+        await trio.sleep(50)
+    async with virtual() as bench:
+        await trio.sleep(10)
+        full = Full(bench)
+        assert await full.take() == b"will"
+        await trio.sleep(70)
+        assert await full.take() is None
+
+
+async def test_refused_wills_that_are_in_memory_only_are_not_without_number(autojump_clock, virtual, monkeypatch):
+    monkeypatch.setattr(expiry, "MOST_LATE", 2)
+    async with virtual() as bench:
+        await Full.made(bench)
+        for number in range(5):
+            await (await connected(bench, f"c{number}", will=Will("lost", b"will", 1))).vanish()
+        await trio.sleep(10)
+        assert bench.counted("mqtt.wills_lost") == 3
