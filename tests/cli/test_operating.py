@@ -186,6 +186,6 @@ def test_compacting_and_a_start_at_once_never_meet(tmp_path):
         stop.set()
         compacting.join()
     assert set(outcomes) <= {0, 75}
-    with closing(connect(f"tcp://127.0.0.1:{broker.port}", timeout=10)) as tgp:
+    with closing(connect(f"tcp://127.0.0.1:{broker.port}", timeout=30)) as tgp:
         assert tgp.declare_queue("jobs")["messages"] == 40
     broker.end()

@@ -148,7 +148,7 @@ def test_what_a_front_end_wrote_in_its_own_form_is_read_by_what_it_offers(peek, 
 def test_messages_of_mqtt_and_tgp_clients_are_shown_with_what_they_said(tmp_path):
     said = {"content_type": "application/json", "headers": {"region": "north", "n": 5}, "message_id": "m"}
     with LiveBroker(tmp_path) as broker:
-        with connect(broker.addresses["ROUTER"], timeout=10) as client:
+        with connect(broker.addresses["ROUTER"], timeout=30) as client:
             client.declare_queue("both")
             client.bind("both", "amq.topic", "plant.#")
             client.publish("amq.topic", "plant.tgp", b"{}", said, wait=True)

@@ -28,7 +28,7 @@ ALONE = ("--set", LOCAL, "--set", NO_ZEROMQ)
 def connected(lines: list[str]) -> socket.socket:
     (address,) = [line.removeprefix("listening mqtt tcp://") for line in lines if line.startswith("listening mqtt")]
     host, _, port = address.rpartition(":")
-    return socket.create_connection((host, int(port)), timeout=10)
+    return socket.create_connection((host, int(port)), timeout=30)
 
 
 def test_it_says_listeners_version_data_directory_durability_hints_and_ready(tidegate, tmp_path):

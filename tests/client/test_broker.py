@@ -14,7 +14,7 @@ def broker(tmp_path_factory):
 
 @pytest.fixture
 def client(broker, request):
-    with connect(broker.addresses["ROUTER"], client=request.node.name, timeout=10) as connected:
+    with connect(broker.addresses["ROUTER"], client=request.node.name, timeout=30) as connected:
         yield connected
 
 

@@ -159,7 +159,7 @@ def with_lines(tmp_path, monkeypatch):
 
 def said_until_the_end(broker, data):
     """What the front-end says to so many bytes, until one of both has closed the connection."""
-    with socket.create_connection(broker.where("lines"), timeout=10) as peer:
+    with socket.create_connection(broker.where("lines"), timeout=30) as peer:
         with contextlib.suppress(ConnectionError):
             peer.sendall(data)
             peer.shutdown(socket.SHUT_WR)
@@ -188,7 +188,7 @@ def test_the_front_end_of_the_readme_joins_mqtt_s_topics(with_lines):
     mqtt = pytest.importorskip("paho.mqtt.publish")
     broker = with_lines
     host, port = broker.mqtt.split(":")
-    peer = socket.create_connection(broker.where("lines"), timeout=10)
+    peer = socket.create_connection(broker.where("lines"), timeout=30)
     with peer, peer.makefile("rw", newline="\n") as stream:
 
         def ask(line):
@@ -205,7 +205,7 @@ def test_the_front_end_of_the_readme_joins_mqtt_s_topics(with_lines):
         assert ask("TAKE readings") == "MESSAGE from mqtt"
         assert ask("TAKE nothing").startswith("NO ")
         assert ask("DANCE") == "NO what?"
-    again = socket.create_connection(broker.where("lines"), timeout=10)
+    again = socket.create_connection(broker.where("lines"), timeout=30)
     with again, again.makefile("rw", newline="\n") as stream:
         stream.write("TAKE readings\n")
         stream.flush()

@@ -19,7 +19,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from tests.live_broker import LiveBroker
 
-PATIENCE_S = 10
+PATIENCE_S = 30
 QUIET_S = 0.15
 CONFIGURATION = """\
 [frontend.mqtt]
