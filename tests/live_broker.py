@@ -90,7 +90,7 @@ class LiveBroker:
         lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, args=(lines,), daemon=True)
         self._reader.start()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         self.lines.clear()
         while (line := lines.get(timeout=max(0.0, deadline - time.monotonic()))) != "ready":
             assert line, (self.directory / "broker.log").read_text()

@@ -129,7 +129,7 @@ async def test_too_many_clients_are_cut_off_and_the_others_go_on(served, tmp_pat
 
 
 async def test_who_does_not_read_his_answer_is_cut_off(served, tmp_path, monkeypatch):
-    monkeypatch.setattr(control, "IDLE_S", 0.05)
+    monkeypatch.setattr(control, "IDLE_S", 0.3)
     monkeypatch.setitem(QUESTIONS, "much", lambda broker, params: ("x" * 1000 for _ in range(100_000)))
     async with served(tmp_path) as broker:
         async with await connected(tmp_path) as stream:
@@ -137,6 +137,7 @@ async def test_who_does_not_read_his_answer_is_cut_off(served, tmp_path, monkeyp
             with trio.fail_after(30):
                 while not broker.counters["admin.cut_off"]:  # noqa: ASYNC110
                     await trio.sleep(0.01)
+        monkeypatch.undo()
         assert await asked(tmp_path, "hello")
 
 

@@ -47,7 +47,7 @@ def test_a_thousand_messages_come_in_order_and_never_more_than_the_credit_at_onc
     client.flush()
     assert client.declare_queue(queue)["messages"] == 1000
     bodies = []
-    with client.consume(queue, credit=20, idle_timeout=1.0) as consumer:
+    with client.consume(queue, credit=20, idle_timeout=30) as consumer:
         for delivery in consumer:
             assert len(consumer.buffer) < 20
             bodies.append(int(delivery.body))
@@ -229,6 +229,6 @@ def test_a_process_that_is_started_again_at_once_is_not_taken_for_its_predecesso
             for _ in range(10):
                 second.publish("", queue, b"second")
         first._link.close(0)
-        with client.consume(queue, credit=1000, idle_timeout=0.3) as consumer:
+        with client.consume(queue, credit=1000, idle_timeout=1) as consumer:
             bodies = [delivery.body for delivery in consumer if delivery.ack()]
         assert bodies.count(b"second") == 10, "they were confirmed"
