@@ -48,8 +48,8 @@ class PublishSink(Protocol):
             packet: the whole packet, fit to be sent to other clients of the same protocol level as it is.
         """
 
-    def publish_run(self, topic: bytes, packets: bytes, count: int, longest: int) -> None:
-        """So many of these in a row: `packets` is all of them as received, `longest` the bytes of the longest body."""
+    def publish_run(self, topic: bytes, packets: bytes, count: int, longest: int) -> bool:
+        """So many of these in a row, `packets`; `longest`: bytes of the longest body. Return whether that was of any use."""
 
     def publish_confirmed(self, topic: bytes, body: bytes, packet_id: bytes, front: bytes) -> None:
         """QoS 1, likewise, and not sent before.
@@ -193,9 +193,9 @@ class Connected:
         once5 = self._once5
         last = self._last
         size = len(data)
-        at = 0
         wanted = 2
-        acks = others = rest = rest_bytes = 0
+        runs = True
+        at = acks = others = rest = rest_bytes = 0
         try:
             while size - at >= 2:
                 head = data[at]
@@ -228,8 +228,8 @@ class Connected:
                     if topic_end > end:
                         raise short(self._level)
                     topic = data[start + 2 : topic_end]
-                    if topic == last and end < size and data.startswith(data[start:topic_end], end + start - at):
-                        end, count = self._run(data, at, start, topic_end, end)
+                    if topic == last and runs and end < size and data.startswith(data[start:topic_end], end + start - at):
+                        end, count, runs = self._run(data, at, start, topic_end, end)
                         others += count
                     else:
                         publish(topic, data[topic_end:end], data[at:end])
@@ -252,8 +252,8 @@ class Connected:
                     topic_end = start + 2 + (data[start] << 8 | data[start + 1])
                     if start + 2 < topic_end < end and not data[topic_end]:  # a topic, and no properties
                         topic = data[start + 2 : topic_end]
-                        if topic == last and end < size and data.startswith(data[start : topic_end + 1], end + start - at):
-                            end, count = self._run(data, at, start, topic_end + 1, end)
+                        if topic == last and runs and end < size and data.startswith(data[start : topic_end + 1], end + start - at):
+                            end, count, runs = self._run(data, at, start, topic_end + 1, end)
                             others += count
                         else:
                             publish(topic, data[topic_end + 1 : end], data[at:end])
@@ -298,15 +298,14 @@ class Connected:
             self._publishes.fed()
         return at > 0
 
-    def _run(self, data: bytes, at: int, start: int, body: int, end: int) -> tuple[int, int]:
-        """Publish a packet and those behind it that are like it; return where they end, and how many those behind it are."""
+    def _run(self, data: bytes, at: int, start: int, body: int, end: int) -> tuple[int, int, bool]:
+        """Publish a packet and those like it behind it; return where they end, how many those are, and whether to look for more."""
         last, count, longest = run_of(data, at, start, body, end, self._limit)
         topic = data[start + 2 : body - 1 if self._level == MQTT_5 else body]
         if count > 1:
-            self._publishes.publish_run(topic, data[at:last], count, longest)
-        else:
-            self._publish(topic, data[body:end], data[at:end])
-        return last, count - 1
+            return last, count - 1, self._publishes.publish_run(topic, data[at:last], count, longest)
+        self._publish(topic, data[body:end], data[at:end])
+        return last, 0, True
 
     def _joined(self, data: bytes) -> bytes:
         """Return what is held with `data` behind it; nothing if even that is not one packet."""

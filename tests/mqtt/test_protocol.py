@@ -46,6 +46,7 @@ class Sinks:
         self.told = []
         self.forwarded = []
         self.runs = []
+        self.welcome = True
         self.reads = 0
 
     def publish(self, topic, body, packet):
@@ -58,6 +59,7 @@ class Sinks:
         for packet, body in parts:
             self.publish(topic, body, packet)
         self.runs.append(count)
+        return self.welcome
 
     def publish_confirmed(self, topic, body, packet_id, front):
         self.told.append(Publish(topic.decode(), body, 1, packet_id=int.from_bytes(packet_id, "big")))
@@ -358,6 +360,16 @@ def test_packets_on_one_topic_are_one_run_from_the_second_on_whatever_their_leng
     other = encode(Publish("u", b"x"), level)
     sinks, _ = outcome(level, [read, read, read[:-1], read[-1:] + other + read])
     assert sinks.runs == [8, 9, 8, 8]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_where_a_run_is_of_no_use_there_are_no_more_in_that_read(level):
+    sinks, protocol = connected(level)
+    sinks.welcome = False
+    read = encode(Publish("t", b"x"), level) * 4 + encode(Publish("u", b"x"), level) * 4
+    for _ in range(2):
+        protocol.feed(read)
+    assert (sinks.runs, len(sinks.told)) == ([3, 3], 16)
 
 
 @pytest.mark.parametrize("level", LEVELS)

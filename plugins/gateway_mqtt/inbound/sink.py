@@ -141,16 +141,17 @@ class Inbound:
         encoder.packet = packet
         self._post(route, message)
 
-    def publish_run(self, topic: bytes, packets: bytes, count: int, longest: int) -> None:
+    def publish_run(self, topic: bytes, packets: bytes, count: int, longest: int) -> bool:
         """QoS 0 [MQTT-4.3.1-1], several in a row: they go on as they are, if nobody has to look at them one by one."""
         field_bytes = len(topic) + (3 if self._five else 2)
         route = self._known.get(topic)
         if route is not None:
             run = PacketRun(route.address, packets, count, longest, field_bytes, self._encoder)
             if self._post_run(route, run):
-                return
+                return True
         for packet, body in parts_of(packets, field_bytes):
             self.publish(topic, body, packet)
+        return False
 
     def publish_confirmed(self, topic: bytes, body: bytes, packet_id: bytes, front: bytes) -> None:
         """QoS 1 [MQTT-4.3.2-2]: the PUBACK comes with the outcome."""
