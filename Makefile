@@ -50,7 +50,7 @@ compiled: $(MADE)
 	@mkdir -p $(COMPILED)
 	@tar -xzf build/sdist/*.tar.gz --strip-components 1 -C $(COMPILED)
 	@$(BIN)/python -m venv $(COMPILED)/.venv
-	@echo 'compiling takes a minute or two'
+	@echo 'compiling takes some minutes'
 	@packages=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
 	    cd $(COMPILED) && \
 	    echo "$$packages" > "$$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/dependencies.pth" && \
