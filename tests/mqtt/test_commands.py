@@ -40,6 +40,7 @@ async def test_pub_publishes_each_way_and_sub_prints_and_ends_with_0_after_c_mes
             (["t/1", "body"], b"", [Publish("t/1", b"body")]),
             (["-t", "t/2", "-m", "body", "-q", "1"], b"", [Publish("t/2", b"body", 1, packet_id=1)]),
             (["-t", "t/3", "-l"], b"one\ntwo\n\nfour", [Publish("t/3", line) for line in (b"one", b"two", b"", b"four")]),
+            (["t/3", "-l"], b"x" * 200_000 + b"\ny\n", [Publish("t/3", b"x" * 200_000), Publish("t/3", b"y")]),
             (["t/4", "-f", str(tmp_path / "body")], b"", [Publish("t/4", b"from\0a file")]),
             (["t/5", "-s"], b"all\nof it\n", [Publish("t/5", b"all\nof it\n")]),
             (["t/6", "-n", "-r"], b"", [Publish("t/6", b"")]),

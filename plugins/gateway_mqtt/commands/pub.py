@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import trio
 import typer
@@ -17,6 +17,12 @@ from gateway_mqtt.codec.reasons import TEXTS
 from gateway_mqtt.commands.options import ConnectionOptions, checked, with_connection
 from gateway_mqtt.commands.properties import properties_of
 from gateway_mqtt.commands.running import complain, run
+
+if TYPE_CHECKING:
+    from io import BufferedReader
+
+CHUNK = 65_536
+"""Bytes of standard input that are read at once, at most."""
 
 
 @with_connection
@@ -89,5 +95,14 @@ async def _one(read: Callable[[], bytes]) -> AsyncIterator[bytes]:
 
 
 async def _stdin_lines() -> AsyncIterator[bytes]:
-    while line := await trio.to_thread.run_sync(sys.stdin.buffer.readline, abandon_on_cancel=True):
-        yield line.removesuffix(b"\n")
+    """Yield the lines as they come: all that one read brings, for each read is a trip to another thread."""
+    source = cast("BufferedReader", sys.stdin.buffer)
+    begun: list[bytes] = []
+    while chunk := await trio.to_thread.run_sync(source.read1, CHUNK, abandon_on_cancel=True):
+        first, *others = chunk.split(b"\n")
+        begun.append(first)
+        for line in others:
+            yield b"".join(begun)
+            begun = [line]
+    if last := b"".join(begun):
+        yield last
