@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final, Protocol
 
 from gateway_mqtt.codec.coding import check_publish_flags, decode
@@ -120,8 +119,8 @@ class Connected:
     """
 
     __slots__ = (
-        "_acknowledged", "_acks", "_bounds", "_confirmed", "_control", "_held", "_last", "_level", "_limit", "_once", "_once5",
-        "_plain", "_plain5", "_publish", "_publishes", "_tally", "_tells", "_wanted", "over",
+        "_acks", "_bounds", "_control", "_held", "_last", "_level", "_limit", "_once", "_once5", "_plain", "_plain5", "_publishes",
+        "_tally", "_tells", "_wanted", "over",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913 - whom it tells, and what is allowed
@@ -135,9 +134,6 @@ class Connected:
         tally: Tally | None = None,
     ) -> None:
         self._tally: Tally = tally if tally is not None else Tally()
-        self._publish: Callable[[bytes, bytes, bytes], None] = publishes.publish
-        self._confirmed: Callable[[bytes, bytes, bytes, bytes], None] = publishes.publish_confirmed
-        self._acknowledged: Callable[[int], None] = acks.acknowledged
         self._publishes: PublishSink = publishes
         self._acks: AckSink = acks
         self._control: ControlSink = control
@@ -151,7 +147,7 @@ class Connected:
         self._plain5: int = 0x30 if level == MQTT_5 else NEVER
         self._once5: int = 0x32 if confirms and level == MQTT_5 else NEVER
         self._tells: bool = level == MQTT_5
-        self._held: bytearray = bytearray()
+        self._held: bytearray | None = None
         self._wanted: int = 0
         self._last: bytes = b""  # topic of the last plain PUBLISH of QoS 0: only behind that is it worth looking for a run
         self.over: bool = False
@@ -159,17 +155,17 @@ class Connected:
     def acknowledge_to(self, acks: AckSink) -> None:
         """Tell somebody else of acknowledgements, from the next read on."""
         self._acks = acks
-        self._acknowledged = acks.acknowledged
 
     def stop(self) -> None:
         """The connection is over: what is kept of a packet is let go of at once."""
         self.over = True
-        self._held = bytearray()
+        self._held = None
 
     @property
     def held_bytes(self) -> int:
         """How much is kept of a packet that is not complete."""
-        return len(self._held)
+        held = self._held
+        return len(held) if held is not None else 0
 
     def feed(self, data: bytes) -> bool:  # noqa: C901, PLR0912, PLR0915 - the decode loop: a call less for every packet
         """Take what was received; tell the sinks of every complete packet in it, in order.
@@ -182,11 +178,11 @@ class Connected:
         """
         if self.over:
             return False
-        if self._held:
-            data = self._joined(data)
-        publish = self._publish
-        confirmed = self._confirmed
-        acknowledged = self._acknowledged
+        if self._held is not None:
+            data = self._joined(self._held, data)
+        publish = self._publishes.publish  # bound here, not kept: idle connections are many
+        confirmed = self._publishes.publish_confirmed
+        acknowledged = self._acks.acknowledged
         plain = self._plain
         once = self._once
         plain5 = self._plain5
@@ -291,8 +287,7 @@ class Connected:
                 tally.rest_bytes += rest_bytes
         self._last = last
         if at < size:
-            self._held += data[at:]
-            self._wanted = wanted
+            self._keep(data[at:], wanted)
         if self._tells:
             self._tells = self._level == MQTT_5
             self._publishes.fed()
@@ -304,17 +299,20 @@ class Connected:
         topic = data[start + 2 : body - 1 if self._level == MQTT_5 else body]
         if count > 1:
             return last, count - 1, self._publishes.publish_run(topic, data[at:last], count, longest)
-        self._publish(topic, data[body:end], data[at:end])
+        self._publishes.publish(topic, data[body:end], data[at:end])
         return last, 0, True
 
-    def _joined(self, data: bytes) -> bytes:
+    def _keep(self, data: bytes, wanted: int) -> None:
+        self._held = bytearray(data)
+        self._wanted = wanted
+
+    def _joined(self, held: bytearray, data: bytes) -> bytes:
         """Return what is held with `data` behind it; nothing if even that is not one packet."""
-        self._held += data
-        if len(self._held) < self._wanted:
+        held += data
+        if len(held) < self._wanted:
             return b""
-        data = bytes(self._held)
-        self._held.clear()
-        return data
+        self._held = None
+        return bytes(held)
 
     def _other(self, head: int, payload: bytes) -> bool:
         """Return whether nothing that follows counts."""
@@ -347,7 +345,7 @@ class Connected:
         elif code:
             self._acks.acknowledged_with(packet_id, code)
         else:
-            self._acknowledged(packet_id)
+            self._acks.acknowledged(packet_id)
 
     def _asked(self, head: int, payload: bytes) -> bool:
         packet = decode(head, payload, self._level, EITHER, self._bounds)

@@ -12,7 +12,6 @@ from gateway.api import (
     Gateway,
     GatewayError,
     Message,
-    MessageRun,
     Outcome,
     ProtocolViolation,
     Route,
@@ -61,7 +60,7 @@ class Inbound:
 
     __slots__ = (
         "_aliases", "_answers", "_arrivals", "_awaited", "_channel", "_encoder", "_first", "_five", "_gateway", "_identifiers",
-        "_known", "_last_raw", "_last_said", "_others", "_over", "_owner", "_pending", "_post", "_post_run", "_reply", "_routes",
+        "_known", "_last_raw", "_last_said", "_others", "_over", "_owner", "_pending", "_post", "_reply", "_routes",
         "_submit", "_terms",
     )  # fmt: skip
 
@@ -99,9 +98,6 @@ class Inbound:
             owner: as the channel was opened with, if it was.
         """
         self._channel: Channel = channel
-        self._post: Callable[[Route, Message], None] = channel.post
-        self._post_run: Callable[[Route, MessageRun], bool] = channel.post_run
-        self._submit: Callable[[Route, Message], int] = channel.publish
         self._routes: Routes = routes
         self._known: dict[bytes, Route] = routes.known
         self._identifiers: Identifiers | None = identifiers
@@ -147,7 +143,7 @@ class Inbound:
         route = self._known.get(topic)
         if route is not None:
             run = PacketRun(route.address, packets, count, longest, field_bytes, self._encoder)
-            if self._post_run(route, run):
+            if self._channel.post_run(route, run):
                 return True
         for packet, body in parts_of(packets, field_bytes):
             self.publish(topic, body, packet)
@@ -285,6 +281,9 @@ class Inbound:
         """Find the route of a topic that is not known; None: the client may not publish there, and is told so, or is gone."""
         if self._over:
             return None
+        if not self._known:  # bound when something is published first: many clients only subscribe
+            self._post: Callable[[Route, Message], None] = self._channel.post
+            self._submit: Callable[[Route, Message], int] = self._channel.publish
         try:
             return self._routes.resolve(topic, self._terms.level)
         except AccessRefused as error:
