@@ -130,3 +130,8 @@ def test_a_will_may_be_refused_while_memory_is_short(seed):
 @pytest.mark.interpreted
 def test_the_delay_of_a_will_begins_anew_by_the_clock_of_a_broker_that_has_started():
     play(10540)
+
+
+@pytest.mark.interpreted
+def test_the_will_of_a_session_that_was_not_written_in_whole_comes_at_once_after_a_kill():
+    play(2058)
