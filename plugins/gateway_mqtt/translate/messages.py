@@ -18,7 +18,6 @@ SHORT: Final = 128
 """Lengths below fit into one byte."""
 _FIRST_0: Final = tuple(bytes((0x30, length)) for length in range(SHORT))
 _FIRST_1: Final = tuple(bytes((0x32, length)) for length in range(SHORT))
-_RETAINED: Final = (b"\x31", b"\x33")
 _NONE: Final = b"\0"
 """No properties."""
 _NO_TOPIC: Final = b"\0\0"
@@ -249,20 +248,3 @@ def _topic_field(topic: str) -> bytes:
         return encode_string(topic) if is_mqtt_topic(topic) else b""
     except UnicodeEncodeError:  # a lone surrogate, from a front-end that takes it
         return b""
-
-
-def retained_start(message: Message, qos: int) -> bytes:
-    """Return a PUBLISH with RETAIN [MQTT-3.3.1-8] up to its packet identifier, or (QoS 0) its body.
-
-    ``b""``: MQTT can't carry this message. Nothing is remembered: most of them are sent once, and there may be very many.
-    """
-    topic = _topic_field(swap_key(message.address.routing_key))
-    length = len(topic) + 2 * qos + len(message.body)
-    if not topic or length > MAX_LENGTH:
-        return b""
-    return _RETAINED[qos] + encode_length(length) + topic
-
-
-def with_flags(start: bytes, flags: int) -> bytes:
-    """Return the beginning of a PUBLISH with flags set: 1 retain, 8 DUP."""
-    return bytes((start[0] | flags,)) + start[1:]
