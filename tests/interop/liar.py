@@ -5,30 +5,36 @@ Run as ``python -m tests.interop.liar serve ...``.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from typing import Any
-
-import trio
 
 from gateway.cli import main
-from gateway.runtime.committer import Committer
+from gateway.errors import JournalError
+from gateway.journal.commit import Commit
+from gateway.journal.writer import Done, Writer
 
 WRITE_TAKES_S = 0.05
 
 
 def lie() -> None:
-    """Release outcomes when a batch is handed over, and let the disk be slow."""
-    honest_write: Callable[[Committer, Any], None] = Committer._write
+    """Say of a commit that it is on disk when it is handed over, and let the disk be slow."""
+    honest_put: Callable[[Writer, Commit, Done], None] = Writer.put
+    honest_write: Callable[[Writer, Commit], JournalError | None] = Writer._write
 
-    async def later(committer: Committer, commit: Any) -> None:
-        await trio.sleep(WRITE_TAKES_S)
-        honest_write(committer, commit)
+    def put(writer: Writer, commit: Commit, done: Done) -> None:
+        done(None)
+        honest_put(writer, commit, _nobody)
 
-    def write(committer: Committer, commit: Any) -> None:
-        committer._release()
-        committer._token.run_sync_soon(trio.lowlevel.spawn_system_task, later, committer, commit)
+    def write(writer: Writer, commit: Commit) -> JournalError | None:
+        time.sleep(WRITE_TAKES_S)
+        return honest_write(writer, commit)
 
-    Committer._write = write  # type: ignore[method-assign]
+    Writer.put = put  # type: ignore[method-assign]
+    Writer._write = write  # type: ignore[method-assign]
+
+
+def _nobody(error: JournalError | None) -> None:
+    """Has been told already."""
 
 
 if __name__ == "__main__":
