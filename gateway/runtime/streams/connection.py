@@ -23,7 +23,7 @@ HEARD_BYTES: Final = 1_024
 """A part of a packet that is as long as this says that the peer lives; a trickle does not."""
 SEND_BYTES: Final = 65_536
 """What waits to be sent is put together up to about this."""
-LINGER_S: Final = 2.0
+LINGER_S = 2.0
 """How long a closing connection may take to have its goodbye read."""
 UNREAD_TIMES: Final = 16
 """How often a closing connection is emptied in one go."""

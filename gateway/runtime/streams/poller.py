@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 HAS_EPOLL: Final = hasattr(select, "epoll")
 PER_TURN: Final = 256
 """Connections that are seen to before others get their turn."""
-TURN_S: Final = 0.002
+TURN_S = 0.002
 """After so long others get their turn, though connections are left that have something: they come first in the next one."""
 
 PUT_OFF: Final = 4
