@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.api import Principal
 from gateway.errors import JournalError
 from gateway_mqtt.codec.coding import encode
 from gateway_mqtt.codec.packets import PUBACK, Ack, Connect, Publish, Will
@@ -157,3 +158,22 @@ async def test_refusal_leaves_other_connections_alone():
         await publisher.send(Publish("t", b"1", 1, packet_id=1), Publish("t", b"2", 1, packet_id=2))
         assert await publisher.take(2) == [Ack(PUBACK, 1), None]
         await other.publish("u", b"x", qos=1)
+
+
+async def test_clients_of_one_principal_publish_to_topics_that_others_of_them_have_published_to_before():
+    """They share the routes: what one has looked up is known to the next from the start."""
+    anyone = Principal("anyone")
+
+    async def authenticate(credentials):
+        return anyone
+
+    async with mqtt_broker() as bench:
+        bench.broker.authenticate = authenticate
+        watcher = await bench.client()
+        await watcher.subscribe("t/#")
+        for body in (b"first", b"second"):
+            publisher = await bench.client()
+            await publisher.send(Publish("t/known", body), Publish("t/known", body, 1, packet_id=1), Publish(f"t/{body}", body))
+            taken = [await watcher.next() for _ in range(3)]
+            assert [packet.payload for packet in taken] == [body] * 3
+            assert (await publisher.next()).packet_id == 1

@@ -98,6 +98,8 @@ class Inbound:
             owner: as the channel was opened with, if it was.
         """
         self._channel: Channel = channel
+        self._post: Callable[[Route, Message], None] = channel.post
+        self._submit: Callable[[Route, Message], int] = channel.publish
         self._routes: Routes = routes
         self._known: dict[bytes, Route] = routes.known
         self._identifiers: Identifiers | None = identifiers
@@ -281,9 +283,6 @@ class Inbound:
         """Find the route of a topic that is not known; None: the client may not publish there, and is told so, or is gone."""
         if self._over:
             return None
-        if not self._known:  # bound when something is published first: many clients only subscribe
-            self._post: Callable[[Route, Message], None] = self._channel.post
-            self._submit: Callable[[Route, Message], int] = self._channel.publish
         try:
             return self._routes.resolve(topic, self._terms.level)
         except AccessRefused as error:
