@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from contextlib import contextmanager
 
 import trio
@@ -312,3 +313,28 @@ async def test_while_a_commit_is_under_way_its_thread_is_given_way_to(start, epo
     await until(lambda: len(fed) == 2)
     server.broker.committer.commit_since = 0.0
     assert fed[0] < fed[1]
+
+
+async def test_packets_that_come_one_by_one_cost_no_turns_of_the_loop_while_nobody_else_wants_one(start, epoll, monkeypatch):
+    monkeypatch.setattr("gateway.runtime.streams.pause.PAUSE_S", 0.1)
+    monkeypatch.setattr("gateway.runtime.streams.listener.SWEEP_S", 60)
+    server = await start()
+    stream, echo = await server.connect()
+    await trio.testing.wait_all_tasks_blocked()
+    counted = Turns()
+    trio.lowlevel.add_instrument(counted)
+    heard = []
+    enough = trio.Event()
+
+    def feed(data):
+        heard.append(counted.number)
+        if len(heard) == 30:
+            enough.set()
+        else:
+            threading.Timer(0.01, os.write, (stream.socket.fileno(), b"x")).start()
+
+    echo.feed = feed
+    os.write(stream.socket.fileno(), b"x")
+    with trio.fail_after(30):
+        await enough.wait()
+    assert (len(set(heard)) < 15) == epoll

@@ -11,6 +11,7 @@ from trio.lowlevel import checkpoint, wait_readable
 
 from gateway.runtime.alarms import CONNECTION
 from gateway.runtime.streams.pace import FIRST_PACE
+from gateway.runtime.streams.pause import Pause
 
 if TYPE_CHECKING:
     from gateway.runtime.streams.connection import StreamConnection
@@ -45,6 +46,7 @@ class EpollSet:
         self._listeners = listeners
         self._open = select.epoll()
         self._leaving = select.epoll()
+        self._pause = Pause(self._open.fileno())
         self._by_number: list[StreamConnection | None] = []
         self._slow: dict[int, None] = {}
         self._put_off = 0
@@ -77,18 +79,23 @@ class EpollSet:
         waited for.
 
         Args:
-            most: so many may still be read from in this turn of the loop.
+            most: so many may still be read from before others get their turn; if nobody wants one, it begins anew.
         """
         listeners = self._listeners
+        left = most
         until = time.perf_counter() + TURN_S
-        while listeners.turns.end_now() and most > 0 and not listeners.flow.holding and not listeners.draining:
-            found = self._next([], most)
-            if not found:
+        while left > 0 and listeners.turns.end_now() and not listeners.flow.holding and not listeners.draining:
+            found = self._next([], left)
+            if found:
+                left -= len(found)
+                events = self._read_some(found)
+                if events or time.perf_counter() > until:
+                    return events
+            elif self._pause.wait():
+                left = PER_TURN
+                until = time.perf_counter() + TURN_S
+            else:
                 break
-            most -= len(found)
-            events = self._read_some(found)
-            if events or time.perf_counter() > until:
-                return events
         return []
 
     def _next(self, left: Events, most: int = PER_TURN) -> Events:
@@ -219,5 +226,6 @@ class EpollSet:
 
     def close(self) -> None:
         """See `Way.close`."""
+        self._pause.close()
         self._open.close()
         self._leaving.close()
