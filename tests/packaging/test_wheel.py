@@ -44,7 +44,8 @@ def installed(wheel, tmp_path_factory) -> Path:
     venv.create(outside / "venv", symlinks=True)
     run(sys.executable, "-m", "pip", "--python", str(outside / "venv"), "install", "--quiet", "--no-deps", str(wheel), cwd=outside)
     (site_packages,) = (outside / "venv").glob("lib/python*/site-packages")
-    (site_packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    beside = [path for path in sys.path if Path(path).name == Path(sysconfig.get_path("purelib")).name]
+    (site_packages / "dependencies.pth").write_text("".join(f"{path}\n" for path in beside), encoding="utf-8")
     return outside
 
 
