@@ -236,6 +236,7 @@ class Greeting:
                 packet = encode(ConnAck(False, code), level)  # [MQTT5-3.2.2-19]
                 if len(packet) > limit:
                     return  # [MQTT5-3.1.2-24]
+        self._broker.traffic.sent.other(packet)
         self._connection.out.append(packet)
         self._connection.touch()
 

@@ -113,7 +113,7 @@ class Link:
         if self.durable:
             self.store = broker.stores.open(broker.absences.channel(principal.vhost), self.session.key, lasts=True)
         self._outbound: Outbound | None = None
-        self.replies: Replies = Replies(gateway, connection, client_id)
+        self.replies: Replies = Replies(gateway, connection, client_id, broker.traffic.sent)
         self.inbound: Inbound = Inbound(
             gateway, connection, broker.encoders[self.level], client_id, self.replies.reply, self._terms, self.say_last
         )

@@ -14,11 +14,14 @@ from gateway_mqtt.broker import Broker
 from gateway_mqtt.greeting import Greeting
 from gateway_mqtt.outbound import PULSE_S
 from gateway_mqtt.settings import MqttSettings
+from gateway_mqtt.sys_topics import Glance, in_flight
 
 SUB_PROTOCOLS: Final = ("mqtt", "mqttv3.1")
 """What is spoken over WebSocket [MQTT-6.0.0-3] [MQTT5-6.0.0-3]."""
 LONGEST_NAP_S: Final = 60.0
 """The system's clock may be set meanwhile."""
+PER_GLANCE = 5_000
+"""So many connections are asked for a number before others have their turn: about a millisecond."""
 PER_TURN: Final = 200
 """So much is seen to for clients that are away before others have their turn: about 5 ms."""
 SWEEPS: Final = 4
@@ -130,10 +133,21 @@ class Server:
     async def _tell_of_itself(self) -> None:
         """Publish the $SYS topics. Cancellation: safe."""
         sys_topics = self._broker.sys_topics
-        sys_topics.look(await self._gateway.stats())
+        sys_topics.look(await self._glance())
         while True:
             await trio.sleep(self._settings.sys_interval_s)
-            sys_topics.look(await self._gateway.stats())
+            sys_topics.look(await self._glance())
             for vhost in self._broker.absences.vhosts:
                 sys_topics.publish(vhost)
                 await trio.lowlevel.checkpoint()
+
+    async def _glance(self) -> Glance:
+        """Look at what takes time. Cancellation: safe."""
+        broker = self._broker
+        links = broker.sessions.holders()
+        unacknowledged = 0
+        for start in range(0, len(links), PER_GLANCE):
+            unacknowledged += in_flight(links[start : start + PER_GLANCE])
+            await trio.lowlevel.checkpoint()
+        other_bytes = broker.traffic.sent.other_bytes
+        return Glance(await self._gateway.stats(), other_bytes, unacknowledged)

@@ -145,6 +145,10 @@ class Sessions(Generic[L]):
         """Give a session to a connection. The former holder must have left."""
         self._live[key] = link
 
+    def holders(self) -> list[L]:
+        """Return all connections that have one."""
+        return list(self._live.values())
+
     def leave(self, key: SessionKey, link: L) -> None:
         """Take a session from a connection, if it has it still."""
         if self._live.get(key) is link:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from math import exp
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.api import DEFAULT_VHOST, TOPIC_EXCHANGE, Message, Stats, swap_key
-from gateway_mqtt.tally import Tally
+from gateway_mqtt.tally import Sent, Tally
 
 if TYPE_CHECKING:
     from gateway_mqtt.broker import Broker
+    from gateway_mqtt.link import Link
 
 SYS: Final = "$SYS/"
 ROOT: Final = "$SYS/broker/"
@@ -32,15 +33,18 @@ NONE: Final = Stock(0, 0)
 
 
 class Traffic:
-    """What is counted as it happens: an addition per read or per connection, none per message.
+    """What is counted as it happens: an addition per read, per turn or per connection, none per message.
 
-    ``packets``: what came behind the CONNECTs.
+    ``packets``: what came behind the CONNECTs. ``sent``: what went out.
     """
 
-    __slots__ = ("bytes_received", "connections", "connects", "most_clients", "packets", "shared", "sockets", "subscriptions")
+    __slots__ = (
+        "bytes_received", "connections", "connects", "most_clients", "packets", "sent", "shared", "sockets", "subscriptions",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.packets: Tally = Tally()
+        self.sent: Sent = Sent()
         self.connects: int = 0
         self.bytes_received: int = 0
         self.sockets: int = 0
@@ -58,6 +62,22 @@ class Traffic:
         """One more was let in; so many are there now."""
         self.connections += 1
         self.most_clients = max(self.most_clients, clients)
+
+
+class Glance(NamedTuple):
+    """What is to be looked at in more than one turn, or from outside. See `SysTopics.look`.
+
+    ``other_bytes``: `Sent.other_bytes` when the ``stats`` were asked for. ``in_flight``: see `in_flight`.
+    """
+
+    stats: Stats = Stats()
+    other_bytes: int = 0
+    in_flight: int = 0
+
+
+def in_flight(links: Sequence[Link]) -> int:
+    """Return how many messages of QoS 1 and 2 these clients were sent, or are about to be, and have not acknowledged."""
+    return sum(link.session.outstanding for link in links if not link.is_over)
 
 
 class _Load:
@@ -94,15 +114,19 @@ class SysTopics:
         self._values: dict[str, bytes] = {}
         self._told: dict[str, dict[str, bytes]] = {}
         self._stats = Stats()
+        self._in_flight = 0
+        self._publish_bytes_sent = 0
         traffic = broker.traffic
-        packets = traffic.packets
+        packets, sent = traffic.packets, traffic.sent
         self._loads = {
             "bytes/received": _Load(lambda: traffic.bytes_received),
             "bytes/sent": _Load(lambda: self._stats.sent_bytes),
             "connections": _Load(lambda: traffic.connections),
             "messages/received": _Load(lambda: traffic.connects + packets.packets),
+            "messages/sent": _Load(lambda: sent.packets),
             "publish/dropped": _Load(lambda: self._stats.dropped),
             "publish/received": _Load(lambda: packets.publishes),
+            "publish/sent": _Load(lambda: sent.publishes),
             "sockets": _Load(lambda: traffic.sockets),
         }
         try:
@@ -121,9 +145,12 @@ class SysTopics:
         found = [(topic, value) for topic, value in self._fresh().items() if matches(topic)]
         return [Message(channel.route(TOPIC_EXCHANGE, swap_key(topic)).address, value) for topic, value in found]
 
-    def look(self, stats: Stats) -> None:
+    def look(self, glance: Glance) -> None:
         """Take a look at everything. To be called when it begins, and every interval."""
-        self._stats = stats
+        stats = self._stats = glance.stats
+        self._in_flight = glance.in_flight
+        # What was answered in this turn is not among the bytes yet.
+        self._publish_bytes_sent = max(self._publish_bytes_sent, stats.sent_bytes - glance.other_bytes)
         now_ms = self._broker.gateway.now_ms()
         passed_s = (now_ms - self._looked_ms) / 1_000
         if passed_s > 0:
@@ -156,7 +183,7 @@ class SysTopics:
     def _made(self, now_ms: int) -> dict[str, object]:
         broker = self._broker
         traffic = broker.traffic
-        packets, stats = traffic.packets, self._stats
+        packets, sent, stats = traffic.packets, traffic.sent, self._stats
         connected, away, away_with = len(broker.sessions), len(broker.absences), broker.absences.stock
         now_bytes, most_bytes = self._memory()
         values: dict[str, object] = {
@@ -172,9 +199,13 @@ class SysTopics:
             "bytes/received": traffic.bytes_received,
             "bytes/sent": stats.sent_bytes,
             "messages/received": traffic.connects + packets.packets,
+            "messages/sent": sent.packets,
+            "messages/inflight": self._in_flight,
             "publish/messages/received": packets.publishes,
+            "publish/messages/sent": sent.publishes,
             "publish/messages/dropped": stats.dropped,
             "publish/bytes/received": packets.publish_bytes,
+            "publish/bytes/sent": self._publish_bytes_sent,
             "messages/stored": stats.messages + stats.retained,
             "store/messages/count": stats.messages + stats.retained,
             "store/messages/bytes": stats.body_bytes + stats.retained_bytes,

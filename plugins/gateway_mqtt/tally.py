@@ -1,4 +1,4 @@
-"""How much was received, and of what kind?"""
+"""How much was received and sent, and of what kind?"""
 
 from __future__ import annotations
 
@@ -37,3 +37,27 @@ class Tally:
     def publish_bytes(self) -> int:
         """How many bytes they had, the whole packets."""
         return self.size - ACK_BYTES * self.acks - self.rest_bytes
+
+
+class Sent:
+    """What many connections were sent: ``publishes``, and ``others`` of ``other_bytes`` in all.
+
+    PUBLISHes are counted once per connection and turn, by what is about to be sent: a copy is not counted on its own.
+    """
+
+    __slots__ = ("other_bytes", "others", "publishes")
+
+    def __init__(self) -> None:
+        self.publishes: int = 0
+        self.others: int = 0
+        self.other_bytes: int = 0
+
+    def other(self, data: bytes) -> None:
+        """One more that is no PUBLISH."""
+        self.others += 1
+        self.other_bytes += len(data)
+
+    @property
+    def packets(self) -> int:
+        """How many in all."""
+        return self.publishes + self.others

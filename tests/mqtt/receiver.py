@@ -25,10 +25,11 @@ from gateway.runtime.broker import Broker
 from gateway_mqtt.codec.coding import decode
 from gateway_mqtt.codec.packets import PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, Packet, Publish
 from gateway_mqtt.codec.splitter import Splitter
-from gateway_mqtt.outbound import ClientLimits, Outbound, Pulse
+from gateway_mqtt.outbound import ClientLimits, Outbound, Pulse, Replies
 from gateway_mqtt.retained import Rota
 from gateway_mqtt.session import Session
 from gateway_mqtt.store import SessionRecord, Stores
+from gateway_mqtt.tally import Sent
 from gateway_mqtt.translate.messages import Encoder
 from tests.runtime.support import Log, running
 
@@ -185,9 +186,11 @@ class Receiver:
         self.store = bench.stores.open(self.channel, self.key, lasts=lasts)
         self.store.put_record(SessionRecord())
         self.session = Session("/", client_id, clean=not lasts, lasts=lasts)
+        self.told = Sent()
         self.out = Outbound(
             gateway, self.connection, bench.encoders[self.client.level], self.session, max_inflight, bench.rota,
             client=self.client, store=self.store, pulse=bench.pulse, more_retained=source,
+            replies=Replies(gateway, self.connection, client_id, self.told),
         )  # fmt: skip
         self.out.attach(self.channel, self.answers.expect)
         if not self.channel.queue_exists(self.name):

@@ -50,7 +50,7 @@ class Sender:
         self.inbound.attach(self.channel, Routes(self.channel, principal, TopicLimits(20, 1_000)), self.store)
         self._protocol = Connected(self.inbound, _Acks(), None, 1_000_000, level)
 
-    def _take(self, data: bytes) -> None:
+    def _take(self, data: bytes, packets: int = 1) -> None:
         self._splitter.feed(data)
         while (frame := self._splitter.next()) is not None:
             self.told.append(decode(*frame, self.level))

@@ -65,7 +65,7 @@ class Bench:
         self.gateway, self.connection, self.channel = FakeGateway(), FakeConnection(), FakeChannel()
         self.replies = []
         self.told = []
-        self.inbound = Inbound(self.gateway, self.connection, Encoder(), "c", self.replies.append)
+        self.inbound = Inbound(self.gateway, self.connection, Encoder(), "c", lambda data, packets=1: self.replies.append(data))
         self.inbound.attach(self.channel, Routes(self.channel, Principal("x"), TopicLimits(9, 99)))
         self.declare()
 

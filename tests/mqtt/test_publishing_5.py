@@ -391,7 +391,7 @@ class Gateway:
 def test_every_publish_is_answered_once_with_its_reason_in_order_whatever_the_batches_are(steps):
     told, packets, expected, exceptions = [], Splitter(), [], []
 
-    def take(data):
+    def take(data, packets_in_it=1):
         packets.feed(data)
         while (frame := packets.next()) is not None:
             told.append(decode(*frame, 5))

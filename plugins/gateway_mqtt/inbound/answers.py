@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from gateway.api import CloseReason, Connection, Gateway, GatewayError
 from gateway_mqtt.codec.coding import encode
@@ -18,6 +18,13 @@ FRONTS: Final = {PUBACK: b"\x40\x02", PUBREC: b"\x50\x02", PUBCOMP: b"\x70\x02"}
 """By packet type: what stands before the packet identifier of a success."""
 _FRONTS_WITH_CODE: Final = {PUBACK: b"\x40\x03", PUBREC: b"\x50\x03", PUBCOMP: b"\x70\x03"}
 _NO_TEXT: Final = frozenset((NO_MATCHING_SUBSCRIBERS, PACKET_IDENTIFIER_NOT_FOUND))
+
+
+class Reply(Protocol):
+    """Who sends bytes to the client."""
+
+    def __call__(self, data: bytes, packets: int = 1, /) -> None:
+        """Send so many packets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +71,7 @@ class Answers:
         gateway: Gateway,
         connection: Connection,
         client_id: str,
-        reply: Callable[[bytes], None],
+        reply: Reply,
         terms: Terms,
         reply_last: Callable[[bytes], None],
     ) -> None:
@@ -73,7 +80,7 @@ class Answers:
         self._client_id: str = client_id
         self._logged: bool = False
         self._say_last: Callable[[bytes], None] = reply_last
-        self.send: Callable[[bytes], None] = reply
+        self.send: Reply = reply
         self.terms: Terms = terms
         self.five: bool = terms.level == MQTT_5
 

@@ -173,7 +173,7 @@ class Arrivals:
         if exceptions or self._odd:
             self._answer_all(decided, first, exceptions)
         elif decided:
-            self._send([PUBREC_FRONT, PUBREC_FRONT.join(decided)])
+            self._send([PUBREC_FRONT, PUBREC_FRONT.join(decided)], len(decided))
         if self._gone and not self._pending:
             self._gateway.touch(self)
 
@@ -234,9 +234,9 @@ class Arrivals:
             self._answers.close(error)
         self._silent = True
 
-    def _send(self, replies: list[bytes]) -> None:
+    def _send(self, replies: list[bytes], packets: int = 0) -> None:
         if replies and not self._silent and not self._gone:
-            self._answers.send(b"".join(replies))
+            self._answers.send(b"".join(replies), packets or len(replies))
 
     # -- the end ------------------------------------------------------------
 

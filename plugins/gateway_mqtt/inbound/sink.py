@@ -30,7 +30,7 @@ from gateway_mqtt.codec.reasons import (
     RETAIN_NOT_SUPPORTED,
     TOPIC_ALIAS_INVALID,
 )
-from gateway_mqtt.inbound.answers import ANY, Answers, Terms
+from gateway_mqtt.inbound.answers import ANY, Answers, Reply, Terms
 from gateway_mqtt.inbound.exactly_once import Arrivals, Identifiers
 from gateway_mqtt.store import Kept, SessionStore
 from gateway_mqtt.translate.messages import Encoder, PacketRun
@@ -70,13 +70,13 @@ class Inbound:
         connection: Connection,
         encoder: Encoder,
         client_id: str,
-        reply: Callable[[bytes], None],
+        reply: Reply,
         terms: Terms = ANY,
         reply_last: Callable[[bytes], None] | None = None,
     ) -> None:
         self._gateway: Gateway = gateway
         self._encoder: Encoder = encoder
-        self._reply: Callable[[bytes], None] = reply
+        self._reply: Reply = reply
         self._terms: Terms = terms
         self._answers: Answers = Answers(gateway, connection, client_id, reply, terms, reply_last or reply)
         self._five: bool = self._answers.five
@@ -359,7 +359,7 @@ class Inbound:
         if self._others:
             self._reply_to(decided)
         elif decided:
-            self._reply(PUBACK_FRONT + PUBACK_FRONT.join(decided))
+            self._reply(PUBACK_FRONT + PUBACK_FRONT.join(decided), len(decided))
 
     def _reply_to(self, decided: list[bytes]) -> None:
         """Send the PUBACKs among others, or with reason codes."""
@@ -367,7 +367,7 @@ class Inbound:
         self._others -= len(decided) - len(plain)
         replies = [PUBACK_FRONT + answer if len(answer) == IDENTIFIER_BYTES else answer for answer in decided if answer]
         if replies:
-            self._reply(b"".join(replies))
+            self._reply(b"".join(replies), len(replies))
 
     def _refuse(self, number: int, error: GatewayError) -> None:
         """Say no in the only way that MQTT 3.1.1 has: acknowledge what came before, and close."""

@@ -60,8 +60,11 @@ class Wire(Protocol):
     def transmit(self, shake: Handshake, flags: int) -> None:
         """Send a PUBLISH of QoS 2. `flags`: DUP, or nothing."""
 
-    def emit(self, parts: tuple[bytes, ...]) -> None:
+    def emit(self, packet: bytes) -> None:
         """Send what is no message, behind the messages that were sent before."""
+
+    def identify(self, delivery: Delivery | None) -> int:
+        """Return a free packet identifier; it is in use from now on."""
 
     def reply(self, data: bytes) -> None:
         """Send what is no message, and belongs to none."""
@@ -177,7 +180,7 @@ class ExactlyOnce:
     def _begin(
         self, position: int, delivery: Delivery | None, message: Message, options: BindingOptions | None, *, retain: bool
     ) -> None:
-        shake = Handshake(self._session.identify(None), position, WAITING)
+        shake = Handshake(self._wire.identify(None), position, WAITING)
         shake.delivery, shake.message, shake.options, shake.retain = delivery, message, options, retain
         self._items[shake.packet_id] = shake
         if self._store is None:
@@ -269,7 +272,7 @@ class ExactlyOnce:
         if shake is None:
             return False
         if shake.stage == RELEASED:
-            self._wire.emit((pubrel(packet_id, 0),))
+            self._wire.emit(pubrel(packet_id, 0))
         elif shake.stage != SENT:
             pass  # an answer to an earlier connection's packet: this one's is still to be sent
         elif code >= REFUSED:
@@ -346,7 +349,7 @@ class ExactlyOnce:
 
     def _send_release(self, shake: Handshake) -> None:
         shake.stage = RELEASED
-        self._wire.emit((pubrel(shake.packet_id, 0),))
+        self._wire.emit(pubrel(shake.packet_id, 0))
 
     def unknown(self, packet_id: int, code: int) -> None:
         """PUBREC for an identifier that is not in use for QoS 2: the client may let go of it."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from gateway.api import CloseReason, Connection, Consumer, Delivery, Gateway, GatewayError, MessageRefused, NotFound
+from gateway_mqtt.codec.names import MAX_IDENTIFIER
 from gateway_mqtt.outbound.replies import Replies
 from gateway_mqtt.session import Session
 
@@ -22,7 +23,12 @@ class Peer:
 
     Until it is opened, what comes is collected: nothing may be sent before the CONNACK [MQTT-3.2.0-1].
 
-    ``ended``: why the session is gone, if it is.
+    PUBLISHes are counted where that costs a message nothing: at the end of a turn, right before they are sent, by how many pieces
+    there are in ``out``. A plain one of QoS 0 is one piece; one of QoS 1 is three, and takes the next packet identifier. All else
+    says itself how many of its pieces are not to be counted.
+
+    ``ended``: why the session is gone, if it is. ``apart``: how many pieces are not to be counted (any more), less twice the next
+    packet identifier.
     """
 
     __slots__ = (
@@ -37,6 +43,7 @@ class Peer:
         "_session",
         "_slow",
         "_touch",
+        "apart",
         "ended",
     )
 
@@ -46,9 +53,11 @@ class Peer:
         self._gateway: Gateway = gateway
         self._connection: Connection = connection
         self._session: Session[Delivery] = session
-        self._touch: Callable[[], None] = connection.touch
+        self._touch: Callable[[], None] = self._begin
         self._out: list[bytes] = []
         self._replies: Replies = replies or Replies(gateway, connection, session.client_id)
+        self._replies.neighbour = self
+        self.apart: int = 0
         self._consumer: Consumer | None = None
         self._consumers: list[Consumer] | None = None
         self._slow: bool = False
@@ -62,17 +71,83 @@ class Peer:
 
     def reply_last(self, data: bytes) -> None:
         """See `Replies.reply_last`."""
+        self._count()
         self._replies.reply_last(data)
         self._out = []
 
+    def replying(self) -> None:
+        """See `gateway_mqtt.outbound.replies.Neighbour`."""
+        out = self._connection.out
+        if out is not self._out:
+            if not out:
+                self._announce()
+            return
+        if not out:
+            self._begin()
+        self.apart += 1
+
     def _append(self, parts: tuple[bytes, ...]) -> None:
+        """Send a PUBLISH. If it has an identifier that is from `identify`."""
         if not self._out:
             self._touch()
         self._out += parts
+        self.apart += len(parts) - 1
 
-    def emit(self, parts: tuple[bytes, ...]) -> None:
+    def emit(self, packet: bytes) -> None:
         """Send what belongs to messages: PUBRELs."""
-        self._append(parts)
+        self._append((packet,))
+        self.apart += 1
+        self._replies.sent.other(packet)
+
+    def identify(self, delivery: Delivery | None) -> int:
+        """Put something in flight that is not sent by `Outbound.deliver`."""
+        session = self._session
+        before = session.next_id
+        packet_id = session.identify(delivery)
+        self.apart -= 2 * (session.next_id - before)
+        return packet_id
+
+    def _free_from(self, taken: int) -> int:
+        """Return the next free packet identifier."""
+        inflight = self._session.inflight
+        packet_id = taken
+        while packet_id in inflight:
+            packet_id = packet_id % MAX_IDENTIFIER + 1
+        self.apart -= 2 * (packet_id - taken)  # none was taken by a message
+        return packet_id
+
+    def _first_again(self) -> int:
+        """Return the first packet identifier, which is next to the last one."""
+        self.apart += 2 * MAX_IDENTIFIER
+        return 1
+
+    # -- what is counted ----------------------------------------------------
+
+    def _announce(self) -> None:
+        """Have the pieces counted, and sent right after that."""
+        self._gateway.touch(self)
+        self._connection.touch()
+
+    def _begin(self) -> None:
+        """The first piece of a turn comes."""
+        self.apart = -2 * self._session.next_id
+        self._gateway.touch(self)
+        self._connection.touch()
+
+    def flush(self) -> None:
+        """It is the end of a turn."""
+        self._count()
+
+    def _count(self) -> None:
+        """Count what has come since the last time, if it is to be sent."""
+        out = self._out
+        if out is not self._connection.out:
+            return  # it waits for the CONNACK, or has come behind a DISCONNECT
+        counted = len(out) - 2 * self._session.next_id
+        fresh = counted - self.apart
+        self.apart = counted
+        if fresh > 0:
+            self._replies.sent.publishes += fresh
 
     # -- congestion ---------------------------------------------------------
 

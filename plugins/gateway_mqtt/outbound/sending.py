@@ -57,7 +57,7 @@ class Sending(Peer):
 
     __slots__ = (
         "_aliases", "_blocked", "_channel", "_client", "_encoder", "_expect", "_extra", "_held", "_live_most", "_looks",
-        "_looks_always", "_missed", "_most_bytes", "_plain", "_plain_low", "_pulse", "_queues_retained", "_retained", "_settled",
+        "_missed", "_most_bytes", "_plain", "_plain_low", "_pulse", "_queues_retained", "_retained", "_settled",
         "_shared", "_store", "_strict", "_two", "_unfit", "window",
     )  # fmt: skip
 
@@ -84,8 +84,7 @@ class Sending(Peer):
         self._aliases: SentAliases | None = SentAliases(most) if most else None
         self._most_bytes: int = client.maximum_packet_bytes
         self._strict: bool = client.is_strict
-        self._looks_always: bool = client.has_options or self._strict
-        self._looks: bool = self._looks_always
+        self._looks: bool = client.has_options or self._strict
         self._plain: BindingOptions | None = _NEVER
         self._plain_low: BindingOptions | None = _NEVER
         self._extra: int = 0
@@ -139,7 +138,8 @@ class Sending(Peer):
     def _look_again(self) -> None:
         """Something has changed that every delivery has to do with, or has no more to do with."""
         self._blocked = bool(self._held) or (self._retained is not None and self._retained.wants_room)
-        self._looks = self._looks_always or self._blocked or self._extra > 0 or self._live_most < self.window
+        always = self._client.has_options or self._strict
+        self._looks = always or self._blocked or self._extra > 0 or self._live_most < self.window
         self._plain = _NEVER
 
     def _deliver_odd(self, delivery: Delivery) -> None:
@@ -162,11 +162,15 @@ class Sending(Peer):
         if not parts or not parts[0]:
             self._unsendable(delivery, fits=bool(parts))
             return
-        packet_id = session.identify_again(delivery) if delivery.redelivered else session.identify(delivery)
+        packet_id = self._identify_again(delivery) if delivery.redelivered else self.identify(delivery)
         start = parts[0]
         if known or (delivery.redelivered and not session.exact):
             start = bytes((start[0] | DUP,)) + start[1:]  # [MQTT-3.3.1-1] [MQTT-4.4.0-1] [MQTT5-3.3.1-1]
         self._append((start, IDENTIFIERS[packet_id], parts[1] + message.body if parts[1] else message.body))
+
+    def _identify_again(self, delivery: Delivery) -> int:
+        session = self._session
+        return session.identify_again(delivery) if delivery.position in session.resend else self.identify(delivery)
 
     def _send_low(self, delivery: Delivery, options: BindingOptions | None) -> None:
         """Send what has waited in a queue, though it is of QoS 0; it is settled at the end of the turn."""
@@ -220,7 +224,7 @@ class Sending(Peer):
         if not parts or not parts[0]:
             self._unsendable(delivery, fits=bool(parts))
             return
-        packet_id = self._session.identify(None)
+        packet_id = self.identify(None)
         self._shared[packet_id] = delivery
         self.uncredited(1)
         self._append((parts[0], IDENTIFIERS[packet_id], parts[1] + message.body if parts[1] else message.body))
@@ -294,6 +298,17 @@ class Sending(Peer):
 
     def flush(self) -> None:
         """Do at the end of the turn what could not be done in the middle of a delivery."""
+        if self._unfit is not None or self._settled is not None:
+            self._give_back()  # and what comes for it is to be counted
+        out = self._out
+        if out is self._connection.out:  # as `_count`, without a call
+            counted = len(out) - 2 * self._session.next_id
+            fresh = counted - self.apart
+            self.apart = counted
+            if fresh > 0:
+                self._replies.sent.publishes += fresh
+
+    def _give_back(self) -> None:
         unfit, self._unfit = self._unfit, None  # the next ones come at once: they have their own flush, as others have theirs
         settled, self._settled = self._settled, None
         for delivery in unfit or ():

@@ -61,7 +61,7 @@ class Outbound(Sending):
         self._watched: bool = False
         self._oldest: Delivery | None = None
         if store is not None and store.lasts:
-            self._touch = self._touch_and_watch
+            self._touch = self._begin_and_watch
             session.resume(store.kept, exact=store.kept.exact)
 
     def attach(self, channel: Channel, expect: Expect | None = None, goodbye: Goodbye | None = None) -> None:
@@ -78,10 +78,12 @@ class Outbound(Sending):
     def open(self, consumer: Consumer) -> None:
         """The CONNACK is in `Connection.out`: send what was collected behind it."""
         self._consumer = consumer
-        collected = self._out
-        self._out = self._connection.out
+        collected, self._out = self._out, self._connection.out
+        self.apart += len(self._out)
         self._out += collected
-        self._touch()
+        self._announce()
+        if self._store is not None and self._store.lasts:
+            self._watch()
         self._connection.watch(self)
         if self._two is not None:
             self._two.open()
@@ -103,16 +105,16 @@ class Outbound(Sending):
         ):
             self._deliver_odd(delivery)
             return
-        inflight = self._inflight
-        session = self._session
-        packet_id = session.next_id
-        while packet_id in inflight:
-            packet_id = packet_id % MAX_IDENTIFIER + 1
-        session.next_id = packet_id + 1 if packet_id < MAX_IDENTIFIER else 1
-        inflight[packet_id] = delivery
         out = self._out
         if not out:
             self._touch()
+        inflight = self._inflight
+        session = self._session
+        packet_id = session.next_id
+        if packet_id in inflight:
+            packet_id = self._free_from(packet_id)
+        session.next_id = packet_id + 1 if packet_id < MAX_IDENTIFIER else self._first_again()
+        inflight[packet_id] = delivery
         out += (front, self._identifiers[packet_id], message.body)
 
     def deliver_transient(self, message: Message, options: BindingOptions | None) -> None:
@@ -147,6 +149,7 @@ class Outbound(Sending):
         if not out:
             self._touch()
         out.append(packets)
+        self.apart -= run.count - 1
 
     def acknowledged(self, packet_id: int) -> None:
         """PUBACK: settle the delivery."""
@@ -326,7 +329,7 @@ class Outbound(Sending):
         elif parts and not qos:
             self._append((*parts, message.body))
         elif parts:
-            packet_id = self._session.identify(None)
+            packet_id = self.identify(None)
             retained.unacked.add(packet_id)
             self.uncredited(1)
             self._append((parts[0], IDENTIFIERS[packet_id], parts[1] + message.body))
@@ -339,8 +342,11 @@ class Outbound(Sending):
 
     # -- what is in flight, now and then ------------------------------------
 
-    def _touch_and_watch(self) -> None:
-        self._connection.touch()
+    def _begin_and_watch(self) -> None:
+        self._begin()
+        self._watch()
+
+    def _watch(self) -> None:
         if not self._watched:
             self._watched = True
             self._pulse.join(self)
