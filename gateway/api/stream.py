@@ -87,6 +87,9 @@ class Connection(Protocol):
     def touch(self) -> None:
         """Have `out` flushed at the end of this turn."""
 
+    def flush(self) -> None:
+        """Send `out` now. For who is flushed at the end of the turn instead of the connection (`Gateway.touch`)."""
+
     def watch(self, sink: CongestionSink) -> None:
         """Tell `sink` about congestion."""
 

@@ -152,6 +152,13 @@ class Link:
                 outbound.congested()
         return outbound
 
+    def unacknowledged(self) -> int:
+        """Return how many messages the client was sent, or is about to be, and has not acknowledged; have those sent counted."""
+        if self._outbound is None:
+            return 0
+        self._outbound.count()
+        return self.session.outstanding
+
     # -- the beginning ------------------------------------------------------
 
     @property

@@ -14,14 +14,14 @@ from gateway_mqtt.broker import Broker
 from gateway_mqtt.greeting import Greeting
 from gateway_mqtt.outbound import PULSE_S
 from gateway_mqtt.settings import MqttSettings
-from gateway_mqtt.sys_topics import Glance, in_flight
+from gateway_mqtt.sys_topics import Glance, unacknowledged
 
 SUB_PROTOCOLS: Final = ("mqtt", "mqttv3.1")
 """What is spoken over WebSocket [MQTT-6.0.0-3] [MQTT5-6.0.0-3]."""
 LONGEST_NAP_S: Final = 60.0
 """The system's clock may be set meanwhile."""
 PER_GLANCE = 5_000
-"""So many connections are asked for a number before others have their turn: about a millisecond."""
+"""So many connections are looked at before others have their turn: about two milliseconds."""
 PER_TURN: Final = 200
 """So much is seen to for clients that are away before others have their turn: about 5 ms."""
 SWEEPS: Final = 4
@@ -145,9 +145,9 @@ class Server:
         """Look at what takes time. Cancellation: safe."""
         broker = self._broker
         links = broker.sessions.holders()
-        unacknowledged = 0
+        in_flight = 0
         for start in range(0, len(links), PER_GLANCE):
-            unacknowledged += in_flight(links[start : start + PER_GLANCE])
+            in_flight += unacknowledged(links[start : start + PER_GLANCE])
             await trio.lowlevel.checkpoint()
         other_bytes = broker.traffic.sent.other_bytes
-        return Glance(await self._gateway.stats(), other_bytes, unacknowledged)
+        return Glance(await self._gateway.stats(), other_bytes, in_flight)

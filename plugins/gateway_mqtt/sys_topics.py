@@ -67,7 +67,7 @@ class Traffic:
 class Glance(NamedTuple):
     """What is to be looked at in more than one turn, or from outside. See `SysTopics.look`.
 
-    ``other_bytes``: `Sent.other_bytes` when the ``stats`` were asked for. ``in_flight``: see `in_flight`.
+    ``other_bytes``: `Sent.other_bytes` when the ``stats`` were asked for. ``in_flight``: the sum of all `unacknowledged`.
     """
 
     stats: Stats = Stats()
@@ -75,9 +75,9 @@ class Glance(NamedTuple):
     in_flight: int = 0
 
 
-def in_flight(links: Sequence[Link]) -> int:
-    """Return how many messages of QoS 1 and 2 these clients were sent, or are about to be, and have not acknowledged."""
-    return sum(link.session.outstanding for link in links if not link.is_over)
+def unacknowledged(links: Sequence[Link]) -> int:
+    """Return how many messages these clients have not acknowledged; have those counted that they were sent."""
+    return sum(link.unacknowledged() for link in links if not link.is_over)
 
 
 class _Load:
@@ -114,19 +114,19 @@ class SysTopics:
         self._values: dict[str, bytes] = {}
         self._told: dict[str, dict[str, bytes]] = {}
         self._stats = Stats()
-        self._in_flight = 0
+        self._in_flight = self._packets_sent = self._publishes_sent = 0
         self._publish_bytes_sent = 0
         traffic = broker.traffic
-        packets, sent = traffic.packets, traffic.sent
+        packets = traffic.packets
         self._loads = {
             "bytes/received": _Load(lambda: traffic.bytes_received),
             "bytes/sent": _Load(lambda: self._stats.sent_bytes),
             "connections": _Load(lambda: traffic.connections),
             "messages/received": _Load(lambda: traffic.connects + packets.packets),
-            "messages/sent": _Load(lambda: sent.packets),
+            "messages/sent": _Load(lambda: self._packets_sent),
             "publish/dropped": _Load(lambda: self._stats.dropped),
             "publish/received": _Load(lambda: packets.publishes),
-            "publish/sent": _Load(lambda: sent.publishes),
+            "publish/sent": _Load(lambda: self._publishes_sent),
             "sockets": _Load(lambda: traffic.sockets),
         }
         try:
@@ -149,6 +149,8 @@ class SysTopics:
         """Take a look at everything. To be called when it begins, and every interval."""
         stats = self._stats = glance.stats
         self._in_flight = glance.in_flight
+        sent = self._broker.traffic.sent
+        self._packets_sent, self._publishes_sent = sent.packets, sent.publishes
         # What was answered in this turn is not among the bytes yet.
         self._publish_bytes_sent = max(self._publish_bytes_sent, stats.sent_bytes - glance.other_bytes)
         now_ms = self._broker.gateway.now_ms()
@@ -183,7 +185,7 @@ class SysTopics:
     def _made(self, now_ms: int) -> dict[str, object]:
         broker = self._broker
         traffic = broker.traffic
-        packets, sent, stats = traffic.packets, traffic.sent, self._stats
+        packets, stats = traffic.packets, self._stats
         connected, away, away_with = len(broker.sessions), len(broker.absences), broker.absences.stock
         now_bytes, most_bytes = self._memory()
         values: dict[str, object] = {
@@ -199,10 +201,10 @@ class SysTopics:
             "bytes/received": traffic.bytes_received,
             "bytes/sent": stats.sent_bytes,
             "messages/received": traffic.connects + packets.packets,
-            "messages/sent": sent.packets,
+            "messages/sent": self._packets_sent,
             "messages/inflight": self._in_flight,
             "publish/messages/received": packets.publishes,
-            "publish/messages/sent": sent.publishes,
+            "publish/messages/sent": self._publishes_sent,
             "publish/messages/dropped": stats.dropped,
             "publish/bytes/received": packets.publish_bytes,
             "publish/bytes/sent": self._publish_bytes_sent,

@@ -42,7 +42,7 @@ class Tally:
 class Sent:
     """What many connections were sent: ``publishes``, and ``others`` of ``other_bytes`` in all.
 
-    PUBLISHes are counted once per connection and turn, by what is about to be sent: a copy is not counted on its own.
+    ``publishes`` are as of the last look at every connection: a copy is not counted on its own.
     """
 
     __slots__ = ("other_bytes", "others", "publishes")

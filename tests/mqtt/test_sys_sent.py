@@ -179,6 +179,7 @@ async def test_identifiers_that_begin_anew_or_are_in_use_are_no_messages():
         for packet_id in (3, 4, 65_530):
             receiver.session.inflight[packet_id] = None
         receiver.session.next_id = 65_520
+        receiver.out.pieces = 2 * 65_520
         chance = random.Random(7)
         expected = others = 0
         for _ in range(20):
@@ -193,6 +194,7 @@ async def test_identifiers_that_begin_anew_or_are_in_use_are_no_messages():
                     others += 1
             await settle(1)
             assert len([packet for packet in receiver.take() if isinstance(packet, Publish)]) <= 8
+            receiver.out.count()
             assert receiver.told.publishes == expected
             assert receiver.told.others == others
             assert receiver.told.other_bytes == 2 * others
@@ -210,5 +212,21 @@ async def test_what_is_said_behind_the_last_word_is_not_counted():
         bench.publish("a", b"x", qos=0)
         receiver.out.reply(b"\xd0\0")
         await settle()
-        assert (receiver.told.publishes, receiver.told.others) == (1, 1)
         receiver.end()
+        assert (receiver.told.publishes, receiver.told.others) == (1, 1)
+
+
+async def test_a_connection_that_can_not_be_flushed_is_aborted():
+    async with receiving() as bench:
+        receiver = Receiver(bench, lasts=False)
+        receiver.bind("#", 1)
+        await settle()
+
+        def broken():
+            raise ValueError
+
+        receiver.connection.flush = broken
+        bench.publish("a", b"x", qos=0)
+        await settle()
+        assert receiver.connection.closed == [CloseReason.ERROR]
+        assert bench.counted("flushes_failed") == 1

@@ -23,12 +23,12 @@ class Peer:
 
     Until it is opened, what comes is collected: nothing may be sent before the CONNACK [MQTT-3.2.0-1].
 
-    PUBLISHes are counted where that costs a message nothing: at the end of a turn, right before they are sent, by how many pieces
-    there are in ``out``. A plain one of QoS 0 is one piece; one of QoS 1 is three, and takes the next packet identifier. All else
-    says itself how many of its pieces are not to be counted.
+    PUBLISHes are not counted one by one. Right before a turn's ``out`` is sent it is counted how many pieces it has. A plain
+    PUBLISH of QoS 0 is one piece; one of QoS 1 is three, and takes the next packet identifier. All else says itself how many of its
+    pieces are too many, or too few.
 
-    ``ended``: why the session is gone, if it is. ``apart``: how many pieces are not to be counted (any more), less twice the next
-    packet identifier.
+    ``ended``: why the session is gone, if it is. ``pieces``: that sum, and twice the packet identifier that was the next one when
+    `count` was called.
     """
 
     __slots__ = (
@@ -43,8 +43,8 @@ class Peer:
         "_session",
         "_slow",
         "_touch",
-        "apart",
         "ended",
+        "pieces",
     )
 
     def __init__(
@@ -57,7 +57,7 @@ class Peer:
         self._out: list[bytes] = []
         self._replies: Replies = replies or Replies(gateway, connection, session.client_id)
         self._replies.neighbour = self
-        self.apart: int = 0
+        self.pieces: int = 2 * session.next_id
         self._consumer: Consumer | None = None
         self._consumers: list[Consumer] | None = None
         self._slow: bool = False
@@ -71,32 +71,27 @@ class Peer:
 
     def reply_last(self, data: bytes) -> None:
         """See `Replies.reply_last`."""
-        self._count()
+        self.count()
         self._replies.reply_last(data)
         self._out = []
 
     def replying(self) -> None:
         """See `gateway_mqtt.outbound.replies.Neighbour`."""
-        out = self._connection.out
-        if out is not self._out:
-            if not out:
-                self._announce()
-            return
-        if not out:
+        if not self._connection.out:
             self._begin()
-        self.apart += 1
+        self.pieces -= 1
 
     def _append(self, parts: tuple[bytes, ...]) -> None:
         """Send a PUBLISH. If it has an identifier that is from `identify`."""
         if not self._out:
             self._touch()
         self._out += parts
-        self.apart += len(parts) - 1
+        self.pieces -= len(parts) - 1
 
     def emit(self, packet: bytes) -> None:
         """Send what belongs to messages: PUBRELs."""
         self._append((packet,))
-        self.apart += 1
+        self.pieces -= 1
         self._replies.sent.other(packet)
 
     def identify(self, delivery: Delivery | None) -> int:
@@ -104,7 +99,7 @@ class Peer:
         session = self._session
         before = session.next_id
         packet_id = session.identify(delivery)
-        self.apart -= 2 * (session.next_id - before)
+        self.pieces += 2 * (session.next_id - before)
         return packet_id
 
     def _free_from(self, taken: int) -> int:
@@ -113,41 +108,30 @@ class Peer:
         packet_id = taken
         while packet_id in inflight:
             packet_id = packet_id % MAX_IDENTIFIER + 1
-        self.apart -= 2 * (packet_id - taken)  # none was taken by a message
+        self.pieces += 2 * (packet_id - taken)  # none was taken by a message
         return packet_id
 
     def _first_again(self) -> int:
         """Return the first packet identifier, which is next to the last one."""
-        self.apart += 2 * MAX_IDENTIFIER
+        self.pieces -= 2 * MAX_IDENTIFIER
         return 1
 
-    # -- what is counted ----------------------------------------------------
-
-    def _announce(self) -> None:
-        """Have the pieces counted, and sent right after that."""
-        self._gateway.touch(self)
-        self._connection.touch()
-
     def _begin(self) -> None:
-        """The first piece of a turn comes."""
-        self.apart = -2 * self._session.next_id
+        """Have what comes sent at the end of this turn."""
         self._gateway.touch(self)
-        self._connection.touch()
 
-    def flush(self) -> None:
-        """It is the end of a turn."""
-        self._count()
-
-    def _count(self) -> None:
-        """Count what has come since the last time, if it is to be sent."""
+    def count(self) -> None:
+        """Add the PUBLISHes that were sent since the last time, or are about to be, to what all connections were sent."""
         out = self._out
         if out is not self._connection.out:
-            return  # it waits for the CONNACK, or has come behind a DISCONNECT
-        counted = len(out) - 2 * self._session.next_id
-        fresh = counted - self.apart
-        self.apart = counted
-        if fresh > 0:
-            self._replies.sent.publishes += fresh
+            return  # they wait for the CONNACK, or come behind a DISCONNECT
+        counted = 2 * self._session.next_id - len(out)
+        if self.pieces > counted:
+            self._replies.sent.publishes += self.pieces - counted
+        self.pieces = counted
+
+    def flush(self) -> None:
+        """See `gateway_mqtt.outbound.sending.Sending.flush`."""
 
     # -- congestion ---------------------------------------------------------
 

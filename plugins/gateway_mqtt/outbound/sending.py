@@ -11,6 +11,7 @@ from gateway.api import (
     AccessRefused,
     BindingOptions,
     Channel,
+    CloseReason,
     Connection,
     Delivery,
     Gateway,
@@ -297,16 +298,16 @@ class Sending(Peer):
         self._settled.append(delivery)
 
     def flush(self) -> None:
-        """Do at the end of the turn what could not be done in the middle of a delivery."""
+        """Do at the end of the turn what could not be done in the middle of a delivery; count what is sent, and send it."""
         if self._unfit is not None or self._settled is not None:
             self._give_back()  # and what comes for it is to be counted
-        out = self._out
-        if out is self._connection.out:  # as `_count`, without a call
-            counted = len(out) - 2 * self._session.next_id
-            fresh = counted - self.apart
-            self.apart = counted
-            if fresh > 0:
-                self._replies.sent.publishes += fresh
+        connection = self._connection
+        self.pieces += len(connection.out)
+        try:
+            connection.flush()
+        except BaseException:
+            connection.abort(CloseReason.ERROR)
+            raise
 
     def _give_back(self) -> None:
         unfit, self._unfit = self._unfit, None  # the next ones come at once: they have their own flush, as others have theirs

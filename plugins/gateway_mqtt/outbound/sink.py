@@ -63,6 +63,7 @@ class Outbound(Sending):
         if store is not None and store.lasts:
             self._touch = self._begin_and_watch
             session.resume(store.kept, exact=store.kept.exact)
+            self.pieces = 2 * session.next_id
 
     def attach(self, channel: Channel, expect: Expect | None = None, goodbye: Goodbye | None = None) -> None:
         """Settle on this channel, before anything is consumed.
@@ -79,11 +80,8 @@ class Outbound(Sending):
         """The CONNACK is in `Connection.out`: send what was collected behind it."""
         self._consumer = consumer
         collected, self._out = self._out, self._connection.out
-        self.apart += len(self._out)
         self._out += collected
-        self._announce()
-        if self._store is not None and self._store.lasts:
-            self._watch()
+        self._touch()
         self._connection.watch(self)
         if self._two is not None:
             self._two.open()
@@ -137,19 +135,18 @@ class Outbound(Sending):
         if self._slow:
             self._drop(run.count)
             return
-        packets = b""
         if isinstance(run, PacketRun) and (not self._looks or options is self._plain_low or self._is_plain_low(options)):
             encoder = self._encoder
             packets = run.packets if encoder is run.encoder else run.packets_for(encoder)
-        if not packets:
-            for message in run.messages():
-                self.deliver_transient(message, options)
-            return
-        out = self._out
-        if not out:
-            self._touch()
-        out.append(packets)
-        self.apart -= run.count - 1
+            if packets:
+                out = self._out
+                if not out:
+                    self._touch()
+                out.append(packets)
+                self.pieces += run.more
+                return
+        for message in run.messages():
+            self.deliver_transient(message, options)
 
     def acknowledged(self, packet_id: int) -> None:
         """PUBACK: settle the delivery."""
@@ -387,6 +384,7 @@ class Outbound(Sending):
     def leave(self) -> None:
         """The connection has ended: keep what its session's next one needs. To be called before the channel is closed."""
         self._pulse.leave(self)
+        self.count()
         if self._two is not None:
             self._two.leave()
         if self._store is not None and self._store.lasts:
