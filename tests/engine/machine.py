@@ -166,7 +166,12 @@ class Observer(RuleBasedStateMachine):
         assert sorted(map(id, (taker for taker, _ in self.taps))) == sorted(map(id, [] if refused else tapped))
         self.taps = None
         for name, queue in queued.items():
-            assert refused or not queue.must_drop or self.engine.vhost("/").queues[name].backlog is not None
+            waits = self.engine.vhost("/").queues[name].backlog is not None or not self.awake(queue)
+            assert refused or waits or not queue.must_drop
+
+    def awake(self, queue):
+        """Return what is ready and not waiting to be read from disk."""
+        return queue.ready
 
     def refused(self, body, persistent, queues):
         """Do in the naive broker what becomes of a message that these queues refuse."""
