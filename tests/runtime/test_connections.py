@@ -176,7 +176,7 @@ async def test_a_peer_that_does_not_read_is_told_of_and_comes_back_when_it_reads
         stream = await connect(address)
         await ready.wait()
         sent = 0
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             while not calls:
                 server.connection.out.append(bytes(65_536))
                 server.connection.touch()
@@ -268,7 +268,7 @@ async def test_a_peer_that_does_not_read_is_not_received_from(connect):
                 await stream.send_all(bytes(65_536))
         assert patience.cancelled_caught
         held_back = taken
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             while taken == held_back:
                 await stream.receive_some(1_000_000)
         nursery.cancel_scope.cancel()

@@ -112,7 +112,8 @@ def holding(flow):
     flow.batch_taken()
 
 
-async def test_a_slow_peer_closes_the_gate_for_a_moment_only(start):
+async def test_a_slow_peer_closes_the_gate_for_a_moment_only(start, autojump_clock):
+    autojump_clock.autojump_threshold = 0.002
     server = await start()
     stream, _ = await server.connect()
     server.broker.flow.fell_behind(trio.current_time())
@@ -251,7 +252,8 @@ async def test_a_handler_that_takes_its_time_at_the_end_costs_no_turns(start):
     assert await some(stream) == b""
 
 
-async def test_what_comes_while_others_are_read_is_read_in_the_same_turn_after_they_were_answered(start, epoll):
+async def test_what_comes_while_others_are_read_is_read_in_the_same_turn_after_they_were_answered(start, epoll, monkeypatch):
+    monkeypatch.setattr(poller, "TURN_S", 60.0)
     server = await start()
     stream, first = await server.connect()
     other, second = await server.connect()
@@ -316,8 +318,10 @@ async def test_while_a_commit_is_under_way_its_thread_is_given_way_to(start, epo
 
 
 async def test_packets_that_come_one_by_one_cost_no_turns_of_the_loop_while_nobody_else_wants_one(start, epoll, monkeypatch):
-    monkeypatch.setattr("gateway.runtime.streams.pause.PAUSE_S", 0.1)
-    monkeypatch.setattr("gateway.runtime.streams.listener.SWEEP_S", 60)
+    for name in ("pause.PAUSE_S", "poller.TURN_S"):  # however long the machine stands still between two packets
+        monkeypatch.setattr(f"gateway.runtime.streams.{name}", 5.0)
+    for name in ("streams.listener.SWEEP_S", "alarms.LOOK_S"):
+        monkeypatch.setattr(f"gateway.runtime.{name}", 600.0)
     server = await start()
     stream, echo = await server.connect()
     await trio.testing.wait_all_tasks_blocked()
@@ -335,6 +339,6 @@ async def test_packets_that_come_one_by_one_cost_no_turns_of_the_loop_while_nobo
 
     echo.feed = feed
     os.write(stream.socket.fileno(), b"x")
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         await enough.wait()
     assert (len(set(heard)) < 15) == epoll

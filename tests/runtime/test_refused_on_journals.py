@@ -55,7 +55,7 @@ def open_channel(broker, sink=None):
 
 
 async def until(condition):
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         while not condition():  # noqa: ASYNC110 - the journal has a thread of its own
             await trio.sleep(0.002)
 

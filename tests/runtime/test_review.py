@@ -245,7 +245,8 @@ async def cut_off(broker):
     await turns()
 
 
-async def test_peer_that_is_held_back_is_not_called_silent():
+async def test_peer_that_is_held_back_is_not_called_silent(autojump_clock):
+    autojump_clock.autojump_threshold = 0.002
     async with running(HandJournal(), open_batch_bytes=65_536) as broker, trio.open_nursery() as nursery:
         reasons = []
 
