@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from gateway.api import Address, MessageRefused, Outcome, Overloaded, Principal, ProtocolViolation
 from gateway.errors import JournalError
 from gateway.model.declare import Overflow
+from gateway.runtime.clock import VirtualClock
 from gateway_mqtt.codec.coding import decode, encode
 from gateway_mqtt.codec.packets import (
     DISCONNECT,
@@ -92,8 +93,8 @@ async def test_a_topic_alias_of_0_ends_the_connection_mqtt5_3_3_2_8():
 # -- what goes with the message
 
 
-async def test_properties_retain_and_qos_2_go_with_the_message():
-    async with senders() as bench:
+async def test_properties_retain_and_qos_2_go_with_the_message(autojump_clock):
+    async with senders(clock=VirtualClock()) as bench:
         queue = await bench.consume()
         sender = bench.sender(topic_alias_maximum=1)
         user = Properties(user=(("a", "1"), ("a", "2")), topic_alias=1, message_expiry_s=60, correlation_data=b"c")
