@@ -129,7 +129,7 @@ class Nobody:
     def dropped(self, queue: str, reason: str, amount: int) -> None:
         """Nothing is dropped."""
 
-    def unroutable(self, address: Address) -> None:
+    def unroutable(self, address: Address, messages: int = 1) -> None:
         """Nothing is published."""
 
     def consumer_failed(self, queue: str, error: Exception) -> None:

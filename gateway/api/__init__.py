@@ -47,6 +47,7 @@ from gateway.errors import (
     ResourceLocked,
 )
 from gateway.model.arguments import queue_spec
+from gateway.model.caching import make_room
 from gateway.model.declare import NEVER, Binding, BindingOptions, ExchangeSpec, Overflow, QueueSpec, Retry
 from gateway.model.exchange_arguments import exchange_spec
 from gateway.model.message import Address, Message, WireDecoder, with_properties
@@ -129,6 +130,7 @@ __all__ = [
     "hookimpl",
     "hookspec",
     "is_mqtt_topic",
+    "make_room",
     "parse_reply_address",
     "queue_spec",
     "reachable",

@@ -29,8 +29,8 @@ class EngineEvents(Protocol):
     def dropped(self, queue: str, reason: str, amount: int) -> None:
         """A queue dropped messages as its settings allow."""
 
-    def unroutable(self, address: Address) -> None:
-        """A message reached no queue."""
+    def unroutable(self, address: Address, messages: int = 1) -> None:
+        """So many messages reached no queue."""
 
     def consumer_failed(self, queue: str, error: Exception) -> None:
         """A front-end's sink raised; its consumer was cancelled."""

@@ -178,8 +178,7 @@ class Publishing(Consuming):
         if self.dead:
             self.burial.work_off()
         if not route.matched:
-            for _ in range(run.count):
-                self.events.unroutable(route.address)
+            self.events.unroutable(route.address, run.count)
         return True
 
     def _publish_low(self, route: RouteHandle, message: Message) -> None:
@@ -246,8 +245,8 @@ class Publishing(Consuming):
             route.refusal = error
             route.generation = STALE if isinstance(error, PreconditionFailed) else self.generation
             return
-        for queue, options in found.items():
-            assert isinstance(queue, Queue)
-            if queue not in barred:
-                route.add(queue, options)
+        if found:
+            route.lead_to(
+                [(queue, options) for queue, options in found.items() if isinstance(queue, Queue) and queue not in barred]
+            )
         route.generation = self.generation if cacheable else STALE

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final
 
 from gateway.errors import GatewayError
 from gateway.model.declare import DEFAULT_OPTIONS, BindingOptions
@@ -18,6 +18,11 @@ Target = tuple["Queue", BindingOptions | None]
 Tap = tuple[Callable[[Message, BindingOptions | None], None], BindingOptions | None, "Consumer"]
 
 STALE = -1
+
+# What is empty is shared, and stays so: there may be very many routes, and most lead to one queue, or to none.
+_NO_TARGETS: Final[list[Target]] = []
+_NO_TAPS: Final[list[Tap]] = []
+_NO_QUEUES: Final[list[Queue]] = []
 
 
 class Unroutable:
@@ -75,16 +80,30 @@ class RouteHandle:
         self.durable: bool = False
         self.idle: int = 0
         self.low_idle: int = 0
-        self.stored: list[Target] = []
-        self.queued: list[Target] = []
-        self.low_queued: list[Target] = []
-        self.taps: list[Tap] = []
-        self.low_taps: list[Tap] = []
-        self.rejecting: list[Queue] = []
-        self.rejecting_transient: list[Queue] = []
+        self.stored: list[Target] = _NO_TARGETS
+        self.queued: list[Target] = _NO_TARGETS
+        self.low_queued: list[Target] = _NO_TARGETS
+        self.taps: list[Tap] = _NO_TAPS
+        self.low_taps: list[Tap] = _NO_TAPS
+        self.rejecting: list[Queue] = _NO_QUEUES
+        self.rejecting_transient: list[Queue] = _NO_QUEUES
 
-    def add(self, queue: Queue, options: BindingOptions) -> None:
-        """Add a queue that was found."""
+    def lead_to(self, found: Iterable[tuple[Queue, BindingOptions]]) -> None:
+        """Add the queues that were found to a route that was cleared; once."""
+        self.stored, self.queued, self.low_queued = [], [], []
+        self.taps, self.low_taps = [], []
+        self.rejecting, self.rejecting_transient = [], []
+        for queue, options in found:
+            self._add(queue, options)
+        self.stored = self.stored or _NO_TARGETS
+        self.queued = self.queued or _NO_TARGETS
+        self.low_queued = self.low_queued or _NO_TARGETS
+        self.taps = self.taps or _NO_TAPS
+        self.low_taps = self.low_taps or _NO_TAPS
+        self.rejecting = self.rejecting or _NO_QUEUES
+        self.rejecting_transient = self.rejecting_transient or _NO_QUEUES
+
+    def _add(self, queue: Queue, options: BindingOptions) -> None:
         if options.no_local and queue.name == self.local_to:
             return
         given = None if options == DEFAULT_OPTIONS else options

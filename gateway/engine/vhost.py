@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from gateway.engine.queues.queue import Queue
 from gateway.engine.route import STALE, RouteHandle
+from gateway.model.caching import make_room
 from gateway.model.message import Address
 from gateway.routing.table import Table
 
 MAX_ROUTES = 100_000
-"""Cached routes; beyond that the cache is emptied (handles in use go on working)."""
+"""Cached routes; beyond that the oldest are forgotten (handles in use go on working)."""
 MAX_ROUTE_KEY = 1_024
 """Longer keys have no cached route: what the cache holds must be bounded in bytes, too."""
 SEEN_AT_ONCE = 4
@@ -24,7 +25,7 @@ class VirtualHost:
         self.queues: dict[str, Queue] = {}
         self.table: Table = Table(self.queues.get, name)
         self.routes: dict[tuple[str, str, str], RouteHandle] = {}
-        self._unseen: list[RouteHandle] = []
+        self._unseen: list[tuple[str, str, str]] = []
 
     def route(self, exchange: str, key: str, local_to: str = "") -> RouteHandle:
         """Return the handle for an address, and for a publisher's own queue where that matters (`RouteHandle.local_to`)."""
@@ -33,9 +34,7 @@ class VirtualHost:
             handle = RouteHandle(self, Address(self.name, exchange, key), local_to=local_to)
             if len(key) > MAX_ROUTE_KEY:
                 return handle
-            if len(self.routes) >= MAX_ROUTES:
-                self.routes.clear()
-                self._unseen.clear()
+            make_room(self.routes, MAX_ROUTES)
             self.routes[exchange, key, local_to] = handle
         return handle
 
@@ -45,9 +44,9 @@ class VirtualHost:
         To be called whenever some have gone, so that no more of them are kept than there are. Cost: bounded, on average.
         """
         if not self._unseen:
-            self._unseen = list(self.routes.values())
+            self._unseen = list(self.routes)
         for _ in range(min(SEEN_AT_ONCE, len(self._unseen))):
-            handle = self._unseen.pop()
-            if handle.generation not in (STALE, generation):
+            handle = self.routes.get(self._unseen.pop())
+            if handle is not None and handle.generation not in (STALE, generation):
                 handle.generation = STALE
                 handle.clear()

@@ -6,7 +6,7 @@ import gc
 import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, cast
+from typing import cast
 
 import trio
 import trio.lowlevel
@@ -81,7 +81,7 @@ class Broker:
         self.counters: Counter[str] = Counter()
         self.draining = trio.Event()
         self.listeners: list[Listeners] = []
-        self._logged_keys: set[str] = set()
+        self._logged: set[tuple[str, ...]] = set()
         self._failure: BaseException | None = None
         self._ended = trio.Event()
         self._stopped = trio.Event()
@@ -255,27 +255,27 @@ class Broker:
     def dropped(self, queue: str, reason: str, amount: int) -> None:
         """See `EngineEvents`."""
         self.counters[f"dropped.{reason}"] += amount
-        self._log_once(f"dropped {reason} {queue}", "messages dropped", queue=queue, reason=reason)
+        if self._is_news("dropped", reason, queue):
+            self.log.warning("messages dropped", queue=queue, reason=reason)
 
-    def unroutable(self, address: Address) -> None:
+    def unroutable(self, address: Address, messages: int = 1) -> None:
         """See `EngineEvents`."""
-        self.counters["unroutable"] += 1
-        self._log_once(
-            f"unroutable {address.exchange} {address.routing_key}",
-            "a message reached no queue",
-            exchange=address.exchange,
-            routing_key=address.routing_key,
-        )
+        self.counters["unroutable"] += messages
+        if self._is_news("unroutable", address.exchange, address.routing_key):
+            self.log.warning("a message reached no queue", exchange=address.exchange, routing_key=address.routing_key)
 
     def consumer_failed(self, queue: str, error: Exception) -> None:
         """See `EngineEvents`."""
         self.counters["consumers_failed"] += 1
         self.log.error("a front-end failed to take a message", queue=queue, error=repr(error), exc_info=error)
 
-    def _log_once(self, key: str, event: str, **values: Any) -> None:
-        if key not in self._logged_keys and len(self._logged_keys) < MAX_LOGGED_KEYS:
-            self._logged_keys.add(key)
-            self.log.warning(event, **values)
+    def _is_news(self, *what: str) -> bool:
+        """Say whether this is to be logged: the first time, as long as it is remembered what was."""
+        known = self._logged
+        if len(known) >= MAX_LOGGED_KEYS or what in known:
+            return False
+        known.add(what)
+        return True
 
 
 class FrontEndGateway:

@@ -94,7 +94,7 @@ class Observer(RuleBasedStateMachine):
         if reason == "maxlen":
             self.naive.queues[queue].drop_heads(amount)
 
-    def unroutable(self, address):
+    def unroutable(self, address, messages=1):
         pass
 
     def consumer_failed(self, queue, error):

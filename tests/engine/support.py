@@ -39,8 +39,8 @@ class Events:
     def dropped(self, queue: str, reason: str, amount: int) -> None:
         self.drops.append((queue, reason, amount))
 
-    def unroutable(self, address: Address) -> None:
-        self.nowhere.append(address)
+    def unroutable(self, address: Address, messages: int = 1) -> None:
+        self.nowhere += [address] * messages
 
     def consumer_failed(self, queue: str, error: Exception) -> None:
         self.failures.append((queue, error))

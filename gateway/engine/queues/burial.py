@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from gateway.engine.queues.dead_letter import Reason, dead_letter, forms_cycle, readable
 from gateway.engine.route import RouteHandle, Unroutable
 from gateway.errors import GatewayError
+from gateway.model.caching import make_room
 from gateway.model.message import Address, Message
 
 if TYPE_CHECKING:
@@ -160,8 +161,7 @@ class Burial:
         where = (address.vhost, address.exchange, address.routing_key)
         route = self._routes.get(where)
         if route is None:
-            if len(self._routes) >= MAX_ROUTES:
-                self._routes.clear()
+            make_room(self._routes, MAX_ROUTES)
             route = self._routes[where] = RouteHandle(self._engine.vhost(address.vhost), address, ours=True)
         return route
 

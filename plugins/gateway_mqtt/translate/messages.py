@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from gateway.api import NO_PROPERTIES, Address, Message, Properties, is_mqtt_topic, swap_key
+from gateway.api import NO_PROPERTIES, Address, Message, Properties, is_mqtt_topic, make_room, swap_key
 from gateway_mqtt.codec.coding import encode_length, encode_string
 from gateway_mqtt.codec.names import MQTT_5
 from gateway_mqtt.codec.packets import MAX_LENGTH
@@ -184,8 +184,7 @@ class Encoder:
         field = self._topics.get(key)
         if field is None:
             field = _topic_field(swap_key(key))
-            if len(self._topics) >= MAX_CACHED_TOPICS:
-                self._topics.clear()
+            make_room(self._topics, MAX_CACHED_TOPICS)
             if len(field) <= MAX_CACHED_TOPIC_BYTES:
                 self._topics[key] = field
         return field

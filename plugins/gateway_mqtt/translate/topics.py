@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.api import TOPIC_EXCHANGE, AccessRefused, Channel, Principal, Route, swap_key
+from gateway.api import TOPIC_EXCHANGE, AccessRefused, Channel, Principal, Route, make_room, swap_key
 from gateway_mqtt.codec.coding import topic_name
 from gateway_mqtt.codec.packets import malformed
 from gateway_mqtt.codec.reasons import TOPIC_NAME_INVALID
@@ -91,7 +91,6 @@ class Routes:
         else:
             route = self._channel.route(TOPIC_EXCHANGE, key)
         if len(topic) <= MAX_CACHED_TOPIC_BYTES:
-            if len(self.known) >= (MAX_OWN_TOPICS if self._local_to else MAX_CACHED_TOPICS):
-                self.known.clear()
+            make_room(self.known, MAX_OWN_TOPICS if self._local_to else MAX_CACHED_TOPICS)
             self.known[topic] = route
         return route
