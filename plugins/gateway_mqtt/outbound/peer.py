@@ -13,6 +13,9 @@ from gateway_mqtt.session import Session
 UNSPECIFIED: Final = 0x80
 FULL: Final = 0x97
 DELETED: Final = 0x98
+MOST_UNSENT_BYTES: Final = 1024 * 1024
+"""What is more than plain (the identifiers of thousands of subscriptions with each message) is sent before the turn ends when there
+is so much of it: only then it is seen whether the client reads."""
 
 Goodbye = Callable[[int, str], None]
 """``(reason code, why)``: have the client told, where its level can be told, before the connection is closed."""
@@ -43,6 +46,7 @@ class Peer:
         "_session",
         "_slow",
         "_touch",
+        "_unsent",
         "ended",
         "pieces",
     )
@@ -62,6 +66,7 @@ class Peer:
         self._consumers: list[Consumer] | None = None
         self._slow: bool = False
         self._dropped: int = 0
+        self._unsent: int = 0
         self._goodbye: Goodbye | None = None
         self.ended: GatewayError | None = None
 
@@ -87,6 +92,10 @@ class Peer:
             self._touch()
         self._out += parts
         self.pieces -= len(parts) - 1
+        for part in parts:
+            self._unsent += len(part)
+        if self._unsent > MOST_UNSENT_BYTES:
+            self._send_early()
 
     def emit(self, packet: bytes) -> None:
         """Send what belongs to messages: PUBRELs."""
@@ -129,6 +138,22 @@ class Peer:
         if self.pieces > counted:
             self._replies.sent.publishes += self.pieces - counted
         self.pieces = counted
+
+    def _send_early(self) -> None:
+        """Send in the middle of a turn; not before the CONNACK, nor when the connection ends, which is for the end of a turn."""
+        if self._out is self._connection.out and not self._connection.closing:
+            self.send_collected()
+
+    def send_collected(self) -> None:
+        """Send what was collected, and have it counted."""
+        connection = self._connection
+        self.pieces += len(connection.out)
+        self._unsent = 0
+        try:
+            connection.flush()
+        except BaseException:
+            connection.abort(CloseReason.ERROR)
+            raise
 
     def flush(self) -> None:
         """See `gateway_mqtt.outbound.sending.Sending.flush`."""

@@ -11,7 +11,6 @@ from gateway.api import (
     AccessRefused,
     BindingOptions,
     Channel,
-    CloseReason,
     Connection,
     Delivery,
     Gateway,
@@ -301,13 +300,7 @@ class Sending(Peer):
         """Do at the end of the turn what could not be done in the middle of a delivery; count what is sent, and send it."""
         if self._unfit is not None or self._settled is not None:
             self._give_back()  # and what comes for it is to be counted
-        connection = self._connection
-        self.pieces += len(connection.out)
-        try:
-            connection.flush()
-        except BaseException:
-            connection.abort(CloseReason.ERROR)
-            raise
+        self.send_collected()
 
     def _give_back(self) -> None:
         unfit, self._unfit = self._unfit, None  # the next ones come at once: they have their own flush, as others have theirs
