@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import Self
 
+from tests.ports import free_port
+
 TIDEGATE = str(Path(sys.executable).with_name("tidegate"))
 
 CONFIGURATION = """\
@@ -73,7 +75,7 @@ class LiveBroker:
         for line in self._configuration.splitlines():
             named = re.match(r'socket = "(\w+)"|\[frontend\.(\w+)\]', line)
             kind = named[1] or named[2] if named else kind
-            lines.append(re.sub(r"tcp://127\.0\.0\.1:\d+", self.addresses.get(kind, "tcp://127.0.0.1:0"), line))
+            lines.append(re.sub(r"tcp://127\.0\.0\.1:\d+", self.addresses.get(kind, f"tcp://127.0.0.1:{free_port()}"), line))
         return "\n".join(lines) + "\n"
 
     def start(self) -> None:
@@ -124,7 +126,7 @@ class LiveBroker:
         assert self._process is not None
         assert self._process.stdout is not None
         try:
-            return self._process.wait(20)
+            return self._process.wait(60)
         finally:
             self._process.kill()
             self._process.wait()

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import gateway
+from tests.ports import free_port
 
 from .conftest import LONGEST_S, TIDEGATE
 
@@ -225,8 +226,7 @@ def test_logs_can_be_json(tidegate):
 
 @pytest.mark.slow
 def test_it_goes_on_when_nobody_reads_its_output(tidegate):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     broker = tidegate("serve", "--set", f'frontend.mqtt.listen=["tcp://127.0.0.1:{port}"]', "--set", NO_ZEROMQ)
     broker.process.stdout.close()
     begin = time.monotonic()

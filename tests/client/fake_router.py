@@ -12,6 +12,8 @@ from typing import Any, Self
 import msgspec
 import zmq
 
+from tests.ports import free_port
+
 (HELLO, READY, PUBLISH, CONFIRM, RETURN, CONSUME, CANCEL, DELIVER, ACK, NACK, CREDIT, GET, DECLARE, DELETE, BIND, UNBIND, PURGE,
  EMPTY, GOT, OK, ERROR, PING, PONG, BYE) = range(1, 25)  # fmt: skip
 
@@ -70,7 +72,7 @@ class FakeRouter:
         self.deaf = False
         self.hold_confirms = False
         self.heartbeat_ms = heartbeat_ms
-        self.port = 0
+        self.port = free_port()
         self._context = zmq.Context()
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
@@ -88,7 +90,7 @@ class FakeRouter:
         self._stop.clear()
         self._thread = threading.Thread(target=self._run, args=(started,))
         self._thread.start()
-        assert started.wait(5)
+        assert started.wait(60)
 
     def kill(self) -> None:
         """Go as a killed process goes: no goodbye, what was unsettled is in its queue again, sessions are forgotten."""
@@ -101,7 +103,7 @@ class FakeRouter:
         """Run `action(router)` in the router's thread, and wait until it has run."""
         done = threading.Event()
         self._todo.append((action, done))
-        assert done.wait(5)
+        assert done.wait(60)
 
     def __enter__(self) -> Self:
         self.start()
@@ -115,7 +117,6 @@ class FakeRouter:
         self.socket = self._context.socket(zmq.ROUTER)
         self.socket.setsockopt(zmq.LINGER, 0)
         self._bind()
-        self.port = int(self.socket.getsockopt_string(zmq.LAST_ENDPOINT).rpartition(":")[2])
         self.peers: dict[bytes, Peer] = {}
         self.sessions: dict[str, str] = {}
         self._held: dict[bytes, int] = {}
@@ -132,13 +133,13 @@ class FakeRouter:
         self.socket.close(0)
 
     def _bind(self) -> None:
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while not self._bound() and time.monotonic() < deadline:  # libzmq closes the old socket in a thread of its own
             self._stop.wait(0.005)
 
     def _bound(self) -> bool:
         try:
-            self.socket.bind(f"tcp://127.0.0.1:{self.port or '*'}")
+            self.socket.bind(f"tcp://127.0.0.1:{self.port}")
         except zmq.ZMQError as error:
             if error.errno != zmq.EADDRINUSE:
                 raise

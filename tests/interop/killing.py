@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -14,14 +13,12 @@ from pathlib import Path
 
 import paho.mqtt.client as paho
 
+from tests.ports import free_port
+
 HONEST = (sys.executable, "-m", "gateway")
 FILTER = "plant/#"
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+ENOUGH = 50
+"""So many messages at least have been confirmed when a broker is killed."""
 
 
 class BrokerProcess:
@@ -54,7 +51,7 @@ class BrokerProcess:
 
     def _ended(self) -> int:
         assert self._process is not None
-        status = self._process.wait(20)
+        status = self._process.wait(60)
         assert self._process.stdout is not None
         self._process.stdout.close()
         return status
@@ -75,7 +72,7 @@ class Client:
     def connect(self) -> None:
         self.paho.connect("127.0.0.1", self._port)
         self.paho.loop_start()
-        assert self._connected.wait(10)
+        assert self._connected.wait(60)
 
     def leave(self) -> None:
         self.paho.disconnect()
@@ -133,7 +130,7 @@ class Subscriber(Client):
             if len(self.received) != size:
                 size = len(self.received)
                 quiet = time.monotonic()
-            if expected <= set(self.received) or time.monotonic() - quiet > 5.0:
+            if expected <= set(self.received) or time.monotonic() - quiet > 10.0:
                 return
             time.sleep(0.01)
 
@@ -177,6 +174,10 @@ def _one_round(broker: BrokerProcess, number: int, publishers: int, after_s: flo
     for thread in threads:
         thread.start()
     time.sleep(after_s)
+    deadline = time.monotonic() + 60
+    while sum(len(sender.confirmed) for sender in senders) < ENOUGH:  # however slow the machine is
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
     broker.kill()
     stop.set()
     for thread in threads:

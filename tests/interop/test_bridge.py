@@ -12,6 +12,7 @@ import pytest
 
 from tests.interop.test_mqtt_clients import CONFIGURATION, PATIENCE_S, Paho, program
 from tests.live_broker import LiveBroker
+from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
 QUIET_S = 0.7
@@ -24,16 +25,10 @@ def ours(tmp_path_factory):
         yield running.mqtt.rpartition(":")[2]
 
 
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
-
-
 @contextmanager
 def bridge(folder, ours, version, topics):
     """Run a mosquitto that is bridged to this broker; its port."""
-    port = free_port()
+    port = str(free_port())
     lines = [
         f"listener {port} 127.0.0.1",
         "allow_anonymous true",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import queue
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.live_broker import LiveBroker
+from tests.ports import free_port
 from tests.programs import missing
 
 CONFIGURATION = """\
@@ -201,13 +201,11 @@ def test_amqtt_publishes_and_subscribes(port):
 
 @pytest.mark.slow
 def test_our_commands_work_with_mosquitto(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     configuration = tmp_path / "mosquitto.conf"
     configuration.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
     with background("mosquitto", "-c", str(configuration)):
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while run("tidegate", "pub", "-p", port, "t/r", "kept", "-r", "-q", "1")[0] and time.monotonic() < deadline:
             time.sleep(0.05)
         assert run("tidegate", "sub", "-p", port, "t/#", "-v", "-C", "1", "-W", "10", "-q", "1") == (0, b"t/r kept\n")

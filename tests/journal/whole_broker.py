@@ -16,11 +16,12 @@ from pathlib import Path
 import pytest
 
 from gateway.client import Confirm, Consumer, Delivery, PublishRefused, TimedOut, connect
+from tests.ports import free_port
 from tests.programs import missing
 
 HERE = Path(__file__).parent
 TIDEGATE = Path(sys.executable).with_name("tidegate")
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 STORED, REFUSED = 0, 506
 ENOSPC, EIO, EROFS = 28, 5, 30
 
@@ -56,7 +57,7 @@ class Broker:
         self._log = directory / "broker.log"
         self._control = directory / "rules"
         self._settings = ("journal.refuse_after_ms=300", "frontend.mqtt.enabled=false", *settings)
-        self.port = 0
+        self.port = free_port()
         self.environment = {**os.environ, "FAULT_CONTROL": str(self._control)}
         if library is not None:
             self.environment["LD_PRELOAD"] = str(library)

@@ -23,11 +23,13 @@ async def queue(client, name="jobs"):
     assert ok[:2] == [20, 90], ok
 
 
-async def drain(client, seconds=0.1):
-    heard = []
-    while (said := await client.hear(seconds)) is not None:
-        heard.append(said)
-    return heard
+async def drain(client):
+    """Return what is said to a client up to the answer to a question that comes behind it."""
+    await client.say(22, "last")
+    heard = [await client.hear()]
+    while heard[-1] != [23, "last"]:
+        heard.append(await client.hear())
+    return heard[:-1]
 
 
 async def test_a_message_is_published_confirmed_delivered_and_gone_after_its_ack(context):
@@ -99,15 +101,16 @@ async def test_a_req_socket_can_declare_publish_and_get(context):
         assert (await client.ask(6, 6, "jobs", "c", 1))[:3] == [21, 6, 540]
 
 
-async def test_who_has_not_said_hello_is_told_so_once_a_second(context):
+async def test_who_has_not_said_hello_is_told_so_once_a_second(context, mock_clock):
     async with serving(router()) as running:
         client = Client(context, running.address("ROUTER"))
-        for _ in range(20):
-            await client.say(3, 1, "e", "k")
-        said = await drain(client)
-        assert said
-        assert all(error == [21, None, 401, "HELLO first", 3] for error in said)
-        assert len(said) <= 2, "the second may have changed"
+        for _ in range(2):
+            for _ in range(20):
+                await client.say(3, 1, "e", "k")
+            assert await client.hear() == [21, None, 401, "HELLO first", 3]
+            await client.hello()  # nothing else was said in this second
+            await client.say(24)
+            mock_clock.jump(1)
         await client.hello()
         assert (await client.ask(12, 1, "none"))[2] == 404
 
@@ -126,14 +129,14 @@ async def test_confirm_comes_after_the_commit_and_for_all_of_it_at_once(context)
         await until(lambda: journal.writes)
         for seq in range(4, 7):
             await client.say(3, seq, "", "jobs", body=b"%d" % seq)
-        assert await client.hear(0.05) is None
+        assert await client.ask(22, "all of it is there") == [23, "all of it is there"], "and nothing is confirmed"
         confirms = []
         while not confirms or confirms[-1][1] < 6:
             journal.finish()
             confirms.append(await client.hear())
             await until(lambda: journal.writes or confirms[-1][1] == 6)
         assert all(confirm[0] == 4 and confirm[2:] == [True, 0] for confirm in confirms)
-        assert len(confirms) < 6
+        assert len(confirms) == 2, "what the commit under way had, and the rest"
         assert journal.stored == [b"%d" % seq for seq in range(1, 7)]
 
 
@@ -366,8 +369,9 @@ async def test_another_connection_may_go_on_with_a_session_and_the_first_is_told
         assert (await first.hear())[2] == 401
 
 
-async def test_a_session_without_a_name_is_forgotten_and_so_is_its_mark(context):
-    async with serving(router(session_ttl_s=0, heartbeat_ms=100)) as running:
+async def test_a_session_without_a_name_is_forgotten_and_so_is_its_mark(context, monkeypatch):
+    monkeypatch.setattr("gateway_zeromq.router._TICK_S", 0.02)
+    async with serving(router(session_ttl_s=0)) as running:
         client = await connected(context, running)
         token = (await client.ask(1, 1, 1))[3]["session"]
         await client.ask(3, 1, "", "nowhere", {"delivery_mode": 2}, body=b"x")
@@ -489,10 +493,8 @@ async def test_the_death_of_a_peer_is_noticed_at_once_and_its_messages_go_to_oth
         assert [(await victim.hear())[1] for _ in range(2)] == [b"1", b"2"]
         await other.say(11, "c1", 5)
         assert await other.hear(0.02) is None
-        started = trio.current_time()
         victim.close()
-        (header, body) = await other.hear(2)
-        assert trio.current_time() - started < 0.5, "the monitor tells, not the heartbeat"
+        (header, body) = await other.hear()  # the monitor tells, not the heartbeat
         assert (header[3], body) == (True, b"1")
         assert (await other.hear())[1] == b"2"
 
@@ -543,7 +545,8 @@ async def test_descriptors_that_are_used_again_are_no_news_of_the_living(context
             assert await stayer.ask(22, 7) == [23, 7]
 
 
-async def test_a_silent_peer_is_asked_and_then_dead_and_one_that_answers_lives(context):
+async def test_a_silent_peer_is_asked_and_then_dead_and_one_that_answers_lives(context, autojump_clock):
+    autojump_clock.autojump_threshold = 0.05  # what is under way arrives before time goes on
     async with serving(router(heartbeat_ms=100)) as running:
         silent, lively = await connected(context, running), await connected(context, running)
         await queue(silent)
@@ -650,7 +653,7 @@ async def test_a_peer_that_asks_and_never_reads_is_dropped(context):
     async with serving(router(sndhwm=10, max_waiting_bytes=65_536)) as running:
         deaf = Client(context, running.address("ROUTER"), RCVHWM=10, RCVBUF=4096)
         await deaf.hello()
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while not running.count("slow_peers"):
                 for _ in range(100):
                     await deaf.say(22, "x" * 1000)
