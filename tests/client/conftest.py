@@ -11,6 +11,6 @@ def router():
 
 @pytest.fixture
 def quick_router():
-    """Heartbeats of 50 ms: death is noticed while a test waits."""
-    with FakeRouter(heartbeat_ms=50) as fake:
+    """Heartbeats of 200 ms: death is noticed while a test waits."""
+    with FakeRouter(heartbeat_ms=200) as fake:
         yield fake

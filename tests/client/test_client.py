@@ -1,5 +1,7 @@
 """Does the client keep its half of TGP/1, on a whole connection?"""
 
+import time
+
 import pytest
 
 from gateway.client import (
@@ -19,6 +21,14 @@ from tests.client.fake_router import BYE, HELLO, NACK, PING, PONG, encode
 
 def of(router, command):
     return [fields for number, *fields in router.heard if number == command]
+
+
+def until(client, happened):
+    """Go on until something has happened."""
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < deadline
+        client.poll(0.01)
 
 
 def test_hello_is_the_first_command_and_names_the_client(router):
@@ -61,25 +71,27 @@ def test_publish_does_not_wait_and_the_confirm_does(router):
 
 def test_publish_waits_when_too_many_are_unconfirmed(router):
     router.hold_confirms = True
-    with connect(router.address, timeout=0.1, max_unconfirmed=5) as client:
+    with connect(router.address, max_unconfirmed=5) as client:
         client.declare_queue("jobs")
+        client._timeout = 0.1
         for _ in range(5):
             client.publish("", "jobs", b"x")
         with pytest.raises(TimedOut, match="room"):
             client.publish("", "jobs", b"x")
         router.do(type(router).release_confirms)
-        client.flush()
+        client.flush(timeout=60)
 
 
 def test_publish_waits_when_too_many_bytes_are_unconfirmed_but_one_message_is_always_allowed(router):
     router.hold_confirms = True
-    with connect(router.address, timeout=0.1, max_unconfirmed_bytes=100) as client:
+    with connect(router.address, max_unconfirmed_bytes=100) as client:
         client.declare_queue("jobs")
+        client._timeout = 0.1
         client.publish("", "jobs", bytes(1000))
         with pytest.raises(TimedOut, match="room"):
             client.publish("", "jobs", b"x")
         router.do(type(router).release_confirms)
-        client.flush()
+        client.flush(timeout=60)
         assert client._session.unconfirmed_bytes == 0
 
 
@@ -174,10 +186,12 @@ def test_iteration_takes_all_in_order_and_ends_when_nothing_comes(router):
             client.publish("", "jobs", b"%d" % n)
         client.flush()
         bodies = []
-        with client.consume("jobs", credit=7, idle_timeout=1) as consumer:
+        with client.consume("jobs", credit=7, idle_timeout=60) as consumer:
             for delivery in consumer:
                 bodies.append(int(delivery.body))
                 delivery.ack()
+                if len(bodies) == 50:
+                    consumer.idle_timeout = 0.1
         assert bodies == list(range(50))
         assert client.get("jobs") is None
 
@@ -212,7 +226,7 @@ def test_a_consumer_whose_queue_is_deleted_says_so(router):
         consumer = client.consume("jobs")
         client.delete_queue("jobs")
         with pytest.raises(ConsumerCancelled, match="queue is gone"):
-            consumer.receive(1)
+            consumer.receive(60)
 
 
 def test_requests_are_refused_with_code_and_text(router):
@@ -240,14 +254,27 @@ def test_declarations_answer_what_the_gateway_says(router):
 def test_a_ping_is_answered_while_the_client_waits(router):
     with connect(router.address) as client:
         router.do(lambda fake: fake.say(next(iter(fake.peers)), PING, "token"))
-        client.poll(0.1)
+        until(client, lambda: of(router, PONG))
     assert of(router, PONG) == [["token"]]
 
 
-def test_a_silent_gateway_is_pinged_and_lives_by_its_answers(quick_router):
+class Steady:
+    """Stands for `time`: while the machine stands still no time goes by."""
+
+    def __init__(self):
+        self._seen = self._now = time.monotonic()
+
+    def monotonic(self):
+        seen = time.monotonic()
+        self._now += min(seen - self._seen, 0.02)
+        self._seen = seen
+        return self._now
+
+
+def test_a_silent_gateway_is_pinged_and_lives_by_its_answers(quick_router, monkeypatch):
+    monkeypatch.setattr("gateway.client.client.time", Steady())
     with connect(quick_router.address) as client:
-        client.poll(0.4)
-        assert len(of(quick_router, PING)) >= 2
+        until(client, lambda: len(of(quick_router, PING)) >= 2)
         assert len(of(quick_router, HELLO)) == 1
 
 
@@ -271,7 +298,7 @@ def test_a_goodbye_for_good_ends_the_client_with_code_and_text(router):
     client = connect(router.address)
     router.do(lambda fake: fake.say(next(iter(fake.peers)), BYE, 501, "that was no PUBLISH"))
     with pytest.raises(Disconnected, match="that was no PUBLISH") as goodbye:
-        client.poll(1)
+        client.poll(60)
     assert goodbye.value.code == 501
     client.close()
 
@@ -281,21 +308,22 @@ def test_nonsense_from_the_gateway_is_an_error_and_not_a_hang(router, header):
     client = connect(router.address)
     router.do(lambda fake: fake.socket.send_multipart([next(iter(fake.peers)), header]))
     with pytest.raises(ClientError) as error:
-        client.poll(1)
+        client.poll(60)
     assert error.value.code == 501
     client.close()
 
 
 def test_a_late_answer_to_a_get_that_was_given_up_goes_back_to_the_queue(router):
-    with connect(router.address, timeout=0.1) as client:
+    with connect(router.address) as client:
         client.declare_queue("jobs")
         client.publish("", "jobs", b"x", wait=True)
         router.deaf = True
+        client._timeout = 0.1
         with pytest.raises(TimedOut):
             client.get("jobs")
         router.deaf = False
         client._session.receive(encode([19, 5, 77, False, "", "jobs", None]), b"late")
-        client.poll(0.05)
+        until(client, lambda: of(router, NACK))
         assert of(router, NACK)[-1][:2] == ["", 77]
 
 
