@@ -375,7 +375,8 @@ def test_a_few_tiny_segments_are_left_alone(rig):
     assert steps(rig) == 0
 
 
-def test_a_segment_that_is_worked_off_is_left_alone(sqlite_rig):
+def test_a_segment_that_is_worked_off_is_left_alone(sqlite_rig, monkeypatch):
+    monkeypatch.setattr(compaction, "UNCHANGED_S", 3_600.0)
     rig = sqlite_rig
     references = fill(rig, 1, 400)
     rig.settle(*references[:350])

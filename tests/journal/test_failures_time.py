@@ -39,18 +39,18 @@ class Pinger:
 def test_slow_disk_confirms_wait_and_the_loop_does_not(broker):
     with_a_queue(broker)
     with clients(broker, "writer") as writer, closing(Pinger(broker)) as pinger:
-        broker.rule("S * delay:150 0 -1")
+        broker.rule("S * delay:600 0 -1")
         times = []
         for number in range(5):
             began = time.monotonic()
             writer.send(f"{number}")
             writer.tgp.poll()
-            while time.monotonic() - began < 0.12:  # while the sync is under way
+            while time.monotonic() - began < 0.5:  # while the sync is under way
                 times.append(pinger.ping())
             assert writer.outcome() == STORED
-            assert time.monotonic() - began >= 0.14
+            assert time.monotonic() - began >= 0.59
         assert len(times) >= 20  # one for each sync, and as long as it, if the loop waited
-        assert sorted(times)[len(times) // 2] < 0.05
+        assert sorted(times)[len(times) // 2] < 0.3
 
 
 HOUR_MS = 3_600_000

@@ -109,12 +109,16 @@ def test_looking_takes_no_time(tmp_path, connection):
     space = Space(tmp_path, max_bytes=100 * MIB)
     space.take()
     space.begin(connection)
-    times = []
-    for _ in range(200):
-        began = time.perf_counter()
-        space.look()
-        times.append(time.perf_counter() - began)
-    assert sorted(times)[100] < 100e-6
+
+    def usual(call):
+        times = []
+        for _ in range(200):
+            began = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - began)
+        return sorted(times)[100]
+
+    assert usual(space.look) < 1e-4 + 20 * usual(lambda: os.statvfs(tmp_path)), "it asks the system a few things"
 
 
 def test_a_directory_that_is_gone_is_told_at_the_start_and_borne_later(tmp_path):

@@ -7,11 +7,13 @@ import sqlite3
 import time
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from gateway.config import JournalSettings
 from gateway.errors import JournalError
+from gateway.journal import writer
 from gateway.journal.space import Space
 from gateway.model.declare import QueueSpec
 from gateway.model.records import Batch, QueueDeclared, QueueDepth, QueuePurged, StatePut
@@ -330,15 +332,20 @@ def test_segments_are_counted_when_they_were_paged_or_purged(rig):
 # -- what state it is in, and what it costs the disk --------------------------
 
 
-def test_the_state_is_failing_then_read_only_and_writable_again_without_a_restart(rig, faults):
+def test_the_state_is_failing_then_read_only_and_writable_again_without_a_restart(rig, faults, monkeypatch):
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(writer, "time", SimpleNamespace(perf_counter=lambda: clock.now, time_ns=time.time_ns))
     rig.journal._writer._refuse_after_s = 0.3
     rig.publish(b"x", 1)
     commit = rig.prepare()
     assert rig.journal.state == "writable"
-    faults += [("before", sqlite3.SQLITE_IOERR_WRITE)] * 2
+    faults += [("before", sqlite3.SQLITE_IOERR_WRITE)] * 3
     assert rig.write(commit) is not None
     assert rig.journal.state == "failing"
-    time.sleep(0.35)
+    clock.now += 0.25
+    assert rig.write(commit) is not None
+    assert rig.journal.state == "failing"
+    clock.now += 0.1
     assert rig.write(commit) is not None
     assert rig.journal.state == "read-only"
     assert rig.write(commit) is None
