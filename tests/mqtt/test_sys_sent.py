@@ -179,7 +179,7 @@ async def test_identifiers_that_begin_anew_or_are_in_use_are_no_messages():
         for packet_id in (3, 4, 65_530):
             receiver.session.inflight[packet_id] = None
         receiver.session.next_id = 65_520
-        receiver.out.pieces = 2 * 65_520
+        receiver.out.beside = -2 * 65_520
         chance = random.Random(7)
         expected = others = 0
         for _ in range(20):

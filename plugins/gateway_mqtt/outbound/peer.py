@@ -13,6 +13,8 @@ from gateway_mqtt.session import Session
 UNSPECIFIED: Final = 0x80
 FULL: Final = 0x97
 DELETED: Final = 0x98
+PIECES_OF_AN_IDENTIFIER: Final = 2
+"""Of a plain PUBLISH of QoS 1: its identifier, and its body behind that."""
 MOST_UNSENT_BYTES: Final = 1024 * 1024
 """What is more than plain (the identifiers of thousands of subscriptions with each message) is sent before the turn ends when there
 is so much of it: only then it is seen whether the client reads."""
@@ -26,18 +28,18 @@ class Peer:
 
     Until it is opened, what comes is collected: nothing may be sent before the CONNACK [MQTT-3.2.0-1].
 
-    PUBLISHes are not counted one by one. Right before a turn's ``out`` is sent it is counted how many pieces it has. A plain
-    PUBLISH of QoS 0 is one piece; one of QoS 1 is three, and takes the next packet identifier. All else says itself how many of its
-    pieces are too many, or too few.
+    PUBLISHes are not counted one by one. What is sent are the pieces of ``out``, most of which are a PUBLISH each: one of QoS 0. A
+    plain one of QoS 1 has two more, and takes the next packet identifier: so there are twice as many of those as identifiers were
+    taken. Whatever else has more pieces than PUBLISHes, or fewer, says so as it is sent (``beside``).
 
-    ``ended``: why the session is gone, if it is. ``pieces``: that sum, and twice the packet identifier that was the next one when
-    `count` was called.
+    ``ended``: why the session is gone, if it is. ``beside``: pieces that are none of these PUBLISHes, since the connection began.
     """
 
     __slots__ = (
         "_connection",
         "_consumer",
         "_consumers",
+        "_counted",
         "_dropped",
         "_gateway",
         "_goodbye",
@@ -47,8 +49,9 @@ class Peer:
         "_slow",
         "_touch",
         "_unsent",
+        "_written",
+        "beside",
         "ended",
-        "pieces",
     )
 
     def __init__(
@@ -61,7 +64,9 @@ class Peer:
         self._out: list[bytes] = []
         self._replies: Replies = replies or Replies(gateway, connection, session.client_id)
         self._replies.neighbour = self
-        self.pieces: int = 2 * session.next_id
+        self._counted: int = 0
+        self._written: int = 0
+        self.beside: int = -PIECES_OF_AN_IDENTIFIER * session.next_id
         self._consumer: Consumer | None = None
         self._consumers: list[Consumer] | None = None
         self._slow: bool = False
@@ -84,14 +89,14 @@ class Peer:
         """See `gateway_mqtt.outbound.replies.Neighbour`."""
         if not self._connection.out:
             self._begin()
-        self.pieces -= 1
+        self.beside += 1
 
     def _append(self, parts: tuple[bytes, ...]) -> None:
         """Send a PUBLISH. If it has an identifier that is from `identify`."""
         if not self._out:
             self._touch()
         self._out += parts
-        self.pieces -= len(parts) - 1
+        self.beside += len(parts) - 1
         for part in parts:
             self._unsent += len(part)
         if self._unsent > MOST_UNSENT_BYTES:
@@ -100,7 +105,7 @@ class Peer:
     def emit(self, packet: bytes) -> None:
         """Send what belongs to messages: PUBRELs."""
         self._append((packet,))
-        self.pieces -= 1
+        self.beside += 1
         self._replies.sent.other(packet)
 
     def identify(self, delivery: Delivery | None) -> int:
@@ -108,7 +113,7 @@ class Peer:
         session = self._session
         before = session.next_id
         packet_id = session.identify(delivery)
-        self.pieces += 2 * (session.next_id - before)
+        self.beside -= PIECES_OF_AN_IDENTIFIER * (session.next_id - before)
         return packet_id
 
     def _free_from(self, taken: int) -> int:
@@ -117,12 +122,12 @@ class Peer:
         packet_id = taken
         while packet_id in inflight:
             packet_id = packet_id % MAX_IDENTIFIER + 1
-        self.pieces += 2 * (packet_id - taken)  # none was taken by a message
+        self.beside -= PIECES_OF_AN_IDENTIFIER * (packet_id - taken)  # which no message took
         return packet_id
 
     def _first_again(self) -> int:
         """Return the first packet identifier, which is next to the last one."""
-        self.pieces -= 2 * MAX_IDENTIFIER
+        self.beside += PIECES_OF_AN_IDENTIFIER * MAX_IDENTIFIER
         return 1
 
     def _begin(self) -> None:
@@ -134,10 +139,11 @@ class Peer:
         out = self._out
         if out is not self._connection.out:
             return  # they wait for the CONNACK, or come behind a DISCONNECT
-        counted = 2 * self._session.next_id - len(out)
-        if self.pieces > counted:
-            self._replies.sent.publishes += self.pieces - counted
-        self.pieces = counted
+        of_identifiers = PIECES_OF_AN_IDENTIFIER * self._session.next_id
+        publishes = self._written + len(out) - of_identifiers - self.beside
+        if publishes > self._counted:  # fewer: the connection was given up, with what had been collected
+            self._replies.sent.publishes += publishes - self._counted
+            self._counted = publishes
 
     def _send_early(self) -> None:
         """Send in the middle of a turn; not before the CONNACK, nor when the connection ends, which is for the end of a turn."""
@@ -147,7 +153,7 @@ class Peer:
     def send_collected(self) -> None:
         """Send what was collected, and have it counted."""
         connection = self._connection
-        self.pieces += len(connection.out)
+        self._written += len(connection.out)
         self._unsent = 0
         try:
             connection.flush()

@@ -9,7 +9,7 @@ from gateway.api import BindingOptions, Channel, Connection, Consumer, Delivery,
 from gateway_mqtt.codec.packets import MAX_IDENTIFIER, PUBACK, PUBCOMP, PUBREC, Subscription, malformed
 from gateway_mqtt.outbound.client import ClientLimits
 from gateway_mqtt.outbound.exactly_once import REFUSED, Expect, wrong_answer
-from gateway_mqtt.outbound.peer import Goodbye
+from gateway_mqtt.outbound.peer import PIECES_OF_AN_IDENTIFIER, Goodbye
 from gateway_mqtt.outbound.pulse import Pulse
 from gateway_mqtt.outbound.quality import RETAINED, published_qos
 from gateway_mqtt.outbound.replies import Replies
@@ -63,7 +63,7 @@ class Outbound(Sending):
         if store is not None and store.lasts:
             self._touch = self._begin_and_watch
             session.resume(store.kept, exact=store.kept.exact)
-            self.pieces = 2 * session.next_id
+            self.beside = -PIECES_OF_AN_IDENTIFIER * session.next_id
 
     def attach(self, channel: Channel, expect: Expect | None = None, goodbye: Goodbye | None = None) -> None:
         """Settle on this channel, before anything is consumed.
@@ -143,7 +143,7 @@ class Outbound(Sending):
                 if not out:
                     self._touch()
                 out.append(packets)
-                self.pieces += run.more
+                self.beside -= run.count - 1
                 return
         for message in run.messages():
             self.deliver_transient(message, options)

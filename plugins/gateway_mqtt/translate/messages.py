@@ -197,15 +197,12 @@ class PacketRun:
         packets: the PUBLISHes, one behind the other.
         field_bytes: what each has between its remaining length and its body.
         encoder: of the level that they were received at.
-
-    ``more``: how many there are but for the first.
     """
 
-    __slots__ = ("_address", "_elsewhere", "_field_bytes", "_messages", "_other", "count", "encoder", "largest", "more", "packets")
+    __slots__ = ("_address", "_elsewhere", "_field_bytes", "_messages", "_other", "count", "encoder", "largest", "packets")
 
     def __init__(self, address: Address, packets: bytes, count: int, largest: int, field_bytes: int, encoder: Encoder) -> None:
         self.count: int = count
-        self.more: int = count - 1
         self.largest: int = largest
         self.packets: bytes = packets
         self.encoder: Encoder = encoder
