@@ -24,11 +24,12 @@ from gateway_mqtt.codec.packets import (
     Subscribe,
     Unsubscribe,
 )
-from gateway_mqtt.codec.publishes import run_of, short, unidentified, varint
+from gateway_mqtt.codec.publishes import is_run, run_of, short, unidentified, varint
 from gateway_mqtt.codec.splitter import no_length, too_long
 from gateway_mqtt.tally import Tally
 
 NO_IDENTIFIER: Final = b"\0\0"
+NO_PROPERTIES: Final = b"\0"
 NEVER: Final = -1
 """No first byte of a packet."""
 
@@ -119,8 +120,8 @@ class Connected:
     """
 
     __slots__ = (
-        "_acks", "_bounds", "_control", "_held", "_last", "_level", "_limit", "_once", "_once5", "_plain", "_plain5", "_publishes",
-        "_tally", "_tells", "_wanted", "over",
+        "_acks", "_bounds", "_control", "_gap", "_held", "_last", "_level", "_limit", "_once", "_publishes", "_tally", "_tells",
+        "_wanted", "over",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913 - whom it tells, and what is allowed
@@ -140,12 +141,8 @@ class Connected:
         self._limit: int = limit
         self._bounds: Bounds = bounds
         self._level: int = level
-        # First bytes of what is plain, so that neither the level nor what is allowed is asked for at every packet.
-        confirms = publishes.maximum_qos > 0
-        self._plain: int = NEVER if level == MQTT_5 else 0x30
-        self._once: int = 0x32 if confirms and level != MQTT_5 else NEVER
-        self._plain5: int = 0x30 if level == MQTT_5 else NEVER
-        self._once5: int = 0x32 if confirms and level == MQTT_5 else NEVER
+        self._once: int = 0x32 if publishes.maximum_qos > 0 else NEVER  # first byte of a plain PUBLISH of QoS 1
+        self._gap: int = len(NO_PROPERTIES) if level == MQTT_5 else 0  # before the body of a plain PUBLISH
         self._tells: bool = level == MQTT_5
         self._held: bytearray | None = None
         self._wanted: int = 0
@@ -183,10 +180,8 @@ class Connected:
         publish = self._publishes.publish  # bound here, not kept: idle connections are many
         confirmed = self._publishes.publish_confirmed
         acknowledged = self._acks.acknowledged
-        plain = self._plain
         once = self._once
-        plain5 = self._plain5
-        once5 = self._once5
+        gap = self._gap
         last = self._last
         size = len(data)
         wanted = 2
@@ -219,17 +214,19 @@ class Connected:
                 if end > size:
                     wanted = end - at
                     break
-                if head == plain and length > 2:
+                if head == 0x30 and length > 2:
                     topic_end = start + 2 + (data[start] << 8 | data[start + 1])
-                    if topic_end > end:
-                        raise short(self._level)
-                    topic = data[start + 2 : topic_end]
-                    if topic == last and runs and end < size and data.startswith(data[start:topic_end], end + start - at):
-                        end, count, runs = self._run(data, at, start, topic_end, end)
-                        others += count
+                    body = topic_end + gap
+                    if body > end or (gap and (data[topic_end] or topic_end == start + 2)):
+                        self._publish_other(head, data[start:end])  # no room for its fields, properties, or no topic
                     else:
-                        publish(topic, data[topic_end:end], data[at:end])
-                        last = topic
+                        topic = data[start + 2 : topic_end]
+                        if topic == last and runs and is_run(data, at, start, body, end):
+                            end, count, runs = self._run(data, at, start, body, end)
+                            others += count
+                        else:
+                            publish(topic, data[body:end], data[at:end])
+                            last = topic
                 elif head == 0x40 and length == 2:
                     acknowledged(data[start] << 8 | data[start + 1])
                     acks += 1
@@ -237,35 +234,12 @@ class Connected:
                     continue
                 elif head == once and length > 4:
                     topic_end = start + 2 + (data[start] << 8 | data[start + 1])
-                    body = topic_end + 2
-                    if body > end:
-                        raise short(self._level)
-                    packet_id = data[topic_end:body]
-                    if packet_id == NO_IDENTIFIER:
-                        raise unidentified(PUBLISH, self._level)
-                    confirmed(data[start + 2 : topic_end], data[body:end], packet_id, data[at:topic_end])
-                elif head == plain5 and length > 3:
-                    topic_end = start + 2 + (data[start] << 8 | data[start + 1])
-                    if start + 2 < topic_end < end and not data[topic_end]:  # a topic, and no properties
-                        topic = data[start + 2 : topic_end]
-                        if topic == last and runs and end < size and data.startswith(data[start : topic_end + 1], end + start - at):
-                            end, count, runs = self._run(data, at, start, topic_end + 1, end)
-                            others += count
-                        else:
-                            publish(topic, data[topic_end + 1 : end], data[at:end])
-                            last = topic
-                    else:
+                    body = topic_end + 2 + gap
+                    packet_id = data[topic_end : topic_end + 2]
+                    if body > end or packet_id == NO_IDENTIFIER or (gap and (data[body - 1] or topic_end == start + 2)):
                         self._publish_other(head, data[start:end])
-                elif head == once5 and length > 5:
-                    topic_end = start + 2 + (data[start] << 8 | data[start + 1])
-                    body = topic_end + 3
-                    if start + 2 < topic_end and body <= end and not data[body - 1]:
-                        packet_id = data[topic_end : body - 1]
-                        if packet_id == NO_IDENTIFIER:
-                            raise unidentified(PUBLISH, self._level)
+                    else:
                         confirmed(data[start + 2 : topic_end], data[body:end], packet_id, data[at:topic_end])
-                    else:
-                        self._publish_other(head, data[start:end])
                 else:
                     over = self._other(head, data[start:end])
                     if head >> 4 != PUBLISH:
@@ -296,7 +270,7 @@ class Connected:
     def _run(self, data: bytes, at: int, start: int, body: int, end: int) -> tuple[int, int, bool]:
         """Publish a packet and those like it behind it; return where they end, how many those are, and whether to look for more."""
         last, count, longest = run_of(data, at, start, body, end, self._limit)
-        topic = data[start + 2 : body - 1 if self._level == MQTT_5 else body]
+        topic = data[start + 2 : body - self._gap]
         if count > 1:
             return last, count - 1, self._publishes.publish_run(topic, data[at:last], count, longest)
         self._publishes.publish(topic, data[body:end], data[at:end])

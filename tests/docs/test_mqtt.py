@@ -71,7 +71,7 @@ def test_a_program_without_mqtt_answers_requests_of_an_mqtt_5_client(live, clien
         user = [("a", "1"), ("b", "x"), ("a", "2")]
         asked = said(ResponseTopic="answers/1", CorrelationData=b"\0\xff7", UserProperty=user, MessageExpiryInterval=60)
         client.publish("ask/everything", b"?", 1, properties=asked)
-        answer = client.got.get(timeout=20)
+        answer = client.got.get(timeout=60)
         assert (answer.topic, answer.payload) == ("answers/1", b"42")
         assert answer.properties.CorrelationData == b"\0\xff7"
         assert answer.properties.UserProperty == [("a", "1"), ("a", "2"), ("b", "x")]
@@ -91,8 +91,8 @@ def test_a_zeromq_program_hears_mqtt_5_properties_and_an_mqtt_5_client_hears_tho
         assert copy.properties == {"content_type": "text/plain", "content_encoding": "utf-8", "headers": {"unit": "°C"}}
         copy.ack()
         assert client.got.get(timeout=30).properties.UserProperty == [("unit", "°C")]
-        program.publish("amq.topic", "readings.2", b"21", {"headers": {"unit": "K", "n": 3}, "expiration_ms": 60_000}, wait=True)
+        program.publish("amq.topic", "readings.2", b"21", {"headers": {"unit": "K", "n": 3}, "expiration_ms": 600_000}, wait=True)
     heard = client.got.get(timeout=30)
     assert (heard.topic, heard.payload, heard.qos) == ("readings/2", b"21", 1)
     assert heard.properties.UserProperty == [("unit", "K"), ("n", "3")]
-    assert heard.properties.MessageExpiryInterval in {59, 60}
+    assert 500 <= heard.properties.MessageExpiryInterval <= 600

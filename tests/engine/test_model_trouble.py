@@ -39,8 +39,10 @@ class TroubleMachine(ReturnsMachine):
         """Start with empty queues."""
 
     def _bind(self, which, draw):
-        """Only dead letters, and what is sent there alone, are in the queue for them: so each body is there once."""
-        if self.specs[which % len(self.specs)] is not DEAD:
+        """Each body is at most once in the queue for dead letters: one other queue that dead-letters gets what others get too."""
+        spec = self.specs[which % len(self.specs)]
+        burying = [other for other in self.specs if other.dead_letter_exchange is not None]
+        if spec is not DEAD and spec not in burying[1:]:
             super()._bind(which, draw)
 
     # -- queues that nobody uses ---------------------------------------------
@@ -124,7 +126,8 @@ class TroubleMachine(ReturnsMachine):
         (first,) = [record for record in self.disk.queues.values() if record.spec.name == name]
         places = self.disk.places.get(first.queue_id + item.priority, {})
         (due,) = {p.reference.due_ms for p in places.values() if p.reference.message.body == item.body}
-        return self.due(item, due) if due > self.now_ms else 0
+        due = self.due(item, due)
+        return due if due > self.now_ms else 0
 
     # -- trouble -------------------------------------------------------------
 

@@ -331,9 +331,9 @@ class Rig:
             for lane_id, after, most in pages:
                 self.engine.page_loaded(self.disk.page(lane_id, after, most), after)
 
-    def publish(self, body):
+    def publish(self, body, **more):
         route = self.engine.vhost("/").route("", "q")
-        assert self.engine.publish(route, Message(route.address, body, persistent=True)) is None
+        assert self.engine.publish(route, Message(route.address, body, persistent=True, **more)) is None
 
     def consume(self, **options):
         sink = Sink()
@@ -401,6 +401,22 @@ def test_what_was_due_while_the_broker_was_down_comes_in_its_order(disk):
     _, sink = rig.consume(prefetch=5)
     rig.settle_down()
     assert sink.bodies == [b"1", b"2"]
+
+
+def test_what_expired_while_the_broker_was_down_waits_for_nothing(disk):
+    rig = Rig(disk)
+    consumer, sink = rig.consume(prefetch=1)
+    rig.publish(b"1", expires_at_ms=T + 50)
+    consumer.pause()
+    rig.engine.nack(sink.deliveries[0], requeue=True, delay_ms=100)
+    rig.settle_down()
+    rig.now_ms += 60
+    rig.restart()
+    _, sink = rig.consume()
+    rig.settle_down()
+    assert sink.bodies == []
+    assert rig.events.drops == [("q", "expired", 1)]
+    assert rig.queue.count == 0
 
 
 def test_bodies_of_what_waits_leave_memory_and_come_back_when_it_is_due(disk):

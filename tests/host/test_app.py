@@ -17,7 +17,7 @@ from gateway.journal.memory import MemoryJournal
 
 from .conftest import serve as serve_code
 
-pytestmark = pytest.mark.timeout(20)
+pytestmark = pytest.mark.timeout(60)
 
 
 @pytest.fixture(autouse=True)

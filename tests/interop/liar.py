@@ -13,7 +13,7 @@ from gateway.errors import JournalError
 from gateway.journal.commit import Commit
 from gateway.journal.writer import Done, Writer
 
-WRITE_TAKES_S = 0.05
+WRITE_TAKES_S = 0.2
 
 
 def lie() -> None:

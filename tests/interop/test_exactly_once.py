@@ -14,7 +14,7 @@ from paho.mqtt.properties import Properties
 
 from tests.interop.killing import BrokerProcess
 
-PATIENCE_S = 30
+PATIENCE_S = 60
 
 # paho makes a new pair of sockets each time its loop is started, and closes the former one by chance only.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
@@ -73,8 +73,8 @@ def play(data_dir, version, kills, seed):
     writer = Side(broker.port, "writer", version)
     count = 0
     for _ in range(kills):
-        until = time.monotonic() + chance.uniform(0.05, 0.3)
-        while time.monotonic() < until:
+        until, before = time.monotonic() + chance.uniform(0.05, 0.3), count
+        while time.monotonic() < until or count - before <= 20:
             writer.client.publish("exactly/once", str(count), qos=2)
             count += 1
             time.sleep(0.001)

@@ -86,7 +86,7 @@ async def publish_and_watch(bench: Any, journal: WatchedJournal) -> list[bytes]:
 def pull(context: zmq.Context[Any], address: str) -> zmq.Socket[bytes]:
     socket = context.socket(zmq.PULL)
     socket.connect(address)
-    socket.rcvtimeo = 5_000
+    socket.rcvtimeo = 60_000
     return socket
 
 

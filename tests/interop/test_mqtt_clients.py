@@ -24,7 +24,7 @@ listen = ["tcp://127.0.0.1:1883"]
 enabled = false
 """
 BESIDE = Path(sys.executable).parent
-PATIENCE_S = 20
+PATIENCE_S = 60
 
 
 def program(name):
@@ -73,7 +73,7 @@ def port(broker):
 
 
 def test_mosquitto_sub_gets_what_mosquitto_pub_sends(port):
-    with background("mosquitto_sub", "-p", port, "-t", "m/+/x", "-q", "1", "-v", "-W", "10") as sub:
+    with background("mosquitto_sub", "-p", port, "-t", "m/+/x", "-q", "1", "-v", "-W", "60") as sub:
         run("mosquitto_pub", "-p", port, "-t", "m/ready/x", "-m", "yes", "-r")
         assert sub.stdout.readline() == b"m/ready/x yes\n"
         lines = b"".join(b"%d\n" % n for n in range(100))
@@ -88,7 +88,7 @@ def test_mosquitto_sub_gets_retained_messages_and_clears_them(port):
         assert run("mosquitto_pub", "-p", port, "-t", f"r/{qos}", "-q", qos, "-m", f"kept {qos}", "-r")[0] == 0
     code, out = run("mosquitto_sub", "-p", port, "-t", "r/#", "-q", "1", "-C", "2", "-F", "%t %p %q %r")
     assert (code, sorted(out.splitlines())) == (0, [b"r/0 kept 0 0 1", b"r/1 kept 1 1 1"])
-    assert run("mosquitto_sub", "-p", port, "-t", "r/#", "--remove-retained", "-W", "1")[0] == 27
+    assert run("mosquitto_sub", "-p", port, "-t", "r/#", "--remove-retained", "-C", "2")[0] == 0
     assert run("mosquitto_sub", "-p", port, "-t", "r/#", "-W", "1") == (27, b"")
 
 
@@ -96,7 +96,7 @@ def test_a_persistent_mosquitto_sub_gets_what_came_while_it_was_away(port):
     session = ["-p", port, "-i", "keeper", "-c", "-q", "1", "-t", "away"]
     assert run("mosquitto_sub", *session, "-E")[0] == 0
     assert run("mosquitto_pub", "-p", port, "-t", "away", "-q", "1", "-l", stdin=b"1\n2\n3\n")[0] == 0
-    assert run("mosquitto_sub", *session, "-C", "3", "-W", "10") == (0, b"1\n2\n3\n")
+    assert run("mosquitto_sub", *session, "-C", "3", "-W", "60") == (0, b"1\n2\n3\n")
 
 
 @pytest.mark.parametrize("version", ["mqttv31", "mqttv311", "mqttv5"])
@@ -109,7 +109,7 @@ def test_all_versions_are_spoken_in_all_qualities(port, version):
 
 
 def test_a_will_of_a_killed_mosquitto_sub_reaches_another(port):
-    with background("mosquitto_sub", "-p", port, "-t", "will/#", "-W", "10") as watcher:
+    with background("mosquitto_sub", "-p", port, "-t", "will/#", "-W", "60") as watcher:
         will = ["--will-topic", "will/lost", "--will-payload", "gone"]
         with background("mosquitto_sub", "-p", port, "-t", "will/ready", *will) as doomed:
             run("mosquitto_pub", "-p", port, "-t", "will/ready", "-m", "ready", "-r")
@@ -208,8 +208,8 @@ def test_our_commands_work_with_mosquitto(tmp_path):
         deadline = time.monotonic() + 60
         while run("tidegate", "pub", "-p", port, "t/r", "kept", "-r", "-q", "1")[0] and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert run("tidegate", "sub", "-p", port, "t/#", "-v", "-C", "1", "-W", "10", "-q", "1") == (0, b"t/r kept\n")
+        assert run("tidegate", "sub", "-p", port, "t/#", "-v", "-C", "1", "-W", "60", "-q", "1") == (0, b"t/r kept\n")
         session = ["-p", port, "t/away", "-q", "1", "-i", "me", "-c"]
-        assert run("tidegate", "sub", *session, "-W", "0.3")[0] == 27
+        assert run("tidegate", "sub", *session, "-E")[0] == 0
         assert run("tidegate", "pub", "-p", port, "t/away", "-q", "1", "-l", stdin=b"1\n2\n")[0] == 0
-        assert run("tidegate", "sub", *session, "-C", "2", "-W", "10") == (0, b"1\n2\n")
+        assert run("tidegate", "sub", *session, "-C", "2", "-W", "60") == (0, b"1\n2\n")

@@ -32,7 +32,7 @@ client_certificate = "{clients}"
 listen = ["tcp://127.0.0.1:0", "tls://127.0.0.1:0", "ws://127.0.0.1:0/mqtt", "wss://127.0.0.1:0", "unix:{directory}/sock"]
 """
 KINDS = ["tcp", "tls", "ws", "wss", "unix"]
-PATIENCE_S = 20
+PATIENCE_S = 60
 BODY = b"tide" * 25_000
 MQTT_JS = "5.16.0"
 CACHE = Path(__file__).parents[2] / "build/npm"

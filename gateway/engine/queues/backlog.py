@@ -105,13 +105,14 @@ class Backlog:
 
     def _entry(self, reference: PagedReference) -> Entry:
         lane = self.lane
+        now_ms = lane.queue.engine.now_ms
         entry = Entry(reference.message, lane, reference.position, reference.options, reference.slot)
         entry.segment = reference.segment
         entry.count = reference.count
         entry.redelivered = reference.count > 0 or reference.position < lane.recovered_before
         spared = reference.due_ms < 0
         entry.expires_at_ms = SPARED if spared else lane.queue.expiry_of(reference.message, reference.stored_ms)
-        if reference.due_ms > lane.queue.engine.now_ms:
+        if reference.due_ms > now_ms and not 0 < entry.expires_at_ms <= now_ms:
             lane.queue.hold(entry, reference.due_ms, on_disk=True)
         return entry
 

@@ -6,6 +6,22 @@ from __future__ import annotations
 from gateway_mqtt.codec.names import NAMES, PUBLISH, MalformedPacket, broken, malformed
 
 
+def is_run(data: bytes, at: int, start: int, body: int, end: int) -> bool:
+    """Say whether two PUBLISHes like this one seem to come behind it: fewer together cost more than each alone.
+
+    Args:
+        data, at, start, body, end: as `run_of`.
+    """
+    field = data[start:body]
+    before = start - at
+    if not data.startswith(field, end + before):
+        return False
+    length = data[end + 1]
+    if before == 3:
+        length = length & 127 | data[end + 2] << 7
+    return data.startswith(field, end + 2 * before + length)
+
+
 def run_of(data: bytes, at: int, start: int, body: int, end: int, limit: int) -> tuple[int, int, int]:
     """Look how many packets like a PUBLISH of QoS 0 come behind it: the same first byte, the same topic, complete.
 
