@@ -88,8 +88,12 @@ def test_mosquitto_sub_gets_retained_messages_and_clears_them(port):
         assert run("mosquitto_pub", "-p", port, "-t", f"r/{qos}", "-q", qos, "-m", f"kept {qos}", "-r")[0] == 0
     code, out = run("mosquitto_sub", "-p", port, "-t", "r/#", "-q", "1", "-C", "2", "-F", "%t %p %q %r")
     assert (code, sorted(out.splitlines())) == (0, [b"r/0 kept 0 0 1", b"r/1 kept 1 1 1"])
-    assert run("mosquitto_sub", "-p", port, "-t", "r/#", "--remove-retained", "-C", "2")[0] == 0
-    assert run("mosquitto_sub", "-p", port, "-t", "r/#", "-W", "1") == (27, b"")
+    for patience in ("1", "10"):  # a slow machine may need longer
+        assert run("mosquitto_sub", "-p", port, "-t", "r/#", "--remove-retained", "-W", patience)[0] == 27
+        left = run("mosquitto_sub", "-p", port, "-t", "r/#", "-W", "1")
+        if left == (27, b""):
+            break
+    assert left == (27, b"")
 
 
 def test_a_persistent_mosquitto_sub_gets_what_came_while_it_was_away(port):
