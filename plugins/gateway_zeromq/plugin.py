@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from gateway.api import Credentials, FrontEnd, Gateway, hookimpl, reachable
-from gateway_zeromq.endpoint import credentials_of
+from gateway_zeromq.endpoints.spot import credentials_of
 from gateway_zeromq.server import Server
 from gateway_zeromq.settings import ZeroMqSettings
 

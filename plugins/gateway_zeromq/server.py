@@ -10,12 +10,12 @@ import trio
 import zmq
 
 from gateway.api import Gateway, Principal
-from gateway_zeromq.bridge import Desk
-from gateway_zeromq.endpoint import LINGER_MS, Spot
-from gateway_zeromq.pull import PullSocket
-from gateway_zeromq.push import PushSocket
-from gateway_zeromq.router import RouterSocket
+from gateway_zeromq.endpoints.pull import PullSocket
+from gateway_zeromq.endpoints.push import PushSocket
+from gateway_zeromq.endpoints.router import RouterSocket
+from gateway_zeromq.endpoints.spot import LINGER_MS, Spot
 from gateway_zeromq.settings import PullEndpoint, PushEndpoint, RouterEndpoint, ZeroMqSettings
+from gateway_zeromq.tgp.bridge import Desk
 
 Socket: TypeAlias = PullSocket | PushSocket | RouterSocket
 

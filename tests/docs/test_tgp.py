@@ -76,7 +76,7 @@ def test_the_properties_are_those_of_the_common_model():
 
 @pytest.mark.parametrize(("name", "array", "wire"), EXAMPLES)
 def test_the_server_reads_and_writes_the_same_bytes(name, array, wire):
-    from gateway_zeromq import codec
+    from gateway_zeromq.tgp import codec
 
     number, fields, sender = table()[name]
     if sender in {"client", "both"}:
@@ -90,7 +90,7 @@ def test_the_server_reads_and_writes_the_same_bytes(name, array, wire):
 
 
 def test_the_server_reads_the_json_example_as_the_array():
-    from gateway_zeromq import codec
+    from gateway_zeromq.tgp import codec
 
     (text,) = re.findall(r'^\{"cmd".*\}$', PAGE, re.MULTILINE)
     (wire,) = [parameters.values[2] for parameters in EXAMPLES if parameters.id == "PUBLISH"]

@@ -10,17 +10,15 @@ from typing import Any
 import trio
 import zmq
 
-import gateway_zeromq.pull
-import gateway_zeromq.push
-import gateway_zeromq.router
 from gateway.api import Principal
-from gateway_zeromq.bridge import Desk
-from gateway_zeromq.endpoint import Spot
-from gateway_zeromq.pull import PullSocket
-from gateway_zeromq.pump import POLLIN, POLLOUT
-from gateway_zeromq.push import PushSocket
-from gateway_zeromq.router import RouterSocket
+from gateway_zeromq.endpoints import pull, push, router
+from gateway_zeromq.endpoints.pull import PullSocket
+from gateway_zeromq.endpoints.push import PushSocket
+from gateway_zeromq.endpoints.router import RouterSocket
+from gateway_zeromq.endpoints.spot import Spot
 from gateway_zeromq.settings import PullEndpoint, PushEndpoint, RouterEndpoint
+from gateway_zeromq.tgp.bridge import Desk
+from trio_zmq.pump import POLLIN, POLLOUT
 
 SNDMORE = int(zmq.SNDMORE)
 
@@ -155,7 +153,7 @@ class SimSpot(Spot):
 @contextmanager
 def _without_libzmq() -> Iterator[None]:
     """Have sockets made with the pump and the monitor from here."""
-    places = [(module, name) for module in (gateway_zeromq.router, gateway_zeromq.pull, gateway_zeromq.push) for name in _STANDINS]
+    places = [(module, name) for module in (router, pull, push) for name in _STANDINS]
     saved = [(module, name, getattr(module, name)) for module, name in places if hasattr(module, name)]
     for module, name, _ in saved:
         setattr(module, name, _STANDINS[name])

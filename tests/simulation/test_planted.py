@@ -19,8 +19,8 @@ from gateway.engine.schedule.schedule import Schedule
 from gateway.journal import compaction
 from gateway.runtime.channel import BrokerChannel
 from gateway.runtime.committer import Committer
-from gateway_zeromq.publisher import Publisher
-from gateway_zeromq.session import Session
+from gateway_zeromq.tgp.publisher import Publisher
+from gateway_zeromq.tgp.session import Session
 from tests.simulation.ledger import Wrong
 from tests.simulation.seeds import play
 from tests.simulation.world import World

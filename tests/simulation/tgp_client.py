@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gateway_zeromq.codec import BYE, CANCEL, CONFIRM, DELIVER, EMPTY, ERROR, GOT, OK, PING, READY
+from gateway_zeromq.tgp.codec import BYE, CANCEL, CONFIRM, DELIVER, EMPTY, ERROR, GOT, OK, PING, READY
 from tests.simulation.ledger import Sent
 from tests.simulation.sockets import Frame
 

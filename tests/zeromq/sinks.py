@@ -5,10 +5,10 @@ import json
 import msgspec
 
 from gateway.api import AccessRefused, Address, Message, Properties, encode_properties
-from gateway_zeromq import codec
-from gateway_zeromq.protocol import Peer, State
-from gateway_zeromq.replies import Greeting, Rules
-from gateway_zeromq.translate import properties_of
+from gateway_zeromq.tgp import codec
+from gateway_zeromq.tgp.protocol import Peer, State
+from gateway_zeromq.tgp.replies import Greeting, Rules
+from gateway_zeromq.tgp.translate import properties_of
 
 pack = msgspec.msgpack.encode
 

@@ -12,8 +12,8 @@ from gateway.config import Limits
 from gateway.journal.memory import MemoryJournal
 from gateway.runtime.broker import Broker
 from gateway_zeromq.plugin import ZeroMqFrontEnd
-from gateway_zeromq.pump import Pump, whole_messages
 from gateway_zeromq.settings import ZeroMqSettings
+from trio_zmq.pump import Pump, whole_messages
 
 ANY = "tcp://127.0.0.1:0"
 PATIENCE_S = 30

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.api import ProtocolViolation
-from gateway_zeromq import codec
-from gateway_zeromq.codec import (
+from gateway_zeromq.tgp import codec
+from gateway_zeromq.tgp.codec import (
     COMMANDS,
     NUMBERS,
     SERVER_FIELDS,

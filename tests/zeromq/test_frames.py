@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.api import Address, Message, Properties, decode_properties, encode_properties
-from gateway_zeromq.frames import SPLITTERS, WrongFrames, join_body, join_headers, join_key, join_raw
+from gateway_zeromq.endpoints.frames import SPLITTERS, WrongFrames, join_body, join_headers, join_key, join_raw
 
 ADDRESS = Address("/", "amq.topic", "a.b")
 

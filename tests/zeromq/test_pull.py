@@ -6,7 +6,7 @@ import trio
 import zmq
 
 from gateway.api import Binding, Overflow, QueueSpec, decode_properties
-from gateway_zeromq import pull
+from gateway_zeromq.endpoints import pull
 from tests.runtime.support import HandJournal
 from tests.zeromq.support import ANY, Plain, serving, until
 

@@ -8,7 +8,7 @@ import trio
 import zmq
 from trio.testing import wait_all_tasks_blocked
 
-from gateway_zeromq.pump import POLLIN, POLLOUT, Oversized, Pump, rest_of_message, whole_messages
+from trio_zmq.pump import POLLIN, POLLOUT, Oversized, Pump, rest_of_message, whole_messages
 
 
 def let_libzmq_work():

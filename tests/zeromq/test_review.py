@@ -9,13 +9,13 @@ import zmq
 
 from gateway.api import Principal, QueueSpec
 from gateway.errors import JournalError
-from gateway_zeromq import push
-from gateway_zeromq import session as session_module
-from gateway_zeromq.bridge import Desk
-from gateway_zeromq.codec import Publish
-from gateway_zeromq.publisher import Publisher
-from gateway_zeromq.router import RouterSocket
-from gateway_zeromq.session import REFUSALS_KEPT, Session, Sessions
+from gateway_zeromq.endpoints import push
+from gateway_zeromq.endpoints.router import RouterSocket
+from gateway_zeromq.tgp import session as session_module
+from gateway_zeromq.tgp.bridge import Desk
+from gateway_zeromq.tgp.codec import Publish
+from gateway_zeromq.tgp.publisher import Publisher
+from gateway_zeromq.tgp.session import REFUSALS_KEPT, Session, Sessions
 from tests.runtime.support import HandJournal, Log, running, turns
 from tests.zeromq.sinks import Consumer, Conversation, Delivery
 from tests.zeromq.support import ANY, Client, Plain, connected, serving, until

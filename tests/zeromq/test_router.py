@@ -370,7 +370,7 @@ async def test_another_connection_may_go_on_with_a_session_and_the_first_is_told
 
 
 async def test_a_session_without_a_name_is_forgotten_and_so_is_its_mark(context, monkeypatch):
-    monkeypatch.setattr("gateway_zeromq.router._TICK_S", 0.02)
+    monkeypatch.setattr("gateway_zeromq.endpoints.router._TICK_S", 0.02)
     async with serving(router(session_ttl_s=0)) as running:
         client = await connected(context, running)
         token = (await client.ask(1, 1, 1))[3]["session"]

@@ -183,7 +183,7 @@ async def test_without_endpoints_there_is_nothing_to_do_and_it_ends_when_asked()
 
 
 async def test_a_clean_stop_takes_no_longer_than_what_is_to_be_sent(context, monkeypatch):
-    for module in ("endpoint", "push", "router", "server"):
+    for module in ("endpoints.spot", "endpoints.push", "endpoints.router", "server"):
         monkeypatch.setattr(f"gateway_zeromq.{module}.LINGER_MS", 60_000)
     async with serving(PULL, PUSH, ROUTER) as running:
         await connected(context, running)

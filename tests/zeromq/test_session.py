@@ -2,7 +2,7 @@
 
 import itertools
 
-from gateway_zeromq.session import NAMED_KEPT, REFUSALS_KEPT, Admission, Session, Sessions, named_key
+from gateway_zeromq.tgp.session import NAMED_KEPT, REFUSALS_KEPT, Admission, Session, Sessions, named_key
 
 
 def session(**values):

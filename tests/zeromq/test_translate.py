@@ -19,8 +19,8 @@ from gateway.api import (
     QueueInfo,
     encode_properties,
 )
-from gateway_zeromq.codec import Bind, Declare, Delete, Props, Publish, Purge
-from gateway_zeromq.translate import (
+from gateway_zeromq.tgp.codec import Bind, Declare, Delete, Props, Publish, Purge
+from gateway_zeromq.tgp.translate import (
     CODES,
     binding_of,
     code_of,

@@ -20,15 +20,15 @@ from gateway.api import (
     Overloaded,
     Principal,
 )
-from gateway_zeromq import translate
-from gateway_zeromq.codec import DEFAULT_CHOICES, Bind, Consume, Declare, Delete, Get, HelloOptions, Publish, Purge, Unbind
-from gateway_zeromq.publisher import MARKS, Marks, Publisher
-from gateway_zeromq.replies import LOCKED, Greeting, Question, Rules
-from gateway_zeromq.session import Session, Sessions
+from gateway_zeromq.tgp import translate
+from gateway_zeromq.tgp.codec import DEFAULT_CHOICES, Bind, Consume, Declare, Delete, Get, HelloOptions, Publish, Purge, Unbind
+from gateway_zeromq.tgp.publisher import MARKS, Marks, Publisher
+from gateway_zeromq.tgp.replies import LOCKED, Greeting, Question, Rules
+from gateway_zeromq.tgp.session import Session, Sessions
 
 if TYPE_CHECKING:
-    from gateway_zeromq.deliveries import Subscription
-    from gateway_zeromq.protocol import Peer
+    from gateway_zeromq.tgp.deliveries import Subscription
+    from gateway_zeromq.tgp.protocol import Peer
 
 
 class Desk:
@@ -63,7 +63,7 @@ class Desk:
 
 
 class Port(Protocol):
-    """The socket's side of a peer (`gateway_zeromq.router.RouterSocket`)."""
+    """The socket's side of a peer (`gateway_zeromq.endpoints.router.RouterSocket`)."""
 
     refusing: bool
     """The journal is behind: what is published is refused."""

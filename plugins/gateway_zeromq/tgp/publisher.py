@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gateway.api import Gateway, GatewayError, Outcome, Principal, Route
-from gateway_zeromq.codec import MANDATORY, NO_CONFIRM, Publish
-from gateway_zeromq.replies import NO_ROOM, NO_ROUTE, Rules
-from gateway_zeromq.session import Admission, Pending, Session
-from gateway_zeromq.translate import code_of, message_of
+from gateway_zeromq.tgp.codec import MANDATORY, NO_CONFIRM, Publish
+from gateway_zeromq.tgp.replies import NO_ROOM, NO_ROUTE, Rules
+from gateway_zeromq.tgp.session import Admission, Pending, Session
+from gateway_zeromq.tgp.translate import code_of, message_of
 
 if TYPE_CHECKING:
-    from gateway_zeromq.protocol import Peer
+    from gateway_zeromq.tgp.protocol import Peer
 
 MARKS = "tgp.mark"
 """Namespace of the marks in the journal."""

@@ -9,7 +9,7 @@ from contextlib import suppress
 import trio
 import zmq
 
-from gateway_zeromq.pump import NOBLOCK, Pump
+from trio_zmq.pump import NOBLOCK, Pump
 
 _EVENT = struct.Struct("=hi")
 _DISCONNECTED = int(zmq.EVENT_DISCONNECTED)

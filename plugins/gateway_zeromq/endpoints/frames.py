@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from gateway.api import COMMON, NO_PROPERTIES, Message, Properties, encode_properties
-from gateway_zeromq.codec import check_depth
+from gateway_zeromq.tgp.codec import check_depth
 
 MULTIPART = "application/vnd.zeromq.multipart"
 """Content type of a body that is a message of several frames: a msgpack array of them."""

@@ -8,10 +8,10 @@ import trio
 import zmq
 
 from gateway.api import COMMON, AccessRefused, Message, Outcome, Principal, Route, swap_key
-from gateway_zeromq.endpoint import Alarm, Spot
-from gateway_zeromq.frames import SPLITTERS, WrongFrames
-from gateway_zeromq.pump import POLLIN, Oversized, Pump, Whole, whole_messages
+from gateway_zeromq.endpoints.frames import SPLITTERS, WrongFrames
+from gateway_zeromq.endpoints.spot import Alarm, Spot
 from gateway_zeromq.settings import PullEndpoint
+from trio_zmq.pump import POLLIN, Oversized, Pump, Whole, whole_messages
 
 MAX_PENDING = 16_384
 """Messages without an outcome; with more nothing is received, and TCP holds the peers back."""

@@ -32,7 +32,7 @@ from gateway.api import (
     exchange_spec,
     queue_spec,
 )
-from gateway_zeromq.codec import Bind, Declare, Delete, Publish, Purge, Unbind
+from gateway_zeromq.tgp.codec import Bind, Declare, Delete, Publish, Purge, Unbind
 
 CODES: dict[type[GatewayError], int] = {
     AccessRefused: 403,

@@ -6,9 +6,9 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from gateway_zeromq import codec
-from gateway_zeromq.codec import Ack, Cancel, Consume, Credit, Encoder, Get, Nack
-from gateway_zeromq.replies import COMMAND_INVALID, NO_ROOM, NOT_BUILT, NOT_FOUND, Question, Rules
+from gateway_zeromq.tgp import codec
+from gateway_zeromq.tgp.codec import Ack, Cancel, Consume, Credit, Encoder, Get, Nack
+from gateway_zeromq.tgp.replies import COMMAND_INVALID, NO_ROOM, NOT_BUILT, NOT_FOUND, Question, Rules
 
 if TYPE_CHECKING:
     from gateway.api import BindingOptions, Consumer, Delivery, GatewayError, Message
@@ -37,7 +37,7 @@ class ConsumingSink(Protocol):
 
 
 class Mouth(Protocol):
-    """Who says to the peer what is to be said (`gateway_zeromq.protocol.Peer`)."""
+    """Who says to the peer what is to be said (`gateway_zeromq.tgp.protocol.Peer`)."""
 
     form: Encoder
     enveloped: bool

@@ -7,8 +7,8 @@ from enum import Enum
 from typing import Any, Protocol
 
 from gateway.api import GatewayError, ProtocolViolation
-from gateway_zeromq import codec
-from gateway_zeromq.codec import (
+from gateway_zeromq.tgp import codec
+from gateway_zeromq.tgp.codec import (
     NO_CONFIRM,
     NUMBERS,
     Ack,
@@ -30,8 +30,8 @@ from gateway_zeromq.codec import (
     Purge,
     Unbind,
 )
-from gateway_zeromq.deliveries import ConsumingSink, Deliveries
-from gateway_zeromq.replies import (
+from gateway_zeromq.tgp.deliveries import ConsumingSink, Deliveries
+from gateway_zeromq.tgp.replies import (
     COMMAND_INVALID,
     DONE,
     HELLO_FIRST,

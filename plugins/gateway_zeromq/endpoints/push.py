@@ -24,10 +24,10 @@ from gateway.api import (
     Principal,
     swap_key,
 )
-from gateway_zeromq.endpoint import LINGER_MS, Alarm, Spot
-from gateway_zeromq.frames import Joiner, join_body, join_headers, join_key, join_raw
-from gateway_zeromq.pump import COPY_BELOW_BYTES, MORE, NOBLOCK, Pump, Whole, whole_messages
+from gateway_zeromq.endpoints.frames import Joiner, join_body, join_headers, join_key, join_raw
+from gateway_zeromq.endpoints.spot import LINGER_MS, Alarm, Spot
 from gateway_zeromq.settings import PushEndpoint
+from trio_zmq.pump import COPY_BELOW_BYTES, MORE, NOBLOCK, Pump, Whole, whole_messages
 
 PER_TURN = 1_024
 """Messages that are sent in one turn; the rest waits for the next, so that others get theirs."""

@@ -10,13 +10,13 @@ import trio
 import zmq
 
 from gateway.api import Principal
-from gateway_zeromq.bridge import Bridge, Desk
-from gateway_zeromq.endpoint import LINGER_MS, Spot
-from gateway_zeromq.monitor import Monitor
-from gateway_zeromq.protocol import Peer, State
-from gateway_zeromq.pump import COPY_BELOW_BYTES, MORE, NOBLOCK, POLLIN, Oversized, Pump, rest_of_message
-from gateway_zeromq.replies import FORCED, SYNTAX, Rules
+from gateway_zeromq.endpoints.spot import LINGER_MS, Spot
 from gateway_zeromq.settings import RouterEndpoint
+from gateway_zeromq.tgp.bridge import Bridge, Desk
+from gateway_zeromq.tgp.protocol import Peer, State
+from gateway_zeromq.tgp.replies import FORCED, SYNTAX, Rules
+from trio_zmq.monitor import Monitor
+from trio_zmq.pump import COPY_BELOW_BYTES, MORE, NOBLOCK, POLLIN, Oversized, Pump, rest_of_message
 
 MOST_LAST_MESSAGES = 10_000
 STRANGERS_PER_S = 100

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from gateway_zeromq.codec import Encoder
+from gateway_zeromq.tgp.codec import Encoder
 
 # AMQP 0-9-1's reply codes (§1.2.5) where it has one; 401 is HTTP's.
 DONE, TOO_LARGE, NO_ROUTE, FORCED, HELLO_FIRST, NOT_FOUND, LOCKED = 200, 311, 312, 320, 401, 404, 405

@@ -1,0 +1,1 @@
+"""How does a trio program use ZeroMQ sockets?"""
