@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import trio
 import zmq
 
 from gateway.api import Gateway, Principal
-from gateway_zeromq.endpoints.pull import PullSocket
-from gateway_zeromq.endpoints.push import PushSocket
-from gateway_zeromq.endpoints.router import RouterSocket
+from gateway_zeromq.endpoints.kinds import KINDS, Socket
 from gateway_zeromq.endpoints.spot import LINGER_MS, Spot
-from gateway_zeromq.settings import PullEndpoint, PushEndpoint, RouterEndpoint, ZeroMqSettings
+from gateway_zeromq.settings import RouterEndpoint, ZeroMqSettings
 from gateway_zeromq.tgp.bridge import Desk
-
-Socket: TypeAlias = PullSocket | PushSocket | RouterSocket
 
 MAX_SOCKETS = 65_536
 _TOKEN_BYTES = 18
@@ -58,10 +53,9 @@ class Server:
         await self._declare(spots, principals[0])
         desk = self._desk(principals[0])
         for spot, principal in zip(spots, principals, strict=True):
-            self._sockets.append(_made(spot, principal, desk))
+            self._sockets.append(KINDS[type(spot.settings)](spot, spot.settings, principal, desk))
         for socket in self._sockets:
-            if isinstance(socket, PushSocket):
-                await socket.start()
+            await socket.start()
         for socket in self._sockets:
             socket.open()
 
@@ -69,9 +63,9 @@ class Server:
         channel = self._gateway.open_channel(principal)
         try:
             for spot in spots:
-                await spot.declare_exchange(channel)
+                await spot.declare_exchanges(channel)
             for spot in spots:
-                await spot.declare_queue(channel)
+                await spot.declare_queues(channel)
         finally:
             channel.close()
 
@@ -85,12 +79,3 @@ class Server:
             socket.close()
         with trio.move_on_after(_END_S):
             await trio.to_thread.run_sync(self._context.destroy, LINGER_MS, abandon_on_cancel=True)
-
-
-def _made(spot: Spot, principal: Principal, desk: Desk) -> Socket:
-    settings = spot.settings
-    if isinstance(settings, PullEndpoint):
-        return PullSocket(spot, settings, principal)
-    if isinstance(settings, PushEndpoint):
-        return PushSocket(spot, settings, principal)
-    return RouterSocket(spot, settings, principal, desk)

@@ -41,6 +41,10 @@ class PullSocket:
         take = whole_messages(socket, max_frames=max(settings.max_frames, _MOST_FRAMES), max_bytes=settings.max_message_bytes)
         self._pump: Pump[Whole] = Pump(socket, take)
 
+    async def start(self) -> None:
+        """Nothing is to be done first. Cancellation: safe."""
+        await trio.lowlevel.checkpoint()
+
     def open(self) -> None:
         """Bind and connect. Errors as `Spot.attach`."""
         self._spot.attach(self._pump.socket)

@@ -86,6 +86,10 @@ class RouterSocket:
         self._pump: Pump[Arrived] = Pump(socket, take_from(socket, settings.max_message_bytes))
         self._monitor = Monitor(socket, self._disconnected)
 
+    async def start(self) -> None:
+        """Nothing is to be done first. Cancellation: safe."""
+        await trio.lowlevel.checkpoint()
+
     def open(self) -> None:
         """Bind and connect. Errors as `Spot.attach`."""
         self._spot.attach(self._pump.socket)

@@ -30,7 +30,8 @@ from gateway.api import (
     queue_spec,
     swap_key,
 )
-from gateway_zeromq.settings import OFF, SETTING, AnyEndpoint, PullEndpoint, PushEndpoint
+from gateway_zeromq.settings import OFF, SETTING, AnyEndpoint
+from gateway_zeromq.settings.common import BindingTable
 
 LINGER_MS = 1_000
 """How long libzmq may go on sending, after the end, what it has taken."""
@@ -142,13 +143,11 @@ class Spot:
 
     # -- what must exist
 
-    async def declare_exchange(self, channel: Channel) -> None:
-        """Make the exchange of a PULL endpoint if it is missing. Errors and cancellation as `declare_queue`."""
-        settings = self.settings
-        if not isinstance(settings, PullEndpoint):
-            return
-        with self._conflicts(f"exchange {settings.exchange!r}"):
-            await self._exchange(channel, settings.exchange, settings.exchange_type)
+    async def declare_exchanges(self, channel: Channel) -> None:
+        """Make the exchanges that the settings name, if they are missing. Errors and cancellation as `declare_queues`."""
+        for name, kind in self.settings.exchanges():
+            with self._conflicts(f"exchange {name!r}"):
+                await self._exchange(channel, name, kind)
 
     async def _exchange(self, channel: Channel, name: str, kind: str | None) -> None:
         if kind is None:
@@ -161,26 +160,25 @@ class Spot:
         if kind is not None:
             await channel.outcome(channel.declare_exchange(ExchangeSpec(name, kind)))
 
-    async def declare_queue(self, channel: Channel) -> None:
-        """Make the queue of a PUSH endpoint, and its bindings, if they are missing.
+    async def declare_queues(self, channel: Channel) -> None:
+        """Make the queues that the settings name, and their bindings, if they are missing.
 
         Raises:
             ConfigError: what exists is different, or it can't be made; names both.
         Cancellation: safe; what was declared stays.
         """
-        settings = self.settings
-        if not isinstance(settings, PushEndpoint):
-            return
-        with self._conflicts(f"queue {settings.queue!r}"):
-            await channel.outcome(channel.declare_queue(queue_spec(settings.queue, arguments=settings.queue_arguments)))
-        for table in settings.bindings:
-            key = table.get("key", "")
-            key = swap_key(key) if settings.key_syntax == "mqtt" else key
-            with self._conflicts(f"binding of queue {settings.queue!r} to exchange {table['exchange']!r}", is_there=False):
-                await self._exchange(channel, table["exchange"], None)
-                await channel.outcome(
-                    channel.bind(Binding(table["exchange"], settings.queue, key, arguments=table.get("arguments", {})))
-                )
+        for wanted in self.settings.queues():
+            with self._conflicts(f"queue {wanted.name!r}"):
+                await channel.outcome(channel.declare_queue(queue_spec(wanted.name, arguments=wanted.arguments)))
+            for table in wanted.bindings:
+                await self._bind_queue(channel, wanted.name, table)
+
+    async def _bind_queue(self, channel: Channel, queue: str, table: BindingTable) -> None:
+        key = table.get("key", "")
+        key = swap_key(key) if self.settings.key_syntax == "mqtt" else key
+        with self._conflicts(f"binding of queue {queue!r} to exchange {table['exchange']!r}", is_there=False):
+            await self._exchange(channel, table["exchange"], None)
+            await channel.outcome(channel.bind(Binding(table["exchange"], queue, key, arguments=table.get("arguments", {}))))
 
     @contextmanager
     def _conflicts(self, what: str, *, is_there: bool = True) -> Iterator[None]:

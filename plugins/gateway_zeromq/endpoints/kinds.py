@@ -1,0 +1,43 @@
+"""Which class is the socket of which endpoint, and what do all of them have?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeAlias
+
+from gateway.api import Principal
+from gateway_zeromq.endpoints.pull import PullSocket
+from gateway_zeromq.endpoints.push import PushSocket
+from gateway_zeromq.endpoints.router import RouterSocket
+from gateway_zeromq.endpoints.spot import Spot
+from gateway_zeromq.settings import Endpoint, PullEndpoint, PushEndpoint, RouterEndpoint
+from gateway_zeromq.tgp.bridge import Desk
+
+
+class Socket(Protocol):
+    """One endpoint while the broker runs. The methods are called in this order."""
+
+    async def start(self) -> None:
+        """Do what must be done before anybody can connect. Raises: ConfigError. Cancellation: safe."""
+
+    def open(self) -> None:
+        """Bind and connect. Errors as `Spot.attach`."""
+
+    async def run(self) -> None:
+        """Serve until cancelled or closed. Cancellation: what was received is dealt with."""
+
+    async def drain(self) -> None:
+        """Come to an end: what is under way is finished, for as long as that may take. Cancellation: safe."""
+
+    def close(self) -> None:
+        """Close sockets and channels."""
+
+
+Maker: TypeAlias = Callable[[Spot, Any, Principal, Desk], Socket]
+"""Endpoint, its settings, as whom its peers act, and what all ROUTER endpoints share -> its socket."""
+
+KINDS: Mapping[type[Endpoint], Maker] = {
+    PullEndpoint: lambda spot, settings, principal, _: PullSocket(spot, settings, principal),
+    PushEndpoint: lambda spot, settings, principal, _: PushSocket(spot, settings, principal),
+    RouterEndpoint: RouterSocket,
+}

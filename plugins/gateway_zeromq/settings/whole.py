@@ -1,0 +1,105 @@
+"""Which endpoints can be configured, and which are there without a word?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+
+from gateway_zeromq.settings.common import Endpoint
+from gateway_zeromq.settings.pull import PullEndpoint
+from gateway_zeromq.settings.push import PushEndpoint
+from gateway_zeromq.settings.router import RouterEndpoint
+
+AnyEndpoint: TypeAlias = PullEndpoint | PushEndpoint | RouterEndpoint
+
+_KINDS = ("PULL", "PUSH", "ROUTER")
+_LATER_KINDS = ("XPUB", "XSUB", "PUB", "SUB", "DEALER", "REP", "REQ", "PAIR", "STREAM")
+_LATER_PROTOCOLS = ("mdp/0.1", "mdp/0.2")
+
+
+def _complaints(table: dict[str, Any]) -> Iterator[str]:
+    """Yield what an endpoint asks for that has its place, but is not built yet."""
+    kind = table.get("socket")
+    if kind is None:
+        yield f"socket is missing: {_words(_KINDS)}"
+    elif kind in _LATER_KINDS:
+        yield f'socket = "{kind}" is not built yet: {_words(_KINDS)} can be used now'
+    elif kind not in _KINDS:
+        yield f"socket = {kind!r} is no kind of socket: {_words(_KINDS)} can be used"
+    if table.get("ack") == "pong":
+        yield 'ack = "pong" is not built yet: "handover" can be used now'
+    protocols = table.get("protocols")
+    for protocol in protocols if isinstance(protocols, list) else ():
+        if protocol in _LATER_PROTOCOLS:
+            yield f'protocols: "{protocol}" is not built yet: "tgp/1" can be used now'
+    if table.get("security") not in (None, "null"):
+        yield f'security = {table["security"]!r} is not built yet: leave it out, or say "null"'
+    for key in ("domain", "secret_key_file", "users"):
+        if key in table:
+            yield f"{key} belongs to security, which is not built yet: leave it out"
+
+
+def _words(choices: tuple[str, ...]) -> str:
+    return ", ".join(choices)
+
+
+def _check_table(table: object) -> object:
+    """Refuse what is not built yet, in words; leave the rest to the models."""
+    if isinstance(table, Endpoint):
+        return table
+    if not isinstance(table, dict):
+        raise ValueError("must be a table")  # noqa: TRY004 - pydantic takes ValueErrors
+    complaints = list(_complaints(table))
+    if complaints:
+        name = table.get("name")
+        who = f"endpoint {name!r}: " if isinstance(name, str) else ""
+        raise ValueError(who + "; ".join(complaints))
+    return {key: value for key, value in table.items() if key != "security"}
+
+
+def _kind(value: object) -> str:
+    return str(value.get("socket")) if isinstance(value, dict) else str(getattr(value, "socket", None))
+
+
+_ENDPOINT: TypeAlias = Annotated[
+    Annotated[PullEndpoint, Tag("PULL")] | Annotated[PushEndpoint, Tag("PUSH")] | Annotated[RouterEndpoint, Tag("ROUTER")],
+    Discriminator(_kind),
+    BeforeValidator(_check_table),
+]
+
+DEFAULT_ENDPOINTS: list[AnyEndpoint] = [
+    PullEndpoint(name="pull", socket="PULL", bind=["tcp://127.0.0.1:5557"], exchange="amq.topic", frames="key,body"),
+    PushEndpoint(
+        name="push",
+        socket="PUSH",
+        bind=["tcp://127.0.0.1:5558"],
+        queue="zeromq.push",
+        frames="body",
+        ack="handover",
+        bindings=[{"exchange": "amq.topic", "key": "zeromq.push.#"}],
+    ),
+    RouterEndpoint(name="router", socket="ROUTER", bind=["tcp://127.0.0.1:5570"], protocols=["tgp/1"]),
+]
+
+
+class ZeroMqSettings(BaseModel):
+    """Section ``frontend.zeromq``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    endpoint: list[_ENDPOINT] = Field(default=DEFAULT_ENDPOINTS)
+
+    @model_validator(mode="after")
+    def _check_names(self) -> ZeroMqSettings:
+        names = [endpoint.name for endpoint in self.endpoint if endpoint.name is not None]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two endpoints have the name {twice[0]!r}")
+        return self
+
+    def named(self) -> Iterator[tuple[str, AnyEndpoint]]:
+        """Yield every endpoint with its name; those without one are called by kind and number: ``pull-1``."""
+        for number, endpoint in enumerate(self.endpoint, 1):
+            yield endpoint.name or f"{endpoint.socket.lower()}-{number}", endpoint
