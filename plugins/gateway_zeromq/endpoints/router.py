@@ -10,17 +10,18 @@ import trio
 import zmq
 
 from gateway.api import Principal
+from gateway_zeromq.endpoints.speech import Peer, Speech, TgpSpeech
 from gateway_zeromq.endpoints.spot import LINGER_MS, Spot
 from gateway_zeromq.settings import RouterEndpoint
-from gateway_zeromq.tgp.bridge import Bridge, Desk
-from gateway_zeromq.tgp.protocol import Peer, State
-from gateway_zeromq.tgp.replies import FORCED, SYNTAX, Rules
+from gateway_zeromq.tgp.bridge import Desk
+from gateway_zeromq.tgp.protocol import State
+from gateway_zeromq.tgp.replies import FORCED
 from trio_zmq.monitor import Monitor
-from trio_zmq.pump import COPY_BELOW_BYTES, MORE, NOBLOCK, POLLIN, Oversized, Pump, rest_of_message
+from trio_zmq.pump import NOBLOCK, POLLIN, Oversized, Pump, rest_of_message
 
 MOST_LAST_MESSAGES = 10_000
 STRANGERS_PER_S = 100
-"""Answers to those who did not say HELLO."""
+"""Answers to those who have not been let in."""
 RETRY_S = 0.01
 """How often peers whose pipes are full are tried again: what makes room is no event of the socket's."""
 LATE_DEATH_S = 0.05
@@ -29,11 +30,12 @@ _LEAST_TICK_S = 0.02
 _SRCFD = int(zmq.SRCFD)
 
 
-Arrived: TypeAlias = tuple[bytes, zmq.Frame, bytes | None, bool, Oversized | None]
-"""A message: the peer's name, header, body, whether it came in a REQ client's envelope, and what was too much of it."""
+Arrived: TypeAlias = tuple[bytes, zmq.Frame, bytes | None, bool, list[bytes] | Oversized | None]
+"""A message: the peer's name, its first and second frame, whether they came in a REQ client's envelope, and all of its frames if
+there are more than two."""
 
 
-def take_from(socket: zmq.Socket[bytes], max_bytes: int) -> Callable[[], Arrived]:
+def take_from(socket: zmq.Socket[bytes], max_bytes: int, max_frames: int = 2) -> Callable[[], Arrived]:
     """Return a function that takes one message of a ROUTER socket. Whatever its frames are, it is read to its end."""
     recv = socket.recv
 
@@ -48,9 +50,7 @@ def take_from(socket: zmq.Socket[bytes], max_bytes: int) -> Callable[[], Arrived
         body = recv(NOBLOCK, False)
         if not body.more:
             return name, header, body.bytes, enveloped, None
-        rest = rest_of_message(socket, [b"", body.bytes], 2, max_bytes)
-        assert isinstance(rest, Oversized)
-        return name, header, None, enveloped, rest
+        return name, header, None, enveloped, rest_of_message(socket, [header.bytes, body.bytes], max_frames, max_bytes)
 
     return take
 
@@ -65,9 +65,9 @@ class RouterSocket:
         self._spot = spot
         self._settings = settings
         self._principal = principal
-        self._desk = desk
         self._gateway = spot.gateway
-        self._rules = rules_of(settings)
+        self._speeches: list[Speech] = speeches_of(spot, settings, principal, desk, self)
+        self._speech_of: dict[type, Speech] = {speech.peers: speech for speech in self._speeches}
         self._hold_s = settings.heartbeat_ms / 2_000
         self._peers: dict[bytes, Peer] = {}
         self._names: dict[Peer, bytes] = {}
@@ -83,12 +83,16 @@ class RouterSocket:
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         socket.setsockopt(zmq.RCVHWM, settings.rcvhwm)
         socket.setsockopt(zmq.SNDHWM, settings.sndhwm)
-        self._pump: Pump[Arrived] = Pump(socket, take_from(socket, settings.max_message_bytes))
+        self._pump: Pump[Arrived] = Pump(socket, take_from(socket, settings.max_message_bytes, self._max_frames()))
         self._monitor = Monitor(socket, self._disconnected)
 
+    def _max_frames(self) -> int:
+        return max(speech.max_frames for speech in self._speeches)
+
     async def start(self) -> None:
-        """Nothing is to be done first. Cancellation: safe."""
-        await trio.lowlevel.checkpoint()
+        """Do what the protocols need. Raises: ConfigError. Cancellation: safe."""
+        for speech in self._speeches:
+            await speech.start()
 
     def open(self) -> None:
         """Bind and connect. Errors as `Spot.attach`."""
@@ -125,34 +129,51 @@ class RouterSocket:
         now = trio.current_time()
         peers = self._peers
         for message in batch:
-            name, header, body, _, oversized = message
+            name, header, body, _, frames = message
             peer = peers.get(name)
-            if peer is None or oversized is not None:
+            if peer is None or frames is not None:
                 self._unusual(message, peer, now)
                 continue
             epoch = peer.epoch
             peer.receive(header.bytes, body, now)
             if peer.state is not State.READY or peer.epoch != epoch:
                 self._note_state(name, header, peer)
-        self._desk.marks.keep()
+        for speech in self._speeches:
+            speech.after_batch()
 
     def _unusual(self, message: Arrived, peer: Peer | None, now: float) -> None:
-        """Hear a stranger, or a message of too many frames."""
-        name, header, body, enveloped, oversized = message
+        """Hear a stranger, or a message of more than two frames."""
+        name, header, body, enveloped, frames = message
         if peer is None:
-            bridge = Bridge(self._desk, self, self._principal, self._rules)
-            peer = bridge.peer = Peer(bridge, self._rules, enveloped=enveloped)
-            self._names[peer] = name
-        if oversized is None:
+            peer = self._meet(name, header.bytes, enveloped=enveloped)
+            if peer is None:
+                return
+        epoch = peer.epoch
+        if frames is None:
             peer.receive(header.bytes, body, now)
+        elif isinstance(frames, list):
+            self._speech_of[type(peer)].receive_more(peer, frames, now)
         else:
-            peer.fail(SYNTAX, f"a message of {oversized.frames + 1} frames; header and body are allowed")
+            self._speech_of[type(peer)].receive_too_much(peer, frames, now)
+        if peer.state is State.READY and peer.epoch == epoch:
+            return
         if peer.state is State.GREETING and not self._may_answer(name, now):
             peer.out.clear()
         self._note_state(name, header, peer)
 
+    def _meet(self, name: bytes, header: bytes, *, enveloped: bool) -> Peer | None:
+        """Return a new peer of the protocol that begins so; None: no protocol does."""
+        for speech in self._speeches:
+            if speech.begins(header):
+                peer = speech.meet(name, self._principal, enveloped=enveloped)
+                self._names[peer] = name
+                return peer
+        self._gateway.count("violations")
+        self._spot.say_once("no protocol begins so", name.hex(), peer=name.hex(), frame=header[:20].hex())
+        return None
+
     def _may_answer(self, stranger: bytes, now: float) -> bool:
-        """Say whether somebody who did not say HELLO is told so: once a second, and not too many of them."""
+        """Say whether somebody who was not let in is answered: once a second, and not too many of them."""
         if int(now) != self._second:
             self._second = int(now)
             self._strangers.clear()
@@ -218,47 +239,36 @@ class RouterSocket:
         if name is None:
             peer.out.clear()
             return
-        sent, send, enveloped = 0, self._pump.send, peer.enveloped
+        speech = self._speech_of[type(peer)]
         try:
-            for header, body in peer.out:
-                send(name, MORE)
-                if enveloped:
-                    send(b"", MORE)
-                if body is None:
-                    send(header, NOBLOCK)
-                else:
-                    send(header, MORE)
-                    send(body, NOBLOCK, len(body) < COPY_BELOW_BYTES)
-                sent += 1
-        except zmq.Again:
-            self._fell_behind(peer)
+            sent = speech.write(self._pump.send, name, peer)
         except zmq.ZMQError:  # EHOSTUNREACH: it is gone
             self._died(peer)
             return
-        self._sent(peer, sent)
+        if sent < len(peer.out):
+            self._fell_behind(peer, speech)
+        self._sent(peer, sent, speech)
 
-    def _sent(self, peer: Peer, count: int) -> None:
+    def _sent(self, peer: Peer, count: int, speech: Speech) -> None:
         if count == len(peer.out):
             peer.out.clear()
             peer.out_bytes = 0
             if self._congested and peer in self._congested:
                 del self._congested[peer]
-                for consumer in peer.deliveries.consumers:
-                    consumer.resume()
+                speech.resume(peer)
             if peer.state is not State.READY:
                 self._forget(peer)
             return
-        peer.out_bytes -= sum(len(header) + len(body or b"") for header, body in peer.out[:count])
+        peer.out_bytes -= speech.weigh(peer.out[:count])
         del peer.out[:count]
 
-    def _fell_behind(self, peer: Peer) -> None:
+    def _fell_behind(self, peer: Peer, speech: Speech) -> None:
         if peer.state is not State.READY:
             self._died(peer)  # a stranger, or a goodbye: under one name there may be any number of them
         elif peer not in self._congested:
             self._congested[peer] = None
             self._pump.wake()
-            for consumer in peer.deliveries.consumers:
-                consumer.pause()
+            speech.pause(peer)
         elif peer.out_bytes > self._settings.max_waiting_bytes:
             self._gateway.count("slow_peers")
             self._spot.say_once("peer does not read", self._names[peer].hex(), peer=self._names[peer].hex(), waiting=peer.out_bytes)
@@ -292,10 +302,12 @@ class RouterSocket:
         """Ask who is silent, bury who stays so, forget sessions."""
         while True:
             await trio.sleep(max(_LEAST_TICK_S, min(_TICK_S, self._shortest_beat_s / 4)))
-            self._desk.expire()
+            now = trio.current_time()
+            for speech in self._speeches:
+                speech.expire()
+                speech.beat(now)
             if self._gateway.holding or self._pump.closed or self._pump.events() & POLLIN:
                 continue  # they may have spoken, and were not read yet
-            now = trio.current_time()
             for peer in list(self._peers.values()):
                 if not peer.tick(now):
                     self._gateway.count("silent_peers")
@@ -310,7 +322,8 @@ class RouterSocket:
             batch = await self._pump.receive()
             self._handle(batch)
             read += len(batch)
-        await self._desk.decided()
+        for speech in self._speeches:
+            await speech.decided()
         for peer in list(self._peers.values()):
             peer.goodbye(FORCED, "the broker stops")
         self.flush()
@@ -319,19 +332,12 @@ class RouterSocket:
         """Close sockets and channels."""
         for peer in list(self._peers.values()):
             peer.end()
+        for speech in self._speeches:
+            speech.close()
         self._monitor.close()
         self._pump.close(LINGER_MS)
 
 
-def rules_of(settings: RouterEndpoint) -> Rules:
-    """Return what the peers of an endpoint may do."""
-    return Rules(
-        heartbeat_ms=settings.heartbeat_ms,
-        max_credit=settings.max_credit,
-        max_credit_bytes=settings.max_credit_bytes,
-        max_consumers=settings.max_consumers,
-        max_body_bytes=settings.max_message_bytes,
-        max_unconfirmed=settings.max_unconfirmed,
-        max_unconfirmed_bytes=settings.max_unconfirmed_bytes,
-        quiet_s=max(float(settings.session_ttl_s), 3 * settings.heartbeat_ms / 1000),
-    )
+def speeches_of(spot: Spot, settings: RouterEndpoint, principal: Principal, desk: Desk, port: RouterSocket) -> list[Speech]:
+    """Return the protocols of an endpoint, in the order in which they are tried on strangers."""
+    return [TgpSpeech(desk, port, settings)]
