@@ -41,6 +41,9 @@ class Command(IntEnum):
     PING = 22
     PONG = 23
     BYE = 24
+    BATCH = 25
+    EXTEND = 26
+    UNSCHEDULE = 27
 
 
 encode = msgspec.msgpack.Encoder().encode

@@ -40,6 +40,7 @@ class Sink:
         self.touched = self.endings = 0
         self.greeting = Greeting("token", False, 0, (), "anonymous")
         self.refuse_greeting = False
+        self.taken_away = []
 
     def touch(self):
         self.touched += 1
@@ -74,8 +75,12 @@ class Sink:
     def ack(self, deliveries):
         self.asked += [("ack", delivery) for delivery in deliveries]
 
-    def nack(self, delivery, *, requeue):
-        self.asked.append(("nack", delivery, requeue))
+    def nack(self, delivery, *, requeue, delay_ms=0):
+        self.asked.append(("nack", delivery, requeue, delay_ms) if delay_ms else ("nack", delivery, requeue))
+
+    def extend(self, delivery, lease_ms):
+        self.asked.append(("extend", delivery, lease_ms))
+        return delivery not in self.taken_away
 
     def properties(self, message, *, as_json):
         return properties_of(message, lambda m: codec.msgspec.msgpack.decode(m.wire, type=Properties), as_json=as_json)

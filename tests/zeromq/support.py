@@ -77,9 +77,9 @@ async def serve(running, gateway, endpoints, *, task_status):
 
 
 @asynccontextmanager
-async def serving(*endpoints, journal=None, authenticate=let_in, **limits):
+async def serving(*endpoints, journal=None, authenticate=let_in, clock=None, **limits):
     log = Log()
-    broker = Broker(journal or MemoryJournal(), limits=Limits(**limits), authenticate=authenticate, log=log)
+    broker = Broker(journal or MemoryJournal(), limits=Limits(**limits), authenticate=authenticate, clock=clock, log=log)
     running = Running(broker, log)
     async with trio.open_nursery() as nursery:
         await nursery.start(broker.run)

@@ -16,6 +16,7 @@ from gateway_zeromq.tgp.codec import (
     NUMBERS,
     SERVER_FIELDS,
     Ack,
+    Batch,
     Bind,
     Bye,
     Cancel,
@@ -24,16 +25,19 @@ from gateway_zeromq.tgp.codec import (
     Credit,
     Declare,
     Delete,
+    Extend,
     Get,
     Hello,
     HelloOptions,
     Nack,
+    Part,
     Ping,
     Pong,
     Props,
     Publish,
     Purge,
     Unbind,
+    Unschedule,
     decode,
 )
 
@@ -44,13 +48,17 @@ EXAMPLES = [
     ([1, 7, 1, {"client": "a", "caps": ["x"], "session": "t", "heartbeat_ms": 5, "credit_bytes": 6}],
      Hello(7, 1, HelloOptions("a", ["x"], "t", 5, 6))),
     ([1, 7, 1, None], Hello(7, 1)),
-    ([3, 1, "amq.topic", "plant.3", {"content_type": "a/b", "headers": {"n": 1}, "delivery_mode": 1}, 3],
-     Publish(1, "amq.topic", "plant.3", Props(content_type="a/b", headers={"n": 1}, delivery_mode=1), 3)),
+    ([3, 1, "amq.topic", "plant.3", {"content_type": "a/b", "headers": {"n": 1}, "delivery_mode": 1}, 3, 9],
+     Publish(1, "amq.topic", "plant.3", Props(content_type="a/b", headers={"n": 1}, delivery_mode=1), 3, 9)),
+    ([25, 1, [[4, "amq.topic", "a", {"type": "t"}], [0, "", "b", None]], 2],
+     Batch(1, [Part(4, "amq.topic", "a", Props(type="t")), Part(0, "", "b")], 2)),
     ([6, 1, "jobs", "c1", 50, {"no_ack": True, "exclusive": True, "priority": 2}],
      Consume(1, "jobs", "c1", 50, ConsumeChoices(True, True, 2))),
     ([7, 1, "c1"], Cancel(1, "c1")),
     ([9, "c1", 4, True], Ack("c1", 4, True)),
-    ([10, "c1", 4, True, True], Nack("c1", 4, True, True)),
+    ([10, "c1", 4, True, True, 500], Nack("c1", 4, True, True, 500)),
+    ([26, "c1", 4, 30_000, True], Extend("c1", 4, 30_000, True)),
+    ([27, 1, 12], Unschedule(1, 12)),
     ([11, "c1", 5], Credit("c1", 5)),
     ([12, 1, "jobs", True], Get(1, "jobs", True)),
     ([13, 1, "queue", "jobs", {"durable": True}], Declare(1, "queue", "jobs", {"durable": True})),
@@ -64,6 +72,13 @@ EXAMPLES = [
 ]  # fmt: skip
 
 
+def in_json(array, command):
+    fields = dict(zip(type(command).__struct_fields__, array[1:], strict=True))
+    if "messages" in fields:
+        fields["messages"] = [dict(zip(Part.__struct_fields__, part, strict=True)) for part in fields["messages"]]
+    return json.dumps({"cmd": type(command).__name__.upper(), **fields}).encode()
+
+
 def test_there_is_an_example_of_every_command_of_a_client():
     assert {type(command) for _, command in EXAMPLES} == set(COMMANDS)
 
@@ -75,8 +90,7 @@ def test_a_msgpack_array_becomes_its_command(array, command):
 
 @pytest.mark.parametrize(("array", "command"), EXAMPLES)
 def test_a_json_object_means_the_same(array, command):
-    names = type(command).__struct_fields__
-    header = json.dumps({"cmd": type(command).__name__.upper(), **dict(zip(names, array[1:], strict=True))}).encode()
+    header = in_json(array, command)
     assert decode(header) == command
     assert codec.is_json(header)
 
@@ -115,7 +129,7 @@ def test_the_code_and_the_page_agree_on_numbers_and_fields():
         assert {field for field in fields if field.endswith("?")} <= set(ours), "what may be left out there may be left out here"
     for number, (name, fields) in SERVER_FIELDS.items():
         assert table[name][0] == number
-        assert [field.rstrip("?") for field in table[name][2]] == list(fields)
+        assert [field.rstrip("?") for field in table[name][2]] == list(fields), name
     assert {name for name, (_, sender, _) in table.items()} == {name for name, _ in SERVER_FIELDS.values()}
 
 
@@ -244,8 +258,7 @@ def test_a_header_cut_or_changed_anywhere_is_a_command_or_a_violation(example, a
     array, command = example
     header = pack(array)
     if as_json:
-        names = type(command).__struct_fields__
-        header = json.dumps({"cmd": type(command).__name__.upper(), **dict(zip(names, array[1:], strict=True))}).encode()
+        header = in_json(array, command)
     position = data.draw(st.integers(0, len(header) - 1))
     check(header[:position])
     check(header[:position] + bytes([data.draw(st.integers(0, 255))]) + header[position + 1 :])

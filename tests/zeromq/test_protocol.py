@@ -33,7 +33,7 @@ def test_hello_is_answered_with_ready():
             "resumed": False,
             "heartbeat_ms": 700,
             "max_body_bytes": 99,
-            "caps": ["credit_bytes", "refused"],
+            "caps": ["batch", "credit_bytes", "extend", "nack_delay", "refused", "schedule"],
             "user": "anonymous",
             "last_seq": 0,
         },

@@ -21,7 +21,20 @@ from gateway.api import (
     Principal,
 )
 from gateway_zeromq.tgp import translate
-from gateway_zeromq.tgp.codec import DEFAULT_CHOICES, Bind, Consume, Declare, Delete, Get, HelloOptions, Publish, Purge, Unbind
+from gateway_zeromq.tgp.codec import (
+    DEFAULT_CHOICES,
+    Bind,
+    Consume,
+    Declare,
+    Definition,
+    Delete,
+    Get,
+    HelloOptions,
+    Publish,
+    Purge,
+    Unbind,
+    Unschedule,
+)
 from gateway_zeromq.tgp.publisher import MARKS, Marks, Publisher
 from gateway_zeromq.tgp.replies import LOCKED, Greeting, Question, Rules
 from gateway_zeromq.tgp.session import Session, Sessions
@@ -195,12 +208,20 @@ class Bridge:
         except NotFound:  # its queue was deleted meanwhile
             self._gateway.count("acks_without_delivery")
 
-    def nack(self, delivery: Delivery, *, requeue: bool) -> None:
+    def nack(self, delivery: Delivery, *, requeue: bool, delay_ms: int = 0) -> None:
         """See `ConsumingSink`."""
         try:
-            self._channel.nack(delivery, requeue=requeue)
+            self._channel.nack(delivery, requeue=requeue, delay_ms=delay_ms)
         except NotFound:
             self._gateway.count("acks_without_delivery")
+
+    def extend(self, delivery: Delivery, lease_ms: int) -> bool:
+        """See `ConsumingSink`."""
+        try:
+            self._channel.extend(delivery, lease_ms)
+        except NotFound:
+            return False
+        return True
 
     def properties(self, message: Message, *, as_json: bool) -> Any:
         """See `ConsumingSink`."""
@@ -208,7 +229,7 @@ class Bridge:
 
     # -- what exists
 
-    def define(self, question: Question, command: Declare | Delete | Bind | Unbind | Purge) -> None:
+    def define(self, question: Question, command: Definition) -> None:
         """See `PeerSink`."""
         try:
             number = self._submit(command)
@@ -217,20 +238,21 @@ class Bridge:
         else:
             self._answers[number] = partial(self._defined, question, command)
 
-    def _submit(self, command: Declare | Delete | Bind | Unbind | Purge) -> int:
+    def _submit(self, command: Definition) -> int:
         match command:
             case Declare():
                 return self._declare(command)
-            case Delete(kind="queue"):
-                return self._channel.delete_queue(command.name, **translate.deletion_of(command))
             case Delete():
-                return self._channel.delete_exchange(command.name, **translate.deletion_of(command))
+                delete = self._channel.delete_queue if command.kind == "queue" else self._channel.delete_exchange
+                return delete(command.name, **translate.deletion_of(command))
             case Bind():
                 return self._channel.bind(translate.binding_of(command))
             case Unbind():
                 return self._channel.unbind(translate.binding_of(command))
             case Purge():
                 return self._channel.purge_queue(command.queue)
+            case Unschedule():
+                return self._channel.cancel_scheduled(command.id)
 
     def _declare(self, command: Declare) -> int:
         if command.kind == "queue":
@@ -239,7 +261,7 @@ class Bridge:
         exchange, passive = translate.exchange_of(command)
         return self._channel.declare_exchange(exchange, passive=passive)
 
-    def _defined(self, question: Question, command: Declare | Delete | Bind | Unbind | Purge, outcome: Outcome) -> None:
+    def _defined(self, question: Question, command: Definition, outcome: Outcome) -> None:
         if outcome.error is not None:
             self._error(question, outcome.error)
         else:

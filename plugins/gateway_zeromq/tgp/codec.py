@@ -26,7 +26,11 @@ NO_CONFIRM = 2
 
 READY, CONFIRM, RETURN, CANCEL, DELIVER, EMPTY, GOT, OK, ERROR, PING, PONG, BYE = 2, 4, 5, 7, 8, 18, 19, 20, 21, 22, 23, 24
 
+CAPABILITIES = ("batch", "credit_bytes", "extend", "nack_delay", "refused", "schedule")
+"""What the server can do beyond the least that TGP/1 asks for, as READY says it (docs/tgp.md, capabilities)."""
+
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+Milliseconds: TypeAlias = Annotated[int, Meta(ge=0, le=1 << 53)]
 Tag: TypeAlias = Annotated[str, Meta(max_length=255)] | Count
 Name: TypeAlias = str
 
@@ -35,7 +39,7 @@ class Props(Properties, frozen=True, omit_defaults=True, forbid_unknown_fields=T
     """AMQP's basic properties as a publisher sends them: the common ones, and the delivery mode (1: it need not last)."""
 
     priority: Annotated[int, Meta(ge=0, le=255)] | None = None
-    expiration_ms: Annotated[int, Meta(ge=0, le=1 << 53)] | None = None
+    expiration_ms: Milliseconds | None = None
     delivery_mode: Literal[1, 2] = 2
 
 
@@ -76,6 +80,24 @@ class Publish(Struct, array_like=True, tag=3, forbid_unknown_fields=True, gc=Fal
     routing_key: str
     props: Props | None = None
     flags: Annotated[int, Meta(ge=0, le=MANDATORY | NO_CONFIRM)] = 0
+    due_ms: Milliseconds = 0
+
+
+class Part(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
+    """One message of a batch: how many bytes of the body are its own, where it goes, and its properties."""
+
+    body_bytes: Count
+    exchange: Name
+    routing_key: str
+    props: Props | None = None
+
+
+class Batch(Struct, array_like=True, tag=25, forbid_unknown_fields=True, gc=False):
+    """Messages in a row, numbered from `seq` on; their bodies, one behind the other, are the next frame."""
+
+    seq: Count
+    messages: Annotated[list[Part], Meta(min_length=1)]
+    flags: Annotated[int, Meta(ge=0, le=MANDATORY | NO_CONFIRM)] = 0
 
 
 class Consume(Struct, array_like=True, tag=6, forbid_unknown_fields=True, gc=False):
@@ -110,6 +132,16 @@ class Nack(Struct, array_like=True, tag=10, forbid_unknown_fields=True, gc=False
     delivery: Count
     multiple: bool = False
     requeue: bool = False
+    delay_ms: Milliseconds = 0
+
+
+class Extend(Struct, array_like=True, tag=26, forbid_unknown_fields=True, gc=False):
+    """Keep a delivery for longer than the queue's delivery timeout says."""
+
+    tag: Tag | None
+    delivery: Count
+    lease_ms: Milliseconds
+    multiple: bool = False
 
 
 class Credit(Struct, array_like=True, tag=11, forbid_unknown_fields=True, gc=False):
@@ -172,6 +204,13 @@ class Purge(Struct, array_like=True, tag=17, forbid_unknown_fields=True, gc=Fals
     queue: Name
 
 
+class Unschedule(Struct, array_like=True, tag=27, forbid_unknown_fields=True, gc=False):
+    """Take a scheduled message back."""
+
+    r: Count
+    id: Count
+
+
 class Ping(Struct, array_like=True, tag=PING, forbid_unknown_fields=True):
     """Is anybody there?"""
 
@@ -191,8 +230,28 @@ class Bye(Struct, array_like=True, tag=BYE, forbid_unknown_fields=True, gc=False
     text: str = ""
 
 
+Definition: TypeAlias = Declare | Delete | Bind | Unbind | Purge | Unschedule
+"""What changes what there is, and is answered by OK or ERROR."""
 Command: TypeAlias = (
-    Hello | Publish | Consume | Cancel | Ack | Nack | Credit | Get | Declare | Delete | Bind | Unbind | Purge | Ping | Pong | Bye
+    Hello
+    | Publish
+    | Batch
+    | Consume
+    | Cancel
+    | Ack
+    | Nack
+    | Extend
+    | Credit
+    | Get
+    | Declare
+    | Delete
+    | Bind
+    | Unbind
+    | Purge
+    | Unschedule
+    | Ping
+    | Pong
+    | Bye
 )
 COMMANDS: tuple[type[Struct], ...] = Command.__args__
 
@@ -200,7 +259,7 @@ NUMBERS: dict[type[Struct], int] = {kind: int(kind.__struct_config__.tag or 0) f
 
 SERVER_FIELDS: dict[int, tuple[str, tuple[str, ...]]] = {
     READY: ("READY", ("r", "version", "options")),
-    CONFIRM: ("CONFIRM", ("seq", "multiple", "status")),
+    CONFIRM: ("CONFIRM", ("seq", "multiple", "status", "id")),
     RETURN: ("RETURN", ("seq", "code", "exchange", "routing_key")),
     CANCEL: ("CANCEL", ("r", "tag")),
     DELIVER: ("DELIVER", ("tag", "delivery", "redelivered", "exchange", "routing_key", "props")),
@@ -229,7 +288,7 @@ def encode(*fields: Any) -> bytes:
 def encode_json(number: int, *fields: Any) -> bytes:
     """Return the same header as a JSON object. Bytes in properties become base64 text."""
     name, names = SERVER_FIELDS[number]
-    return _json({"cmd": name, **dict(zip(names, fields, strict=True))})
+    return _json({"cmd": name, **dict(zip(names, fields, strict=False))})  # what may be left out is at the end
 
 
 def decode(header: bytes) -> Command:
@@ -243,7 +302,7 @@ def decode(header: bytes) -> Command:
     try:
         command = _decode_json(header) if header[:1] == b"{" else _unpack(header)
         if len(header) > MAX_DEPTH:
-            check_depth(getattr(command, "args", None) or getattr(getattr(command, "props", None), "headers", None))
+            _check_depth_of(command)
     except msgspec.MsgspecError as error:
         _refuse(header, str(error))
     except (ValueError, RecursionError, OverflowError) as error:
@@ -267,6 +326,14 @@ def check_depth(value: object, left: int = MAX_DEPTH) -> None:
             check_depth(inner, left - 1)
 
 
+def _check_depth_of(command: Command) -> None:
+    if isinstance(command, Batch):
+        for part in command.messages:
+            check_depth(part.props and part.props.headers)
+    else:
+        check_depth(getattr(command, "args", None) or getattr(getattr(command, "props", None), "headers", None))
+
+
 def is_json(header: bytes) -> bool:
     """Say whether a header is in the form for clients written by hand; it is answered in kind."""
     return header[:1] == b"{"
@@ -275,11 +342,17 @@ def is_json(header: bytes) -> bool:
 # -- JSON: a twin of every command, with its fields by name
 
 
+_IN_JSON: dict[str, Any] = {
+    "props": dict[str, Any] | None,
+    "messages": Annotated[list[dict[str, Any]], Meta(min_length=1)],
+}
+"""Properties hold text or bytes, which JSON can't tell apart: they are converted in a second step."""
+
+
 def _twin(kind: type[Struct]) -> type[Struct]:
     fields: list[Any] = []
     for field in msgspec.structs.fields(kind):
-        # Properties hold text or bytes, which JSON can't tell apart: they are converted in a second step.
-        of = dict[str, Any] | None if field.name == "props" else field.type
+        of = _IN_JSON.get(field.name, field.type)
         fields.append((field.name, of) if field.required else (field.name, of, field.default))
     return msgspec.defstruct(
         kind.__name__, fields, tag=kind.__name__.upper(), tag_field="cmd", forbid_unknown_fields=True, namespace={"_command": kind}
@@ -293,10 +366,25 @@ def _decode_json(header: bytes) -> Command:
     twin: Any = _from_json(header)
     values = {name: getattr(twin, name) for name in twin.__struct_fields__}
     if values.get("props") is not None:
-        values["props"] = msgspec.convert(values["props"], Props)
-        _pack(values["props"])  # numbers may be too large for others
+        values["props"] = _props(values["props"])
+    if "messages" in values:
+        values["messages"] = [_part(part) for part in values["messages"]]
     command: Command = twin._command(**values)  # noqa: SLF001 - _twin has put it there
     return command
+
+
+def _props(values: dict[str, Any]) -> Props:
+    props = msgspec.convert(values, Props)
+    _pack(props)  # numbers may be too large for others
+    return props
+
+
+def _part(values: dict[str, Any]) -> Part:
+    left = values.keys() - set(Part.__struct_fields__)
+    if left:
+        raise ValueError(f"a message of a batch has no field {min(left)!r}")
+    fields = [values.get(name) for name in Part.__struct_fields__]
+    return msgspec.convert([*fields[:-1], None if fields[-1] is None else _props(fields[-1])], Part)
 
 
 # -- what is wrong, in words

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway_zeromq.tgp import codec
-from gateway_zeromq.tgp.codec import Ack, Cancel, Consume, Credit, Encoder, Get, Nack
+from gateway_zeromq.tgp.codec import Ack, Cancel, Consume, Credit, Encoder, Extend, Get, Nack
 from gateway_zeromq.tgp.replies import COMMAND_INVALID, NO_ROOM, NOT_BUILT, NOT_FOUND, Question, Rules
 
 if TYPE_CHECKING:
@@ -29,8 +29,11 @@ class ConsumingSink(Protocol):
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Settle deliveries, one at least."""
 
-    def nack(self, delivery: Delivery, *, requeue: bool) -> None:
-        """Give a delivery back."""
+    def nack(self, delivery: Delivery, *, requeue: bool, delay_ms: int = 0) -> None:
+        """Give a delivery back, not to be delivered again before so long."""
+
+    def extend(self, delivery: Delivery, lease_ms: int) -> bool:
+        """Let its lease end so many ms from now; False: it is not held any more."""
 
     def properties(self, message: Message, *, as_json: bool) -> Any:
         """Return a message's properties as they go into a header."""
@@ -94,8 +97,13 @@ class Subscription:
         if not multiple:
             delivery = self.unacked.pop(number, None)
             return [] if delivery is None else [delivery]
-        numbers = [known for known in self.unacked if known <= number or not number]
-        return [self.unacked.pop(known) for known in numbers]
+        return [self.unacked.pop(known) for known in self.numbers(number, multiple=True)]
+
+    def numbers(self, number: int, *, multiple: bool) -> list[int]:
+        """Return which of its deliveries a number means."""
+        if not multiple:
+            return [number] if number in self.unacked else []
+        return [known for known in self.unacked if known <= number or not number]
 
 
 class Deliveries:
@@ -227,8 +235,20 @@ class Deliveries:
         """Settle: back to the queue, or rejected. The last first, so that each finds its old place at the head."""
         subscription, settled = self._take_out(command)
         for delivery in reversed(settled):
-            self._sink.nack(delivery, requeue=command.requeue)
+            self._sink.nack(delivery, requeue=command.requeue, delay_ms=command.delay_ms)
         self._settled(subscription, settled)
+
+    def extend(self, command: Extend) -> None:
+        """Let deliveries be held for longer. Who has lost one is told: it need not go on with it."""
+        tag = GOT_TAG if command.tag is None else command.tag
+        subscription = self._subscriptions.get(tag)
+        numbers = [] if subscription is None else subscription.numbers(command.delivery, multiple=command.multiple)
+        if subscription is None or not numbers:
+            self._peer.complain(command, NOT_FOUND, f"no delivery {command.delivery} is held by consumer {tag!r}")
+            return
+        lost = [number for number in numbers if not self._sink.extend(subscription.unacked[number], command.lease_ms)]
+        if lost:
+            self._peer.complain(command, NOT_FOUND, f"delivery {lost[0]} of consumer {tag!r} was taken away")
 
     def _take_out(self, command: Ack | Nack) -> tuple[Subscription | None, list[Delivery]]:
         tag = GOT_TAG if command.tag is None else command.tag

@@ -12,14 +12,17 @@ from gateway_zeromq.tgp.codec import (
     NO_CONFIRM,
     NUMBERS,
     Ack,
+    Batch,
     Bind,
     Bye,
     Cancel,
     Consume,
     Credit,
     Declare,
+    Definition,
     Delete,
     Encoder,
+    Extend,
     Get,
     Hello,
     HelloOptions,
@@ -29,6 +32,7 @@ from gateway_zeromq.tgp.codec import (
     Publish,
     Purge,
     Unbind,
+    Unschedule,
 )
 from gateway_zeromq.tgp.deliveries import ConsumingSink, Deliveries
 from gateway_zeromq.tgp.replies import (
@@ -38,6 +42,7 @@ from gateway_zeromq.tgp.replies import (
     NO_ROOM,
     NO_ROUTE,
     NO_VERSION,
+    NOT_BUILT,
     SYNTAX,
     TOO_LARGE,
     Greeting,
@@ -79,7 +84,7 @@ class PeerSink(ConsumingSink, Protocol):
     def get(self, question: Question, command: Get) -> None:
         """Take one message; `Deliveries.got`, or `Deliveries.not_got` and `Peer.error`, answer."""
 
-    def define(self, question: Question, command: Declare | Delete | Bind | Unbind | Purge) -> None:
+    def define(self, question: Question, command: Definition) -> None:
         """Change what exists; `Peer.ok` or `Peer.error` answer."""
 
 
@@ -142,7 +147,7 @@ class Peer:
         except ProtocolViolation as violation:
             self.fail(SYNTAX, violation.reason)
             return
-        if body is not None and type(command) is not Publish:
+        if body is not None and type(command) not in _WITH_BODY:
             self.fail(SYNTAX, f"{type(command).__name__.upper()} has a body")
         elif self.state is State.READY or type(command) is Hello:
             _ACTIONS[type(command)](self, command, body)
@@ -178,7 +183,7 @@ class Peer:
             "resumed": greeting.resumed,
             "heartbeat_ms": round(self.heartbeat_s * 1000),
             "max_body_bytes": self._rules.max_body_bytes,
-            "caps": ["credit_bytes", "refused"],
+            "caps": list(codec.CAPABILITIES),
             "user": greeting.user,
             "last_seq": greeting.last_seq,
         }
@@ -186,19 +191,44 @@ class Peer:
 
     def on_publish(self, command: Publish, body: bytes | None) -> None:
         """Take a message; its number must be higher than those before it on this connection."""
-        seq = command.seq
-        if seq <= self._last_seq and (seq or not command.flags & NO_CONFIRM):
-            text = f"sequence numbers rise: {seq} came after {self._last_seq}; this message was not taken"
-            self._sink.violated(text)
-            self.complain(command, COMMAND_INVALID, text)
+        if not self._rises(command):
             return
-        self._last_seq = max(seq, self._last_seq)
+        self._last_seq = max(command.seq, self._last_seq)
         if body is not None and len(body) > self._rules.max_body_bytes:
-            self.too_large(seq, len(body))
+            self.too_large(command.seq, len(body))
             return
         self._sink.publish(command, b"" if body is None else body)
         if command.flags & NO_CONFIRM:
             self._acknowledge()
+
+    def _rises(self, command: Publish | Batch) -> bool:
+        seq = command.seq
+        if seq > self._last_seq or (not seq and command.flags & NO_CONFIRM):
+            return True
+        text = f"sequence numbers rise: {seq} came after {self._last_seq}; this message was not taken"
+        self._sink.violated(text)
+        self.complain(command, COMMAND_INVALID, text)
+        return False
+
+    def on_batch(self, command: Batch, body: bytes | None) -> None:
+        """Take messages in a row, as if each had come by itself."""
+        bodies, seq, start = body or b"", command.seq, 0
+        claimed = sum(part.body_bytes for part in command.messages)
+        if claimed != len(bodies):
+            self.fail(SYNTAX, f"BATCH: messages of {claimed} bytes in a body of {len(bodies)}")
+        elif self.enveloped:
+            self.complain(command, NOT_BUILT, "a REQ client gets one answer, and a batch may have many")
+        elif len(bodies) > self._rules.max_body_bytes:
+            self.too_large(seq, len(bodies))
+        elif self._rises(command):
+            self._last_seq = max(seq + len(command.messages) - 1 if seq else 0, self._last_seq)
+            publish, flags, step = self._sink.publish, command.flags, min(seq, 1)
+            for part in command.messages:
+                end = start + part.body_bytes
+                publish(Publish(seq, part.exchange, part.routing_key, part.props, flags), bodies[start:end])
+                if self.state is not State.READY:  # one was too much
+                    return
+                seq, start = seq + step, end
 
     def too_large(self, seq: int, body_bytes: int) -> None:
         """Refuse a message that breaks the limit, and end the connection; `seq` 0: it is not known."""
@@ -224,6 +254,11 @@ class Peer:
         self.deliveries.nack(command)
         self._acknowledge()
 
+    def on_extend(self, command: Extend) -> None:
+        """See `Deliveries.extend`."""
+        self.deliveries.extend(command)
+        self._acknowledge()
+
     def on_credit(self, command: Credit) -> None:
         """See `Deliveries.credit`."""
         self.deliveries.credit(command)
@@ -241,7 +276,7 @@ class Peer:
         else:
             self.error(self._question(command), NO_ROOM, f"at most {self._rules.max_credit} messages may be unsettled")
 
-    def on_define(self, command: Declare | Delete | Bind | Unbind | Purge) -> None:
+    def on_define(self, command: Definition) -> None:
         """Ask for a change of what exists."""
         self._sink.define(self._question(command), command)
 
@@ -283,6 +318,10 @@ class Peer:
         """Say what became of a message, or of all up to it."""
         self.say(self.form(codec.CONFIRM, seq, multiple, status))
 
+    def scheduled(self, seq: int, scheduled_id: int) -> None:
+        """Say that a message is kept until it is due, and by which number it can be taken back."""
+        self.say(self.form(codec.CONFIRM, seq, False, 0, scheduled_id))
+
     def returned(self, seq: int, exchange: str, routing_key: str, body: bytes) -> None:
         """Give a mandatory message back that reached no queue; its CONFIRM follows."""
         self.say(self.form(codec.RETURN, seq, NO_ROUTE, exchange, routing_key), body)
@@ -323,13 +362,17 @@ class Peer:
             self._sink.ended()
 
 
+_WITH_BODY = (Publish, Batch)
+
 _ACTIONS: dict[type, Callable[[Peer, Any, bytes | None], None]] = {
     Hello: lambda peer, command, _: peer.on_hello(command),
     Publish: Peer.on_publish,
+    Batch: Peer.on_batch,
     Consume: lambda peer, command, _: peer.on_consume(command),
     Cancel: lambda peer, command, _: peer.on_cancel(command),
     Ack: lambda peer, command, _: peer.on_ack(command),
     Nack: lambda peer, command, _: peer.on_nack(command),
+    Extend: lambda peer, command, _: peer.on_extend(command),
     Credit: lambda peer, command, _: peer.on_credit(command),
     Get: lambda peer, command, _: peer.on_get(command),
     Declare: lambda peer, command, _: peer.on_define(command),
@@ -337,6 +380,7 @@ _ACTIONS: dict[type, Callable[[Peer, Any, bytes | None], None]] = {
     Bind: lambda peer, command, _: peer.on_define(command),
     Unbind: lambda peer, command, _: peer.on_define(command),
     Purge: lambda peer, command, _: peer.on_define(command),
+    Unschedule: lambda peer, command, _: peer.on_define(command),
     Ping: lambda peer, command, _: peer.on_ping(command),
     Pong: lambda _peer, _command, _body: None,
     Bye: lambda peer, command, _: peer.on_bye(command),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from gateway.api import Gateway, GatewayError, Outcome, Principal, Route
+from gateway.api import Gateway, GatewayError, Message, Outcome, Principal, Route
 from gateway_zeromq.tgp.codec import MANDATORY, NO_CONFIRM, Publish
-from gateway_zeromq.tgp.replies import NO_ROOM, NO_ROUTE, Rules
+from gateway_zeromq.tgp.replies import NO_ROOM, NO_ROUTE, NOT_BUILT, Rules
 from gateway_zeromq.tgp.session import Admission, Pending, Session
 from gateway_zeromq.tgp.translate import code_of, message_of
 
@@ -86,13 +86,21 @@ class Publisher:
                 self._refuse(command, NO_ROOM)
             return
         message = message_of(route.address, command, body, self._gateway.now_ms)
-        if command.flags == NO_CONFIRM:
+        if command.due_ms:
+            self._schedule(command, route, message)
+        elif command.flags == NO_CONFIRM:
             self.channel.post(route, message)
         else:
             self._submit(command, route, body, self.channel.publish(route, message))
         session.note(seq, keep=message.persistent)
         if session.dirty:
             self._marks.note(self)
+
+    def _schedule(self, command: Publish, route: Route, message: Message) -> None:
+        if command.flags & MANDATORY:
+            self._refuse(command, NOT_BUILT)  # where it goes is decided when nobody waits any more
+        else:
+            self._submit(command, route, message.body, self.channel.schedule(route, message, command.due_ms))
 
     def _submit(self, command: Publish, route: Route, body: bytes, number: int) -> None:
         session, flags = self.session, command.flags
@@ -155,6 +163,8 @@ class Publisher:
                 self._confirm_all(stored)
                 stored = 0
                 self._refused(pending.seq, code_of(outcome.error), quiet=pending.quiet)
+            elif outcome.result is not None:
+                self._scheduled(pending, outcome.result)
             elif kept is not None and self._gave_back(pending.seq, *kept):
                 continue
             else:
@@ -173,6 +183,10 @@ class Publisher:
         if self.peer is not None:
             self.peer.confirm(pending.seq, 0)
         return stored
+
+    def _scheduled(self, pending: Pending, scheduled_id: int) -> None:
+        if self.peer is not None and not pending.quiet:
+            self.peer.scheduled(pending.seq, scheduled_id)
 
     def _confirm_all(self, seq: int) -> None:
         if seq and self.peer is not None:

@@ -32,7 +32,7 @@ from gateway.api import (
     exchange_spec,
     queue_spec,
 )
-from gateway_zeromq.tgp.codec import Bind, Declare, Delete, Publish, Purge, Unbind
+from gateway_zeromq.tgp.codec import Bind, Declare, Definition, Delete, Publish, Unbind
 
 CODES: dict[type[GatewayError], int] = {
     AccessRefused: 403,
@@ -167,7 +167,7 @@ def binding_of(command: Bind | Unbind) -> Binding:
     return Binding(command.exchange, command.queue, command.key, arguments=command.args or {})
 
 
-def result_of(command: Declare | Delete | Bind | Unbind | Purge, outcome: Outcome) -> dict[str, Any] | None:
+def result_of(command: Definition, outcome: Outcome) -> dict[str, Any] | None:
     """Return what an OK says besides that it is one."""
     result = outcome.result
     if isinstance(result, QueueInfo):
