@@ -36,6 +36,13 @@ ack = "handover"
 bindings = [{ exchange = "amq.topic", key = "zeromq.push.#" }]
 
 [[frontend.zeromq.endpoint]]
+name = "events"
+socket = "XPUB"
+bind = ["tcp://127.0.0.1:5559"]
+exchange = "amq.topic"
+frames = "key,body"
+
+[[frontend.zeromq.endpoint]]
 name = "services"
 socket = "ROUTER"
 bind = ["tcp://127.0.0.1:5570"]
@@ -50,7 +57,7 @@ class LiveBroker:
         directory: of configuration, journal and logs.
         configuration: TOML; every port on 127.0.0.1 is replaced by a free one.
 
-    ``addresses`` has what the broker says that it listens on, by ``mqtt``, ``ROUTER``, ``PULL``, ``PUSH``, or a front-end's name.
+    ``addresses`` has what the broker says that it listens on, by ``mqtt``, ``ROUTER``, ``PULL``, ``PUSH``, ``XPUB``, or a front-end's name.
     """
 
     def __init__(self, directory: Path, configuration: str = CONFIGURATION) -> None:

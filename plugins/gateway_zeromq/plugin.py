@@ -20,7 +20,7 @@ _USUAL_PULL = "tcp://127.0.0.1:5557"
 
 
 class ZeroMqFrontEnd:
-    """ZeroMQ sockets: PULL, PUSH, and ROUTER with TGP/1 (`gateway.api.FrontEnd` says what each method does)."""
+    """ZeroMQ sockets: PULL, PUSH, PUB, SUB and their kin, and ROUTER with TGP/1 (`gateway.api.FrontEnd` says what each method does)."""
 
     name = "zeromq"
     settings_model: type[Any] = ZeroMqSettings
@@ -45,6 +45,8 @@ class ZeroMqFrontEnd:
             lines.append(_SOCKET.format("PULL", first["PUSH"], "print(s.recv_multipart())"))
         if first.get("PULL") == _USUAL_PULL:
             lines.append(_SOCKET.format("PUSH", _USUAL_PULL, "s.send_multipart([b'zeromq.push.demo', b'hello'])"))
+        if "XPUB" in first:
+            lines.append(_SOCKET.format("SUB", first["XPUB"], "s.subscribe(b''); print(s.recv_multipart())"))
         if "ROUTER" in first:
             lines.append(_CLIENT.format(first["ROUTER"]))
         return lines

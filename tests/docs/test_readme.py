@@ -18,7 +18,7 @@ from tests.programs import missing
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-PORTS = {1883: "mqtt", 5557: "PULL", 5558: "PUSH", 5570: "ROUTER"}
+PORTS = {1883: "mqtt", 5557: "PULL", 5558: "PUSH", 5559: "XPUB", 5570: "ROUTER"}
 
 
 def block(name):

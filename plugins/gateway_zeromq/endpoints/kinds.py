@@ -6,11 +6,22 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeAlias
 
 from gateway.api import Principal
+from gateway_zeromq.endpoints.pub import PubSocket
 from gateway_zeromq.endpoints.pull import PullSocket
 from gateway_zeromq.endpoints.push import PushSocket
 from gateway_zeromq.endpoints.router import RouterSocket
 from gateway_zeromq.endpoints.spot import Spot
-from gateway_zeromq.settings import Endpoint, PullEndpoint, PushEndpoint, RouterEndpoint
+from gateway_zeromq.endpoints.sub import SubSocket
+from gateway_zeromq.settings import (
+    Endpoint,
+    PubEndpoint,
+    PullEndpoint,
+    PushEndpoint,
+    RouterEndpoint,
+    SubEndpoint,
+    XpubEndpoint,
+    XsubEndpoint,
+)
 from gateway_zeromq.tgp.bridge import Desk
 
 
@@ -39,5 +50,9 @@ Maker: TypeAlias = Callable[[Spot, Any, Principal, Desk], Socket]
 KINDS: Mapping[type[Endpoint], Maker] = {
     PullEndpoint: lambda spot, settings, principal, _: PullSocket(spot, settings, principal),
     PushEndpoint: lambda spot, settings, principal, _: PushSocket(spot, settings, principal),
+    PubEndpoint: lambda spot, settings, principal, _: PubSocket(spot, settings, principal),
+    XpubEndpoint: lambda spot, settings, principal, _: PubSocket(spot, settings, principal),
+    SubEndpoint: lambda spot, settings, principal, _: SubSocket(spot, settings, principal),
+    XsubEndpoint: lambda spot, settings, principal, _: SubSocket(spot, settings, principal),
     RouterEndpoint: RouterSocket,
 }

@@ -1,4 +1,4 @@
-"""How does what plain PUSH peers send get published?"""
+"""How does what plain peers send get published?"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import zmq
 from gateway.api import COMMON, AccessRefused, Message, Outcome, Principal, Route, swap_key
 from gateway_zeromq.endpoints.frames import SPLITTERS, WrongFrames
 from gateway_zeromq.endpoints.spot import Alarm, Spot
-from gateway_zeromq.settings import PullEndpoint
+from gateway_zeromq.settings.taking import TakingEndpoint
 from trio_zmq.pump import POLLIN, Oversized, Pump, Whole, whole_messages
 
 MAX_PENDING = 16_384
@@ -22,9 +22,9 @@ _DRAIN_S = 0.5
 
 
 class PullSocket:
-    """One PULL endpoint, and the sink of its channel's outcomes."""
+    """One endpoint that takes in (PULL; SUB and XSUB subscribe besides), and the sink of its channel's outcomes."""
 
-    def __init__(self, spot: Spot, settings: PullEndpoint, principal: Principal) -> None:
+    def __init__(self, spot: Spot, settings: TakingEndpoint, principal: Principal) -> None:
         self._spot = spot
         self._settings = settings
         self._gateway = spot.gateway

@@ -66,10 +66,13 @@ class Spot:
         self.context = context
         self._said: set[str] = set()
 
-    def socket(self) -> zmq.Socket[bytes]:
-        """Return a new socket with what all kinds have in common."""
-        kind = getattr(zmq, self.settings.socket)
-        socket: zmq.Socket[bytes] = self.context.socket(kind)
+    def socket(self, kind: int | None = None) -> zmq.Socket[bytes]:
+        """Return a new socket with what all kinds have in common.
+
+        Args:
+            kind: libzmq's number of what it is inside; None: what the settings say.
+        """
+        socket: zmq.Socket[bytes] = self.context.socket(getattr(zmq, self.settings.socket) if kind is None else kind)
         socket.setsockopt(zmq.LINGER, LINGER_MS)
         socket.setsockopt(zmq.BACKLOG, _BACKLOG)
         socket.setsockopt(zmq.TCP_KEEPALIVE, 1)

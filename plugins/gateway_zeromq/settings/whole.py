@@ -8,14 +8,21 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from gateway_zeromq.settings.common import Endpoint
+from gateway_zeromq.settings.publish import PubEndpoint, XpubEndpoint
 from gateway_zeromq.settings.pull import PullEndpoint
 from gateway_zeromq.settings.push import PushEndpoint
 from gateway_zeromq.settings.router import RouterEndpoint
+from gateway_zeromq.settings.subscribe import SubEndpoint, XsubEndpoint
 
-AnyEndpoint: TypeAlias = PullEndpoint | PushEndpoint | RouterEndpoint
+AnyEndpoint: TypeAlias = PullEndpoint | PushEndpoint | PubEndpoint | XpubEndpoint | SubEndpoint | XsubEndpoint | RouterEndpoint
 
-_KINDS = ("PULL", "PUSH", "ROUTER")
-_LATER_KINDS = ("XPUB", "XSUB", "PUB", "SUB", "DEALER", "REP", "REQ", "PAIR", "STREAM")
+_KINDS = ("PULL", "PUSH", "PUB", "XPUB", "SUB", "XSUB", "ROUTER")
+_LATER_KINDS = ("DEALER", "REP")
+_NO_KINDS = {
+    "REQ": "it can ask one question at a time, and hangs for ever if the answer is lost: DEALER asks workers for the messages of a queue",
+    "PAIR": "it knows one peer, and does not notice when that one is another: PULL and PUSH, or ROUTER, serve any number",
+    "STREAM": "what it carries is no ZeroMQ messages, but pieces of a TCP connection",
+}
 _LATER_PROTOCOLS = ("mdp/0.1", "mdp/0.2")
 
 
@@ -26,6 +33,8 @@ def _complaints(table: dict[str, Any]) -> Iterator[str]:
         yield f"socket is missing: {_words(_KINDS)}"
     elif kind in _LATER_KINDS:
         yield f'socket = "{kind}" is not built yet: {_words(_KINDS)} can be used now'
+    elif kind in _NO_KINDS:
+        yield f'socket = "{kind}" makes no sense here: {_NO_KINDS[kind]}'
     elif kind not in _KINDS:
         yield f"socket = {kind!r} is no kind of socket: {_words(_KINDS)} can be used"
     if table.get("ack") == "pong":
@@ -64,7 +73,13 @@ def _kind(value: object) -> str:
 
 
 _ENDPOINT: TypeAlias = Annotated[
-    Annotated[PullEndpoint, Tag("PULL")] | Annotated[PushEndpoint, Tag("PUSH")] | Annotated[RouterEndpoint, Tag("ROUTER")],
+    Annotated[PullEndpoint, Tag("PULL")]
+    | Annotated[PushEndpoint, Tag("PUSH")]
+    | Annotated[PubEndpoint, Tag("PUB")]
+    | Annotated[XpubEndpoint, Tag("XPUB")]
+    | Annotated[SubEndpoint, Tag("SUB")]
+    | Annotated[XsubEndpoint, Tag("XSUB")]
+    | Annotated[RouterEndpoint, Tag("ROUTER")],
     Discriminator(_kind),
     BeforeValidator(_check_table),
 ]
@@ -80,6 +95,7 @@ DEFAULT_ENDPOINTS: list[AnyEndpoint] = [
         ack="handover",
         bindings=[{"exchange": "amq.topic", "key": "zeromq.push.#"}],
     ),
+    XpubEndpoint(name="xpub", socket="XPUB", bind=["tcp://127.0.0.1:5559"], exchange="amq.topic", frames="key,body"),
     RouterEndpoint(name="router", socket="ROUTER", bind=["tcp://127.0.0.1:5570"], protocols=["tgp/1"]),
 ]
 
