@@ -80,6 +80,8 @@ async def serve(running, gateway, endpoints, *, task_status):
 async def serving(*endpoints, journal=None, authenticate=let_in, clock=None, **limits):
     log = Log()
     broker = Broker(journal or MemoryJournal(), limits=Limits(**limits), authenticate=authenticate, clock=clock, log=log)
+    for tag, decoder in ZeroMqFrontEnd.wire_decoders.items():
+        broker.decoders.register(tag, decoder)
     running = Running(broker, log)
     async with trio.open_nursery() as nursery:
         await nursery.start(broker.run)

@@ -6,14 +6,16 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from gateway_zeromq.settings.common import Endpoint
+from gateway_zeromq.settings.majordomo import MajordomoEndpoint
 
 
-class RouterEndpoint(Endpoint):
-    """A ROUTER socket: clients that speak TGP/1, with confirms, acknowledgements and credit."""
+class RouterEndpoint(MajordomoEndpoint):
+    """A ROUTER socket: clients that speak TGP/1, with confirms, acknowledgements and credit; Majordomo's clients and workers."""
 
     socket: Literal["ROUTER"] = Field(default="ROUTER", description="The kind of socket.")
-    protocols: list[Literal["tgp/1"]] = Field(default=["tgp/1"], min_length=1, description="What clients may speak.")
+    protocols: list[Literal["tgp/1", "mdp/0.1", "mdp/0.2"]] = Field(
+        default=["tgp/1"], min_length=1, description="What clients may speak: TGP/1, Majordomo 0.1 (RFC 7) and 0.2 (RFC 18)."
+    )
     heartbeat_ms: int = Field(
         default=5_000,
         ge=100,

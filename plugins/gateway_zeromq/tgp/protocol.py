@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
 from typing import Any, Protocol
 
 from gateway.api import GatewayError, ProtocolViolation
+from gateway_zeromq.standing import State
 from gateway_zeromq.tgp import codec
 from gateway_zeromq.tgp.codec import (
     NO_CONFIRM,
@@ -53,14 +53,6 @@ from gateway_zeromq.tgp.replies import (
 SHORTEST_HEARTBEAT_MS = 50
 LONGEST_HEARTBEAT_MS = 3_600_000
 BEATS_TO_DEATH = 3
-
-
-class State(Enum):
-    """Where a peer stands."""
-
-    GREETING = "HELLO has not come"
-    READY = "ready"
-    CLOSED = "gone, or about to be told so"
 
 
 class PeerSink(ConsumingSink, Protocol):
