@@ -1,5 +1,7 @@
 """How does a program speak TGP/1 to a gateway? Needs pyzmq and msgspec, and nothing else of this distribution.
 
+For programs without an event loop; `gateway.client.on_trio` has the same for programs with trio's.
+
 with connect("tcp://127.0.0.1:5570", client="billing") as client:
     client.declare_queue("jobs")
     client.publish("", "jobs", b"work", wait=True)

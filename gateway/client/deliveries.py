@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol, Self
 
 from gateway.client.errors import ClientError
+from gateway.client.wire import Command
 
 Properties = Mapping[str, Any]
 """AMQP's basic properties by name: content_type, content_encoding, headers, priority, correlation_id, reply_to,
@@ -14,10 +15,13 @@ expiration_ms, message_id, timestamp_s, type, user_id, app_id (docs/tgp.md)."""
 
 
 class Settler(Protocol):
-    """Who sends ACK and NACK (`gateway.client.session.Session`)."""
+    """Who sends what is said of a delivery (`gateway.client.session.Session`)."""
 
-    def settle(self, delivery: Delivery, *fields: Any, ack: bool) -> bool:
+    def settle(self, command: Command, delivery: Delivery, *fields: Any) -> bool:
         """Send it if the delivery belongs to the present connection."""
+
+    def need(self, capability: str) -> None:
+        """Raise RequestRefused (540) if the gateway can't do that."""
 
 
 class Delivery:
@@ -42,11 +46,57 @@ class Delivery:
         Returns:
             False: the connection that brought it is gone; the gateway delivers it again, to this consumer or another.
         """
-        return self._settler.settle(self, multiple, ack=True)
+        return self._settler.settle(Command.ACK, self, multiple)
 
-    def nack(self, *, requeue: bool = True, multiple: bool = False) -> bool:
-        """Give the message back to its old place in the queue, or (`requeue` False) reject it. Returns as `ack`."""
-        return self._settler.settle(self, multiple, requeue, ack=False)
+    def nack(self, *, requeue: bool = True, multiple: bool = False, delay_ms: int = 0) -> bool:
+        """Give the message back to its old place in the queue, or (`requeue` False) reject it. Returns as `ack`.
+
+        Args:
+            delay_ms: it is not delivered again before so long.
+        Raises:
+            RequestRefused: 540, the gateway knows no delays.
+        """
+        if not delay_ms:
+            return self._settler.settle(Command.NACK, self, multiple, requeue)
+        self._settler.need("nack_delay")
+        return self._settler.settle(Command.NACK, self, multiple, requeue, delay_ms)
+
+    def extend(self, lease_ms: int) -> bool:
+        """Hold it for so many ms from now, whatever its queue's `x-consumer-timeout` says. Returns as `ack`.
+
+        Raises:
+            RequestRefused: 540, the gateway can't do that.
+        """
+        self._settler.need("extend")
+        return self._settler.settle(Command.EXTEND, self, lease_ms)
+
+
+class Subscription:
+    """A queue's messages as they come, however they are waited for.
+
+    Args (attributes):
+        credit: how many deliveries may be unsettled at once. used: how many need credit that no ACK gives back (`no_ack`).
+        options: of CONSUME.
+    """
+
+    __slots__ = ("buffer", "credit", "error", "options", "queue", "tag", "used")
+
+    def __init__(self, queue: str, tag: str, credit: int, options: dict[str, Any]) -> None:
+        self.queue = queue
+        self.tag = tag
+        self.credit = credit
+        self.used = 0
+        self.options = options
+        self.error: ClientError | None = None
+        self.buffer: deque[Delivery] = deque()
+
+    def put(self, delivery: Delivery) -> None:
+        """Take a delivery."""
+        self.buffer.append(delivery)
+
+    def end(self, error: ClientError) -> None:
+        """Take it that there will be no more, and why; the first reason counts."""
+        self.error = self.error or error
 
 
 class Deliverer(Protocol):
@@ -59,26 +109,18 @@ class Deliverer(Protocol):
         """End a consumer."""
 
 
-class Consumer:
+class Consumer(Subscription):
     """A queue's messages, one after the other: iterate over it, or call `receive`. Leave it with `cancel` or ``with``.
 
     Args (attributes):
-        credit: how many deliveries may be unsettled at once. used: how many need credit that no ACK gives back (`no_ack`).
-        options: of CONSUME.
         idle_timeout: seconds after which iteration ends when nothing comes; None: it never ends.
     """
 
-    __slots__ = ("_owner", "buffer", "credit", "error", "idle_timeout", "options", "queue", "tag", "used")
+    __slots__ = ("_owner", "idle_timeout")
 
     def __init__(self, owner: Deliverer, queue: str, tag: str, credit: int, options: dict[str, Any]) -> None:
-        self.queue = queue
-        self.tag = tag
-        self.credit = credit
-        self.used = 0
-        self.options = options
+        super().__init__(queue, tag, credit, options)
         self.idle_timeout: float | None = None
-        self.error: ClientError | None = None
-        self.buffer: deque[Delivery] = deque()
         self._owner = owner
 
     def receive(self, timeout: float | None = None) -> Delivery | None:

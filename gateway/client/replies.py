@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,17 +23,34 @@ _REASONS = {
 class Reply:
     """The answer to one command: `done`, then `result` or `error`."""
 
-    __slots__ = ("done", "error", "result")
+    __slots__ = ("_watchers", "done", "error", "result")
 
     def __init__(self) -> None:
         self.done = False
         self.error: ClientError | None = None
         self.result: Any = None
+        self._watchers: list[Callable[[], None]] | None = None
 
     def resolve(self, result: Any = None, error: ClientError | None = None) -> None:
         """Answer it; the first answer counts."""
-        if not self.done:
-            self.result, self.error, self.done = result, error, True
+        if self.done:
+            return
+        self.result, self.error, self.done = result, error, True
+        watchers, self._watchers = self._watchers, None
+        for watcher in watchers or ():
+            watcher()
+
+    def watch(self, watcher: Callable[[], None]) -> None:
+        """Have something called once when it is answered: now, if it is answered already."""
+        if self.done:
+            watcher()
+        else:
+            self._watchers = [*(self._watchers or ()), watcher]
+
+    def unwatch(self, watcher: Callable[[], None]) -> None:
+        """Undo `watch`."""
+        if self._watchers:
+            self._watchers = [other for other in self._watchers if other != watcher]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,28 +63,22 @@ class Returned:
     body: bytes
 
 
-class Waiter(Protocol):
-    """Who can wait for a reply (`gateway.client.Client`)."""
+class Publishing(Reply):
+    """The gateway's word on one published message, however it is waited for.
 
-    def wait_for(self, reply: Reply, timeout: float | None = None) -> Any:
-        """Return the result, or raise the error."""
-
-
-class Confirm(Reply):
-    """The gateway's word on one published message. Not thread-safe, as the client is not.
-
-    ``seq`` is the publish's sequence number; ``returned`` is set when a mandatory message came back.
+    ``seq`` is the publish's sequence number; ``returned`` is set when a mandatory message came back; ``scheduled_id`` is the
+    number by which a scheduled one can be taken back, where the gateway said it.
     """
 
-    __slots__ = ("_waiter", "body", "command", "returned", "seq")
+    __slots__ = ("body", "command", "returned", "scheduled_id", "seq")
 
-    def __init__(self, waiter: Waiter, seq: int, command: tuple[Any, ...], body: bytes) -> None:
+    def __init__(self, seq: int, command: tuple[Any, ...], body: bytes) -> None:
         super().__init__()
         self.seq = seq
         self.command = command
         self.body = body
         self.returned: Returned | None = None
-        self._waiter = waiter
+        self.scheduled_id: int | None = None
 
     def settle(self, status: int) -> None:
         """Take the status of a CONFIRM: 0 is stored."""
@@ -82,6 +94,23 @@ class Confirm(Reply):
     def __repr__(self) -> str:
         state = str(self.error) if self.error else "confirmed" if self.done else "undecided"
         return f"<Confirm of message {self.seq}: {state}>"
+
+
+class Waiter(Protocol):
+    """Who can wait for a reply (`gateway.client.Client`)."""
+
+    def wait_for(self, reply: Reply, timeout: float | None = None) -> Any:
+        """Return the result, or raise the error."""
+
+
+class Confirm(Publishing):
+    """The gateway's word on one published message. Not thread-safe, as the client is not."""
+
+    __slots__ = ("_waiter",)
+
+    def __init__(self, waiter: Waiter, seq: int, command: tuple[Any, ...], body: bytes) -> None:
+        super().__init__(seq, command, body)
+        self._waiter = waiter
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until the message is on disk in every durable queue that it reached.

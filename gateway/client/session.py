@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum
-from typing import Any
+from typing import Any, Generic, TypeAlias, TypeVar
 
-from gateway.client.deliveries import Consumer, Deliverer, Delivery
+from gateway.client.deliveries import Delivery, Properties, Subscription
 from gateway.client.errors import ClientError, ConsumerCancelled, Disconnected, RequestRefused
-from gateway.client.replies import Confirm, Reply, Returned, Waiter
-from gateway.client.wire import MANDATORY, VERSION, Command, decode, encode
+from gateway.client.replies import Publishing, Reply, Returned
+from gateway.client.wire import MANDATORY, VERSION, Command, batches, decode, encode
 
 log = logging.getLogger("gateway.client")
 
@@ -32,28 +32,44 @@ class State(Enum):
     CLOSED = "closed"
 
 
-class Session:
+Confirmed = TypeVar("Confirmed", bound=Publishing)
+Consuming = TypeVar("Consuming", bound=Subscription)
+Message: TypeAlias = tuple[str, str, bytes] | tuple[str, str, bytes, Properties | None]
+"""Exchange, routing key, body, and properties if there are any."""
+
+
+class Session(Generic[Confirmed, Consuming]):
     """The client's half of TGP/1.
 
     Args:
         send: takes header and body; never blocks.
         options: of HELLO.
+        make_confirm: from number, command and body.
+        make_consumer: from queue, tag, credit and options.
     """
 
-    def __init__(self, send: Callable[[bytes, bytes | None], None], options: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        send: Callable[[bytes, bytes | None], None],
+        options: dict[str, Any],
+        make_confirm: Callable[[int, tuple[Any, ...], bytes], Confirmed],
+        make_consumer: Callable[[str, str, int, dict[str, Any]], Consuming],
+    ) -> None:
         self.state = State.LOST
         self.failure: ClientError | None = None
         self.ready: dict[str, Any] = {}
         self.connections = 0
-        self.unconfirmed: OrderedDict[int, Confirm] = OrderedDict()
+        self.unconfirmed: OrderedDict[int, Confirmed] = OrderedDict()
         self.unconfirmed_bytes = 0
         self.refused: deque[Reply] = deque(maxlen=_REFUSED_KEPT)
         self.last_seq = 0
         self._send = send
         self._options = options
+        self._make_confirm = make_confirm
+        self._make_consumer = make_consumer
         self._asked = 0
         self._requests: dict[int, tuple[Reply, tuple[Any, ...]]] = {}
-        self._consumers: dict[str, Consumer] = {}
+        self._consumers: dict[str, Consuming] = {}
         self._receivers: dict[int, Callable[[list[Any], bytes], None]] = {
             Command.READY: self._on_ready,
             Command.CONFIRM: self._on_confirm,
@@ -91,8 +107,11 @@ class Session:
         """End for good; every open reply is answered with `failure`."""
         self.state = State.CLOSED
         self.failure = failure
-        for reply in [*self.unconfirmed.values(), *(reply for reply, _ in self._requests.values())]:
+        replies: list[Reply] = [*self.unconfirmed.values(), *(reply for reply, _ in self._requests.values())]
+        for reply in replies:
             reply.resolve(error=failure)
+        for consumer in self._consumers.values():
+            consumer.end(failure)
         self.unconfirmed.clear()
         self._requests.clear()
 
@@ -110,28 +129,67 @@ class Session:
         while self.unconfirmed and (seq := next(iter(self.unconfirmed))) <= decided:
             self._settle_oldest(next((status for first, last, status in refused if first <= seq <= last), 0))
         self.last_seq = max(self.last_seq, decided)
+        for r in [r for r, (_, command) in self._requests.items() if command[0] is Command.CANCEL]:
+            self._answer(r)  # that consumer went with its connection
         asked = {command[2] for _, command in self._requests.values() if command[0] is Command.CONSUME}
         for r, (_, command) in self._requests.items():
             self._send(encode((command[0], r, *command[1:])), None)
         for consumer in self._consumers.values():
             if consumer.tag not in asked:
                 self._ask_consume(consumer)
-        for confirm in self.unconfirmed.values():
-            self._send(encode(confirm.command), confirm.body)
+        self._send_publishes(self.unconfirmed.values())
 
     # -- what the program says
 
-    def publish(self, waiter: Waiter, address: tuple[str, str], body: bytes, properties: Any, *, mandatory: bool) -> Confirm:
-        """Send a message; it is sent again on every new connection until it is confirmed."""
+    def publish(self, message: Message, *, mandatory: bool = False, due_ms: int = 0) -> Confirmed:
+        """Send a message; it is sent again on every new connection until it is confirmed.
+
+        Raises:
+            RequestRefused: 540, it has a time, and the gateway schedules nothing.
+        """
         self.check_open()
-        self.last_seq += 1
-        command = (Command.PUBLISH, self.last_seq, *address, properties, MANDATORY if mandatory else 0)
-        confirm = Confirm(waiter, self.last_seq, command, body)
-        self.unconfirmed[self.last_seq] = confirm
-        self.unconfirmed_bytes += len(body)
+        if due_ms:
+            self.need("schedule")
+        confirm = self._numbered(message, MANDATORY if mandatory else 0, due_ms)
         if self.state is State.READY:
-            self._send(encode(command), body)
+            self._send(encode(confirm.command), confirm.body)
         return confirm
+
+    def publish_many(self, messages: Iterable[Message], *, mandatory: bool) -> list[Confirmed]:
+        """Send messages as `publish` does, in as few of ZeroMQ's as the gateway takes them in."""
+        self.check_open()
+        confirms = [self._numbered(message, MANDATORY if mandatory else 0) for message in messages]
+        if self.state is State.READY:
+            self._send_publishes(confirms)
+        return confirms
+
+    def _numbered(self, message: Message, flags: int, due_ms: int = 0) -> Confirmed:
+        exchange, routing_key, body, *properties = message
+        seq = self.last_seq = self.last_seq + 1
+        command = (Command.PUBLISH, seq, exchange, routing_key, *(properties or (None,)), flags)
+        confirm = self._make_confirm(seq, (*command, due_ms) if due_ms else command, body)
+        self.unconfirmed[seq] = confirm
+        self.unconfirmed_bytes += len(body)
+        return confirm
+
+    def _send_publishes(self, confirms: Iterable[Confirmed]) -> None:
+        pairs = ((confirm.command, confirm.body) for confirm in confirms)
+        if "batch" in self.ready.get("caps", ()):
+            for header, body in batches(pairs, self.ready.get("max_body_bytes") or 0):
+                self._send(header, body)
+        else:
+            for command, body in pairs:
+                self._send(encode(command), body)
+
+    def need(self, capability: str) -> None:
+        """Make sure that the gateway can do something beyond the least that there is.
+
+        Raises:
+            RequestRefused: 540, it can't.
+        """
+        self.check_open()
+        if capability not in self.ready.get("caps", ()):
+            raise RequestRefused(540, f"this gateway does not offer {capability!r}")
 
     def request(self, command: Command, *fields: Any) -> Reply:
         """Ask; what is unanswered when the connection goes is asked again on the next one."""
@@ -157,35 +215,36 @@ class Session:
         for r in [r for r, (waiting, _) in self._requests.items() if waiting is reply]:
             del self._requests[r]
 
-    def consume(self, owner: Deliverer, queue: str, credit: int, options: dict[str, Any]) -> tuple[Consumer, Reply]:
+    def consume(self, queue: str, credit: int, options: dict[str, Any]) -> tuple[Consuming, Reply]:
         """Begin to take messages of a queue; begun again on every new connection."""
-        consumer = Consumer(owner, queue, f"c{self._asked + 1}", credit, options)
+        self.check_open()
+        consumer = self._make_consumer(queue, f"c{self._asked + 1}", credit, options)
         self._consumers[consumer.tag] = consumer
         return consumer, self._ask_consume(consumer)
 
-    def _ask_consume(self, consumer: Consumer) -> Reply:
+    def _ask_consume(self, consumer: Subscription) -> Reply:
         return self.request(Command.CONSUME, consumer.queue, consumer.tag, consumer.credit, consumer.options)
 
-    def cancel(self, consumer: Consumer) -> Reply | None:
+    def cancel(self, consumer: Subscription) -> Reply | None:
         """End a consumer and give back what it has not looked at; None: it was ended before."""
         if self._consumers.pop(consumer.tag, None) is None:
             return None
-        consumer.error = consumer.error or ConsumerCancelled(0, f"consumer {consumer.tag} was cancelled by its own program")
+        consumer.end(ConsumerCancelled(0, f"consumer {consumer.tag} was cancelled by its own program"))
         reply = self.request(Command.CANCEL, consumer.tag)
         while consumer.buffer:
-            self.settle(consumer.buffer.pop(), False, True, ack=False)
+            consumer.buffer.pop().nack()
         return reply
 
-    def settle(self, delivery: Delivery, *fields: Any, ack: bool) -> bool:
-        """Send ACK or NACK, unless the delivery came on an earlier connection."""
+    def settle(self, command: Command, delivery: Delivery, *fields: Any) -> bool:
+        """Send ACK, NACK or EXTEND, unless the delivery came on an earlier connection."""
         if delivery.connection != self.connections or self.state is not State.READY:
             return False
         if not delivery.number:  # it needs no acknowledgement
             return True
-        self._send(encode((Command.ACK if ack else Command.NACK, delivery.tag, delivery.number, *fields)), None)
+        self._send(encode((command, delivery.tag, delivery.number, *fields)), None)
         return True
 
-    def grant(self, consumer: Consumer) -> None:
+    def grant(self, consumer: Subscription) -> None:
         """Give credit back for deliveries that are never settled; rarely, and before they run out."""
         if consumer.used and (not consumer.buffer or 2 * consumer.used >= consumer.credit) and self.state is State.READY:
             self._send(encode((Command.CREDIT, consumer.tag, consumer.used)), None)
@@ -218,10 +277,11 @@ class Session:
             raise ClientError(501, f"the gateway sent {Command(command).name} with wrong fields: {error}") from None
 
     def _on_confirm(self, fields: list[Any], _body: bytes) -> None:
-        seq, multiple, status = fields
+        seq, multiple, status, *scheduled = fields
         if not multiple:
             confirm = self.unconfirmed.pop(seq, None)
             if confirm is not None:
+                confirm.scheduled_id = scheduled[0] if scheduled else None
                 self._decide(confirm, status)
             return
         while self.unconfirmed and next(iter(self.unconfirmed)) <= seq:
@@ -230,7 +290,7 @@ class Session:
     def _settle_oldest(self, status: int) -> None:
         self._decide(self.unconfirmed.popitem(last=False)[1], status)
 
-    def _decide(self, confirm: Confirm, status: int) -> None:
+    def _decide(self, confirm: Confirmed, status: int) -> None:
         self.unconfirmed_bytes -= len(confirm.body)
         confirm.settle(status)
         if confirm.error is not None:
@@ -247,7 +307,7 @@ class Session:
         if consumer is None:
             delivery.nack()
         else:
-            consumer.buffer.append(delivery)
+            consumer.put(delivery)
 
     def _on_cancel(self, fields: list[Any], _body: bytes) -> None:
         self._end_consumer(fields[1], ConsumerCancelled(404, "the gateway cancelled the consumer: its queue is gone"))
@@ -255,7 +315,7 @@ class Session:
     def _end_consumer(self, tag: str, error: ClientError) -> None:
         consumer = self._consumers.pop(tag, None)
         if consumer is not None:
-            consumer.error = error
+            consumer.end(error)
 
     def _answer(self, r: int, result: Any = None, error: ClientError | None = None) -> bool:
         waiting = self._requests.pop(r, None)
@@ -296,3 +356,6 @@ class Session:
             self.lost()
         else:
             self.close(Disconnected(code, text))
+
+
+AnySession: TypeAlias = Session[Any, Any]

@@ -16,6 +16,7 @@ from tests.ports import free_port
 
 (HELLO, READY, PUBLISH, CONFIRM, RETURN, CONSUME, CANCEL, DELIVER, ACK, NACK, CREDIT, GET, DECLARE, DELETE, BIND, UNBIND, PURGE,
  EMPTY, GOT, OK, ERROR, PING, PONG, BYE) = range(1, 25)  # fmt: skip
+BATCH, EXTEND, UNSCHEDULE = 25, 26, 27
 
 encode = msgspec.msgpack.encode
 
@@ -62,6 +63,7 @@ class FakeRouter:
         refused: what READY says of a client's refused messages.
         deaf: it reads, and answers nothing.
         hold_confirms: publishes are stored, but their confirms wait.
+        caps: what READY says that it can do.
     """
 
     def __init__(self, heartbeat_ms: int = 5000) -> None:
@@ -71,6 +73,7 @@ class FakeRouter:
         self.refused: dict[str, list[tuple[int, int, int]]] = {}
         self.deaf = False
         self.hold_confirms = False
+        self.caps: list[str] = []
         self.heartbeat_ms = heartbeat_ms
         self.port = free_port()
         self._context = zmq.Context()
@@ -164,8 +167,8 @@ class FakeRouter:
             self._hello(identity, *fields)
         elif identity not in self.peers:
             self.say(identity, ERROR, None, 401, "HELLO first", command)
-        elif command == PUBLISH:
-            self._publish(identity, body, *fields)
+        elif command in (PUBLISH, BATCH):
+            (self._publish if command == PUBLISH else self._batch)(identity, body, *fields)
         elif command == PING:
             self.say(identity, PONG, *fields)
         elif command == BYE:
@@ -174,7 +177,7 @@ class FakeRouter:
             self._settle(identity, command, *fields)
         elif command == CREDIT:
             self.peers[identity].takers[fields[0]].credit += fields[1]
-        elif command != PONG:
+        elif command not in (PONG, EXTEND):
             self._ask(identity, command, *fields)
         self.deliver()
 
@@ -189,7 +192,7 @@ class FakeRouter:
         self.sessions[token] = name
         self.peers[identity] = Peer(name)
         ready = {"session": token, "resumed": resumed, "heartbeat_ms": self.heartbeat_ms, "last_seq": self.disk.marks.get(name, 0)}
-        self.say(identity, READY, r, 1, {**ready, "refused": self.refused.get(name, [])})
+        self.say(identity, READY, r, 1, {**ready, "caps": self.caps, "refused": self.refused.get(name, [])})
 
     def _publish(self, identity: bytes, body: bytes, seq: int, exchange: str, key: str, props: Any = None, flags: int = 0) -> None:
         name = self.peers[identity].name
@@ -209,6 +212,12 @@ class FakeRouter:
             self._held[identity] = seq
         else:
             self.say(identity, CONFIRM, seq, True, 0)
+
+    def _batch(self, identity: bytes, body: bytes, seq: int, parts: list[list[Any]], flags: int = 0) -> None:
+        assert sum(part[0] for part in parts) == len(body)
+        for number, (size, *message) in enumerate(parts, seq):
+            self._publish(identity, body[:size], number, *message, flags=flags)
+            body = body[size:]
 
     def release_confirms(self) -> None:
         self.hold_confirms = False
@@ -262,7 +271,16 @@ class FakeRouter:
             self.peers[identity].takers.setdefault("", Taker(queue, 0)).unacked[number] = message
         self.say(identity, GOT, r, number, message.redelivered, message.exchange, message.key, message.props, body=message.body)
 
-    def _settle(self, identity: bytes, command: int, tag: str, number: int, multiple: bool = False, requeue: bool = False) -> None:
+    def _settle(
+        self,
+        identity: bytes,
+        command: int,
+        tag: str,
+        number: int,
+        multiple: bool = False,
+        requeue: bool = False,
+        _delay_ms: int = 0,
+    ) -> None:
         taker = self.peers[identity].takers.get(tag)
         if taker is None or number not in taker.unacked:
             self.say(identity, ERROR, None, 404, f"no delivery {number}", command)

@@ -1,8 +1,9 @@
 """Do the client and the real broker understand each other?"""
 
 import pytest
+import trio
 
-from gateway.client import ConsumerCancelled, PublishRefused, RequestRefused, Unroutable, connect
+from gateway.client import ConsumerCancelled, PublishRefused, RequestRefused, Unroutable, connect, on_trio
 from tests.live_broker import LiveBroker
 
 
@@ -194,6 +195,75 @@ def test_a_body_of_a_megabyte_comes_through_whole(client, queue):
     body = bytes(range(256)) * 4000
     client.publish("", queue, body, wait=True)
     assert client.get(queue).body == body
+
+
+def test_many_messages_are_published_in_batches(client, queue):
+    confirms = client.publish_many([("", queue, b"%d" % n, {"type": str(n)}) for n in range(3000)], wait=True)
+    assert [confirm.seq for confirm in confirms] == list(range(confirms[0].seq, confirms[0].seq + 3000))
+    with client.consume(queue, credit=1000, idle_timeout=30) as consumer:
+        taken = []
+        for delivery in consumer:
+            taken.append((delivery.body, delivery.properties["type"]))
+            delivery.ack()
+            if len(taken) == 3000:
+                break
+    assert taken == [(b"%d" % n, str(n)) for n in range(3000)]
+
+
+def test_what_is_scheduled_can_be_taken_back(client, queue):
+    confirm = client.publish("", queue, b"x", due_ms=4_000_000_000_000, wait=True)
+    client.publish("", queue, b"past", due_ms=1, wait=True)
+    client.unschedule(confirm.scheduled_id)
+    with pytest.raises(RequestRefused) as refusal:
+        client.unschedule(confirm.scheduled_id)
+    assert refusal.value.code == 404
+    assert client.get(queue).body == b"past"
+
+
+def test_what_is_given_back_with_a_delay_rests(client, queue):
+    client.publish("", queue, b"x", wait=True)
+    delivery = client.get(queue)
+    assert delivery.extend(60_000)
+    delivery.nack(delay_ms=86_400_000)
+    assert client.get(queue) is None
+    assert client.declare_queue(queue)["messages"] == 1
+
+
+async def test_the_client_for_trio_does_the_same(broker, queue):
+    async with on_trio.connect(broker.addresses["ROUTER"], client="on-trio") as client, client.consume(queue) as consumer:
+        confirms = await client.publish_many([("", queue, b"%d" % n) for n in range(500)])
+        for n in range(500):
+            delivery = await consumer.receive(60)
+            assert int(delivery.body) == n
+            delivery.ack()
+        await confirms[-1]
+        assert all(confirm.done for confirm in confirms)
+
+
+@pytest.mark.slow
+async def test_the_client_for_trio_loses_nothing_when_the_broker_is_killed(tmp_path):
+    bodies = []
+    with LiveBroker(tmp_path) as broker:
+        async with on_trio.connect(broker.addresses["ROUTER"], client="sensor", heartbeat_ms=500, timeout=90) as client:
+            await client.declare_queue("jobs")
+
+            async def work():
+                async with client.consume("jobs", credit=5) as consumer:
+                    while len(set(bodies)) < 300:
+                        delivery = await consumer.receive(90)
+                        bodies.append(int(delivery.body))
+                        delivery.ack()
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(work)
+                for first in range(0, 300, 10):
+                    await client.publish_many([("", "jobs", b"%d" % n) for n in range(first, first + 10)])
+                    if first in (100, 200):
+                        await trio.to_thread.run_sync(broker.kill)
+                        await trio.to_thread.run_sync(broker.start)
+            await client.flush()
+            assert (await client.declare_queue("jobs"))["messages"] == 0, "nothing was stored twice"
+    assert set(bodies) == set(range(300))
 
 
 @pytest.mark.slow

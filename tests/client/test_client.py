@@ -16,7 +16,8 @@ from gateway.client import (
     Unroutable,
     connect,
 )
-from tests.client.fake_router import BYE, HELLO, NACK, PING, PONG, encode
+from gateway.client.wire import Command, batches, decode
+from tests.client.fake_router import BATCH, BYE, EXTEND, HELLO, NACK, PING, PONG, PUBLISH, encode
 
 
 def of(router, command):
@@ -337,3 +338,107 @@ def test_exceptions_leave_the_block_without_waiting_for_confirms(router):
 
     with pytest.raises(ZeroDivisionError):
         fail()
+
+
+# -- capabilities
+
+
+def test_many_messages_go_in_batches_where_the_gateway_takes_them(router):
+    router.caps = ["batch"]
+    with connect(router.address) as client:
+        client.declare_queue("jobs")
+        messages = [("", "jobs", b"%d" % n) if n % 2 else ("", "jobs", b"%d" % n, {"type": "even"}) for n in range(2500)]
+        confirms = client.publish_many(messages, wait=True)
+        assert [confirm.seq for confirm in confirms] == list(range(1, 2501))
+        assert [message.body for message in router.disk.queues["jobs"]] == [b"%d" % n for n in range(2500)]
+        assert [message.props for message in router.disk.queues["jobs"]][:2] == [{"type": "even"}, None]
+    assert not of(router, PUBLISH)
+    assert len(of(router, BATCH)) < 10
+
+
+def test_many_messages_go_one_by_one_where_it_does_not(router):
+    with connect(router.address, max_unconfirmed=10) as client:
+        client.declare_queue("jobs")
+        client.publish_many([("", "jobs", b"%d" % n) for n in range(50)], wait=True)
+        assert [message.body for message in router.disk.queues["jobs"]] == [b"%d" % n for n in range(50)]
+    assert len(of(router, PUBLISH)) == 50
+
+
+def test_what_is_sent_again_goes_in_batches(router):
+    router.caps = ["batch"]
+    with connect(router.address, client="sensor") as client:
+        client.declare_queue("jobs")
+        router.kill()
+        until(client, lambda: client._session.state.value != "ready")
+        for n in range(100):
+            client.publish("", "jobs", b"%d" % n)
+        router.start()
+        client.flush()
+        assert [message.body for message in router.disk.queues["jobs"]] == [b"%d" % n for n in range(100)]
+    assert len(of(router, BATCH)) == 1
+
+
+def publish(seq, flags=0, *due_ms):
+    return (Command.PUBLISH, seq, "e", "k" * 1000, None, flags, *due_ms)
+
+
+@pytest.mark.parametrize("most_bytes", [0, 50_000, 10_000_000])
+def test_batches_say_the_same_within_every_limit(most_bytes):
+    """Gaps, other flags, times, large bodies, long headers: each begins another one, and nothing is lost or out of order."""
+    commands = [publish(n) for n in range(1, 200)] + [publish(201), publish(202, 1), publish(203, 0, 99), publish(204)]
+    pairs = [(command, b"x" * (command[1] % 5 * 20_000)) for command in commands]
+    said = []
+    for header, bodies in batches(pairs, most_bytes):
+        assert len(header) <= 65_536
+        number, *fields = decode(header)
+        if number == Command.PUBLISH:
+            said.append(((number, *fields), bodies))
+            continue
+        assert len(bodies) <= min(most_bytes or 262_144, 262_144)
+        seq, parts, flags = fields
+        for at, (size, *message) in enumerate(parts, seq):
+            said.append(((Command.PUBLISH, at, *message, flags), bodies[:size]))
+            bodies = bodies[size:]  # noqa: PLW2901
+        assert bodies == b""
+    assert said == pairs
+
+
+def test_what_the_gateway_does_not_offer_is_refused_before_it_is_said(router):
+    with connect(router.address) as client:
+        client.declare_queue("jobs")
+        client.publish("", "jobs", b"x", wait=True)
+        delivery = client.get("jobs")
+        for use in (
+            lambda: delivery.nack(delay_ms=5),
+            lambda: delivery.extend(5),
+            lambda: client.publish("", "jobs", b"x", due_ms=5),
+            lambda: client.unschedule(5),
+        ):
+            with pytest.raises(RequestRefused, match="does not offer") as refusal:
+                use()
+            assert refusal.value.code == 540
+        assert (client.unconfirmed, delivery.ack()) == (0, True)
+
+
+def test_delays_and_leases_are_said_where_they_are_offered(router):
+    router.caps = ["nack_delay", "extend"]
+    with connect(router.address) as client:
+        client.declare_queue("jobs")
+        client.publish("", "jobs", b"x", wait=True)
+        delivery = client.get("jobs")
+        assert delivery.extend(30_000)
+        assert delivery.nack(delay_ms=500)
+        client.declare_queue("jobs")
+    assert of(router, EXTEND) == [["", delivery.number, 30_000]]
+    assert of(router, NACK) == [["", delivery.number, False, True, 500]]
+
+
+def test_who_leaves_a_consumer_while_the_gateway_is_away_is_not_told_off(router):
+    with connect(router.address) as client:
+        client.declare_queue("jobs")
+        consumer = client.consume("jobs")
+        router.kill()
+        until(client, lambda: client._session.state.value != "ready")
+        router.start()
+        consumer.cancel()
+        assert client.get("jobs") is None

@@ -1,11 +1,14 @@
 """Does the client stand alone?"""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import gateway.client
 
 ALLOWED = ("gateway.client", "msgspec", "zmq")
+WITH_TRIO = {"on_trio.py", "trio_link.py"}
 
 
 def imported(path):
@@ -17,9 +20,13 @@ def imported(path):
 
 
 def test_the_client_imports_nothing_else_of_the_gateway():
-    import sys
-
     for path in Path(gateway.client.__file__).parent.glob("*.py"):
         for name in imported(path):
             top = name.partition(".")[0]
-            assert name.startswith(ALLOWED) or top in sys.stdlib_module_names, f"{path.name} imports {name}"
+            allowed = (*ALLOWED, "trio") if path.name in WITH_TRIO else ALLOWED
+            assert name.startswith(allowed) or top in sys.stdlib_module_names, f"{path.name} imports {name}"
+
+
+def test_who_does_not_ask_for_trio_does_not_need_it():
+    code = "import sys, gateway.client; sys.exit('trio' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
