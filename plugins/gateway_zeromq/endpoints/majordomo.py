@@ -66,6 +66,7 @@ class MajordomoSpeech:
         self._station = station_of(spot.name, settings)
         self._majordomo = Majordomo(spot.gateway, principal, self._station, self)
         self.max_frames = settings.mdp_max_frames
+        self.beat_s = settings.mdp_heartbeat_ms / 1000
         self.beat = self._majordomo.tend
         self.expire = self._majordomo.sweep
         self.close = self._majordomo.close
