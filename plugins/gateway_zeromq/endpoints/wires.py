@@ -1,0 +1,63 @@
+"""How do messages become bytes on a ZMTP stream, many at a time?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
+
+from gateway.api import Message, swap_key
+from gateway_zeromq.endpoints.frames import Joiner
+from gateway_zeromq.zmtp.frames import HEADS, LONGEST_SHORT, MORE, head, message
+
+
+class Item(Protocol):
+    """Something with a message: a `gateway.api.Delivery`, for instance."""
+
+    @property
+    def message(self) -> Message:
+        """The message."""
+
+
+Writer: TypeAlias = Callable[[Sequence[Item], list[bytes]], None]
+"""Appends the bytes of messages, in order, in as many parts as it likes."""
+
+
+def write_bodies(items: Sequence[Item], parts: list[bytes]) -> None:
+    """Write ``body``."""
+    append, heads = parts.append, HEADS
+    for item in items:
+        body = item.message.body
+        size = len(body)
+        append(heads[size] if size <= LONGEST_SHORT else head(0, size))
+        append(body)
+
+
+def write_pairs(items: Sequence[Item], parts: list[bytes]) -> None:
+    """Write ``key,body``."""
+    append, heads = parts.append, HEADS
+    for item in items:
+        whole = item.message
+        key = whole.address.routing_key.encode()
+        append(head(MORE, len(key)))
+        append(key)
+        body = whole.body
+        size = len(body)
+        append(heads[size] if size <= LONGEST_SHORT else head(0, size))
+        append(body)
+
+
+def write_joined(join: Joiner, *, mqtt: bool) -> Writer:
+    """Return what writes the frames that a joiner makes of each message. `mqtt`: keys are written so."""
+
+    def write(items: Sequence[Item], parts: list[bytes]) -> None:
+        for item in items:
+            whole = item.message
+            key = swap_key(whole.routing_key) if mqtt else whole.routing_key
+            parts.append(message(join(whole, key.encode())))
+
+    return write
+
+
+def size_of(items: Sequence[Item]) -> int:
+    """Return the bytes of their bodies."""
+    return sum([len(item.message.body) for item in items])
