@@ -17,6 +17,7 @@ from gateway.api import (
     COMMON,
     ENTRY_POINT_GROUP,
     PROJECT,
+    AsksItsPeers,
     ConfigError,
     Credentials,
     FrontEnd,
@@ -68,6 +69,7 @@ class Service:
     error: str = ""
     settings: Any = None
     addresses: Sequence[str] = ()
+    guarded: frozenset[str] = frozenset()
     credentials: Sequence[Credentials] = ()
     transport: Transport = field(default_factory=Transport)
     listeners: list[str] = field(default_factory=list)
@@ -177,9 +179,14 @@ class Host:
         return [credentials for service in configured for credentials in service.credentials]
 
     def beyond(self, is_local: Callable[[str], bool]) -> list[tuple[str, str]]:
-        """Return front-end and address of everything that will listen where others than this machine can reach it."""
+        """Return front-end and address of everything that others than this machine will reach without saying who they are."""
         configured = [service for service in self.services.values() if service.state is State.CONFIGURED]
-        return [(service.name, address) for service in configured for address in service.addresses if not is_local(address)]
+        return [
+            (service.name, address)
+            for service in configured
+            for address in service.addresses
+            if not is_local(address) and address not in service.guarded
+        ]
 
     async def start(self, nursery: trio.Nursery, gateways: Gateways, say: Callable[[str], None]) -> None:
         """Start every configured front-end, one after the other; each is ready, or failed and logged, at the end.
@@ -295,6 +302,8 @@ class Host:
         try:
             service.settings = config.validated_front_end(service.name, front_end.settings_model, own_sockets=own_sockets)
             service.addresses = tuple(front_end.addresses(service.settings))
+            if isinstance(front_end, AsksItsPeers):
+                service.guarded = frozenset(front_end.guarded(service.settings))
             if isinstance(front_end, LetInFirst):
                 service.credentials = tuple(front_end.credentials(service.settings))
         except ConfigError:

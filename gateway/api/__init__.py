@@ -19,6 +19,7 @@ from gateway.api.channel import (
     RunSink,
 )
 from gateway.api.frontend import (
+    AsksItsPeers,
     Authorize,
     Credentials,
     Flushable,
@@ -76,6 +77,7 @@ __all__ = [
     "TOPIC_EXCHANGE",
     "AccessRefused",
     "Address",
+    "AsksItsPeers",
     "Authorize",
     "Binding",
     "BindingOptions",

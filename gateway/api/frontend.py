@@ -26,6 +26,8 @@ class Credentials:
         peer: for logs.
         loopback: the peer is on this machine.
         certificate_subject: the common name of its verified client certificate.
+        verified: the front-end has made sure by settings of its own that the peer is `user`: by a key, or a password of which
+            only it knows the hash.
     """
 
     mechanism: str = "anonymous"
@@ -35,6 +37,7 @@ class Credentials:
     peer: str = ""
     loopback: bool = False
     certificate_subject: str | None = None
+    verified: bool = False
 
 
 Authorize = Callable[[str, str, str], bool]
@@ -262,6 +265,21 @@ class LetInFirst(Protocol):
         """Return what `serve` would say of itself to `Gateway.authenticate` before it binds. Pure.
 
         The host asks before anything listens whether all of them are let in; `peer` names the endpoint.
+
+        Args:
+            settings: an instance of `settings_model`.
+        """
+
+
+@runtime_checkable
+class AsksItsPeers(Protocol):
+    """What a front-end also has if at some of its addresses nobody gets in who has not proved who it is.
+
+    The host then doesn't ask on account of those whether anonymous peers are let in (``security.anonymous``).
+    """
+
+    def guarded(self, settings: Any) -> Sequence[str]:
+        """Return those of `FrontEnd.addresses` where every peer must be known. Pure.
 
         Args:
             settings: an instance of `settings_model`.

@@ -11,7 +11,9 @@ ANONYMOUS = "anonymous"
 
 
 class Authentication:
-    """Answers every front-end's one question, by the settings; no users can be configured yet.
+    """Answers every front-end's one question, by the settings; no users can be configured here yet.
+
+    Those whom a front-end has verified by settings of its own are let in as the users that they are.
 
     Args:
         anonymous: peers without credentials are let in, and those of this machine whatever they say of themselves
@@ -21,6 +23,7 @@ class Authentication:
     def __init__(self, *, anonymous: bool) -> None:
         self._anonymous = anonymous
         self._principal = Principal(ANONYMOUS, DEFAULT_VHOST)
+        self._known: dict[str, Principal] = {}
 
     async def authenticate(self, credentials: Credentials) -> Principal:
         """Return the principal of a peer: one object for all who are let in as the same user.
@@ -37,6 +40,8 @@ class Authentication:
 
     def decide(self, credentials: Credentials) -> Principal:
         """Return what `authenticate` would: nothing has to be waited for yet. Errors likewise."""
+        if credentials.verified and credentials.user is not None:
+            return self._principal_of(credentials.user)
         if not self._anonymous:
             raise AccessRefused(f"{_who(credentials)} is not let in: security.anonymous is false and there are no users")
         if _claims_something(credentials) and not credentials.loopback:
@@ -44,6 +49,12 @@ class Authentication:
                 f"{_who(credentials)} sends credentials from another machine, and there are no users to check them with"
             )
         return self._principal
+
+    def _principal_of(self, user: str) -> Principal:
+        principal = self._known.get(user)
+        if principal is None:
+            principal = self._known[user] = Principal(user, DEFAULT_VHOST)
+        return principal
 
 
 def _claims_something(credentials: Credentials) -> bool:

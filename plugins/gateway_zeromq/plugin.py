@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from gateway.api import Credentials, FrontEnd, Gateway, hookimpl, reachable
-from gateway_zeromq.endpoints.spot import credentials_of
+from gateway.api import Credentials, FrontEnd, Gateway, WireDecoder, hookimpl, reachable
+from gateway_zeromq.commands import app
+from gateway_zeromq.endpoints.guard import standing
+from gateway_zeromq.mdp.translate import WIRE_TAG, read_wire
 from gateway_zeromq.server import Server
 from gateway_zeromq.settings import ZeroMqSettings
 
 if TYPE_CHECKING:
     import trio
+    import typer
 
 _SOCKET = "python -c \"import zmq; s = zmq.Context().socket(zmq.{}); s.connect('{}'); {}\""
 _CLIENT = "python -c \"from gateway.client import connect; connect('{}').publish('amq.topic', 'demo.hello', b'world', wait=True)\""
@@ -20,19 +23,25 @@ _USUAL_PULL = "tcp://127.0.0.1:5557"
 
 
 class ZeroMqFrontEnd:
-    """ZeroMQ sockets: PULL, PUSH, PUB, SUB and their kin, and ROUTER with TGP/1 (`gateway.api.FrontEnd` says what each method does)."""
+    """ZeroMQ sockets: for plain peers, and ROUTER with TGP/1 (`gateway.api.FrontEnd` says what each method does)."""
 
     name = "zeromq"
     settings_model: type[Any] = ZeroMqSettings
     own_sockets = True
+    wire_decoders: Mapping[str, WireDecoder] = {WIRE_TAG: read_wire}
 
     def addresses(self, settings: ZeroMqSettings) -> Sequence[str]:
         """See `gateway.api.FrontEnd.addresses`."""
         return [address for endpoint in settings.endpoint for address in endpoint.bind]
 
     def credentials(self, settings: ZeroMqSettings) -> Sequence[Credentials]:
-        """See `gateway.api.LetInFirst.credentials`: one per endpoint."""
-        return [credentials_of(name, endpoint) for name, endpoint in settings.named()]
+        """See `gateway.api.LetInFirst.credentials`: one per endpoint that can't ask its peers."""
+        asked = (standing(name, endpoint) for name, endpoint in settings.named())
+        return [credentials for credentials in asked if credentials is not None]
+
+    def guarded(self, settings: ZeroMqSettings) -> Sequence[str]:
+        """See `gateway.api.AsksItsPeers.guarded`: where keys or passwords are asked for."""
+        return [address for endpoint in settings.endpoint if endpoint.security != "null" for address in endpoint.bind]
 
     def hints(self, listeners: Sequence[str]) -> Sequence[str]:
         """See `gateway.api.FrontEnd.hints`: one line for the first socket of each kind."""
@@ -60,3 +69,9 @@ class ZeroMqFrontEnd:
 def tidegate_frontends() -> Sequence[FrontEnd]:
     """Offer the ZeroMQ front-end."""
     return [ZeroMqFrontEnd()]
+
+
+@hookimpl
+def tidegate_commands() -> Sequence[typer.Typer]:
+    """Offer ``tidegate curve-keygen`` and ``tidegate password-hash``."""
+    return [app]

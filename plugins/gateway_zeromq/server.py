@@ -9,6 +9,7 @@ import trio
 import zmq
 
 from gateway.api import Gateway, Principal
+from gateway_zeromq.endpoints.guard import Guards
 from gateway_zeromq.endpoints.kinds import KINDS, Socket
 from gateway_zeromq.endpoints.spot import LINGER_MS, Spot
 from gateway_zeromq.settings import RouterEndpoint, ZeroMqSettings
@@ -27,13 +28,19 @@ class Server:
         self._settings = settings
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._context.set(zmq.MAX_SOCKETS, min(MAX_SOCKETS, int(self._context.get(zmq.SOCKET_LIMIT))))
+        self._spots: list[Spot] = []
         self._sockets: list[Socket] = []
+        self._guards: Guards | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Serve until the broker drains. Errors and cancellation as `FrontEnd.serve`."""
         try:
             await self._open()
             async with trio.open_nursery() as nursery:
+                if self._guards is not None:
+                    nursery.start_soon(self._guards.run)
+                for spot in self._spots:
+                    nursery.start_soon(spot.watch)
                 for socket in self._sockets:
                     nursery.start_soon(socket.run)
                 task_status.started()
@@ -46,7 +53,10 @@ class Server:
                 await self._close()
 
     async def _open(self) -> None:
-        spots = [Spot(name, settings, self._gateway, self._context) for name, settings in self._settings.named()]
+        guards = self._guards = Guards(self._gateway, self._context, self._settings.named())
+        spots = self._spots = [
+            Spot(name, settings, self._gateway, self._context, guards.of(name)) for name, settings in self._settings.named()
+        ]
         if not spots:
             return
         principals = [await spot.principal() for spot in spots]
@@ -54,6 +64,7 @@ class Server:
         desk = self._desk(principals[0])
         for spot, principal in zip(spots, principals, strict=True):
             self._sockets.append(KINDS[type(spot.settings)](spot, spot.settings, principal, desk))
+        guards.open()
         for socket in self._sockets:
             await socket.start()
         for socket in self._sockets:
@@ -77,5 +88,9 @@ class Server:
         """Close everything; what libzmq has taken has its time to go out, and no more."""
         for socket in self._sockets:
             socket.close()
+        for spot in self._spots:
+            spot.close()
+        if self._guards is not None:
+            self._guards.close()
         with trio.move_on_after(_END_S):
             await trio.to_thread.run_sync(self._context.destroy, LINGER_MS, abandon_on_cancel=True)

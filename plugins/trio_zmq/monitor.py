@@ -1,4 +1,4 @@
-"""Which connections of a socket have gone?"""
+"""Which connections of a socket have gone, and which never came about?"""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ import zmq
 
 from trio_zmq.pump import NOBLOCK, Pump
 
-_EVENT = struct.Struct("=hi")
+_EVENT = struct.Struct("=Hi")
 _DISCONNECTED = int(zmq.EVENT_DISCONNECTED)
+_FAILURES = {
+    int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL): "broken off",
+    int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL): "protocol",
+    int(zmq.EVENT_HANDSHAKE_FAILED_AUTH): "not let in",
+}
 
 
 class Monitor:
-    """Watches a socket's connections by libzmq's monitor.
+    """Watches a socket's connections by libzmq's monitor. A socket has one.
 
     It tells in order: that a connection has gone is known before a later one under the same descriptor says a word, to
     those who `look` before they listen.
@@ -24,12 +29,18 @@ class Monitor:
     Args:
         socket: whose connections.
         gone: called with the file descriptor of every connection that has gone.
+        failed: called for every connection whose handshake failed, with a reason (``broken off``, ``protocol``,
+            ``not let in``) and the address of the listener, or of whom it connected to. None: nobody wants to know.
     """
 
-    def __init__(self, socket: zmq.Socket[bytes], gone: Callable[[int], None]) -> None:
+    def __init__(
+        self, socket: zmq.Socket[bytes], gone: Callable[[int], None], *, failed: Callable[[str, str], None] | None = None
+    ) -> None:
         self._watched = socket
         self._gone = gone
-        self._socket: zmq.Socket[bytes] = socket.get_monitor_socket(_DISCONNECTED)
+        self._failed = failed
+        events = _DISCONNECTED if failed is None else _DISCONNECTED | sum(_FAILURES)
+        self._socket: zmq.Socket[bytes] = socket.get_monitor_socket(events)
         # News are told while they are taken: between the two somebody might listen to a later connection.
         self._pump: Pump[None] = Pump(self._socket, self._tell_one)
 
@@ -49,7 +60,11 @@ class Monitor:
 
     def _tell_one(self) -> None:
         frames = self._socket.recv_multipart(NOBLOCK)
-        self._gone(int(_EVENT.unpack(frames[0])[1]))
+        event, value = _EVENT.unpack(frames[0])
+        if event == _DISCONNECTED:
+            self._gone(int(value))
+        elif self._failed is not None and event in _FAILURES:
+            self._failed(_FAILURES[event], frames[1].decode(errors="replace"))
 
     def close(self) -> None:
         """Stop watching. Before the socket is closed."""

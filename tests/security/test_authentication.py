@@ -51,3 +51,17 @@ def test_peers_are_let_in_without_waiting_as_long_as_nothing_has_to_be_waited_fo
     assert authentication.authenticate_now(NOBODY) is authentication.decide(NOBODY)
     with pytest.raises(AccessRefused):
         authentication.authenticate_now(GUEST_ELSEWHERE)
+
+
+@pytest.mark.parametrize("anonymous", [True, False])
+def test_whom_a_front_end_has_verified_is_let_in_as_that_user_wherever_it_comes_from(anonymous):
+    authentication = Authentication(anonymous=anonymous)
+    alice = authentication.decide(Credentials("curve", "alice", peer="192.0.2.1", verified=True))
+    assert alice.user == "alice"
+    assert authentication.decide(Credentials("password", "alice", peer="127.0.0.1", verified=True)) is alice
+    assert authentication.decide(Credentials("curve", "bob", verified=True)) is not alice
+
+
+def test_verified_says_nothing_about_those_without_a_name():
+    with pytest.raises(AccessRefused):
+        Authentication(anonymous=False).decide(Credentials(verified=True))

@@ -10,13 +10,13 @@ import trio
 import zmq
 
 from gateway.api import Principal
+from gateway_zeromq.endpoints.majordomo import MajordomoSpeech
 from gateway_zeromq.endpoints.speech import Peer, Speech, TgpSpeech
 from gateway_zeromq.endpoints.spot import LINGER_MS, Spot
 from gateway_zeromq.settings import RouterEndpoint
+from gateway_zeromq.standing import State
 from gateway_zeromq.tgp.bridge import Desk
-from gateway_zeromq.tgp.protocol import State
 from gateway_zeromq.tgp.replies import FORCED
-from trio_zmq.monitor import Monitor
 from trio_zmq.pump import NOBLOCK, POLLIN, Oversized, Pump, rest_of_message
 
 MOST_LAST_MESSAGES = 10_000
@@ -28,6 +28,8 @@ LATE_DEATH_S = 0.05
 _TICK_S = 0.5
 _LEAST_TICK_S = 0.02
 _SRCFD = int(zmq.SRCFD)
+_GIVEN = b"\0"
+"""How names begin that libzmq gives; it gives none twice."""
 
 
 Arrived: TypeAlias = tuple[bytes, zmq.Frame, bytes | None, bool, list[bytes] | Oversized | None]
@@ -67,15 +69,17 @@ class RouterSocket:
         self._principal = principal
         self._gateway = spot.gateway
         self._speeches: list[Speech] = speeches_of(spot, settings, principal, desk, self)
-        self._speech_of: dict[type, Speech] = {speech.peers: speech for speech in self._speeches}
+        self._speech_of: dict[type, Speech] = {kind: speech for speech in self._speeches for kind in speech.peers}
         self._hold_s = settings.heartbeat_ms / 2_000
         self._peers: dict[bytes, Peer] = {}
         self._names: dict[Peer, bytes] = {}
+        self._users: dict[Peer, str | None] = {}
+        self._knows_users = spot.knows_users
         self._by_descriptor: dict[int, Peer] = {}
         self._dying: dict[Peer, tuple[int, float]] = {}
         self._congested: dict[Peer, None] = {}
         self._dirty: list[Peer] = []
-        self._shortest_beat_s = settings.heartbeat_ms / 1000
+        self._shortest_beat_s = min(speech.beat_s for speech in self._speeches)
         self._second = -1
         self._strangers: set[bytes] = set()
         self.refusing = False
@@ -84,7 +88,7 @@ class RouterSocket:
         socket.setsockopt(zmq.RCVHWM, settings.rcvhwm)
         socket.setsockopt(zmq.SNDHWM, settings.sndhwm)
         self._pump: Pump[Arrived] = Pump(socket, take_from(socket, settings.max_message_bytes, self._max_frames()))
-        self._monitor = Monitor(socket, self._disconnected)
+        self._monitor = spot.monitor(socket, self._disconnected)
 
     def _max_frames(self) -> int:
         return max(speech.max_frames for speech in self._speeches)
@@ -127,11 +131,11 @@ class RouterSocket:
 
     def _handle(self, batch: list[Arrived]) -> None:
         now = trio.current_time()
-        peers = self._peers
+        peers, knows_users = self._peers, self._knows_users
         for message in batch:
             name, header, body, _, frames = message
             peer = peers.get(name)
-            if peer is None or frames is not None:
+            if peer is None or frames is not None or knows_users:
                 self._unusual(message, peer, now)
                 continue
             epoch = peer.epoch
@@ -142,10 +146,14 @@ class RouterSocket:
             speech.after_batch()
 
     def _unusual(self, message: Arrived, peer: Peer | None, now: float) -> None:
-        """Hear a stranger, or a message of more than two frames."""
+        """Hear a stranger, a message of more than two frames, or on a socket that knows users anybody."""
         name, header, body, enveloped, frames = message
+        user = self._spot.user_of(header) if self._knows_users else None
+        if peer is not None and self._users.get(peer) != user:  # the name went to somebody else, before its owner's death was seen
+            self._died(peer)
+            peer = None
         if peer is None:
-            peer = self._meet(name, header.bytes, enveloped=enveloped)
+            peer = self._meet(name, header.bytes, user, enveloped=enveloped)
             if peer is None:
                 return
         epoch = peer.epoch
@@ -161,12 +169,16 @@ class RouterSocket:
             peer.out.clear()
         self._note_state(name, header, peer)
 
-    def _meet(self, name: bytes, header: bytes, *, enveloped: bool) -> Peer | None:
+    def _meet(self, name: bytes, header: bytes, user: str | None, *, enveloped: bool) -> Peer | None:
         """Return a new peer of the protocol that begins so; None: no protocol does."""
         for speech in self._speeches:
             if speech.begins(header):
-                peer = speech.meet(name, self._principal, enveloped=enveloped)
+                peer = speech.meet(name, header, self._spot.principal_of(user, self._principal), enveloped=enveloped)
                 self._names[peer] = name
+                if self._knows_users:
+                    self._users[peer] = user
+                    if name[:1] != _GIVEN:  # what was meant for a user who had that name, and is gone, would be sent there
+                        speech.turn_away(peer, "users are known here: a routing id of your own choice is not allowed")
                 return peer
         self._gateway.count("violations")
         self._spot.say_once("no protocol begins so", name.hex(), peer=name.hex(), frame=header[:20].hex())
@@ -203,6 +215,7 @@ class RouterSocket:
             peer.out_bytes = 0
         if not peer.out:
             self._names.pop(peer, None)
+            self._users.pop(peer, None)
             self._congested.pop(peer, None)
 
     # -- Port
@@ -222,6 +235,14 @@ class RouterSocket:
     def has_room(self) -> bool:
         """See `bridge.Port`."""
         return len(self._peers) < self._settings.max_peers
+
+    def known(self, name: bytes) -> Peer | None:
+        """See `majordomo.Names`."""
+        return self._peers.get(name)
+
+    def address(self, peer: Peer, name: bytes) -> None:
+        """See `majordomo.Names`."""
+        self._names[peer] = name
 
     # -- sending
 
@@ -340,4 +361,9 @@ class RouterSocket:
 
 def speeches_of(spot: Spot, settings: RouterEndpoint, principal: Principal, desk: Desk, port: RouterSocket) -> list[Speech]:
     """Return the protocols of an endpoint, in the order in which they are tried on strangers."""
-    return [TgpSpeech(desk, port, settings)]
+    speeches: list[Speech] = []
+    if any(protocol.startswith("mdp/") for protocol in settings.protocols):
+        speeches.append(MajordomoSpeech(spot, settings, principal, port))
+    if "tgp/1" in settings.protocols:
+        speeches.append(TgpSpeech(desk, port, settings))
+    return speeches

@@ -13,10 +13,10 @@ import zmq
 
 from gateway.api import Principal
 from gateway_zeromq.settings import RouterEndpoint
+from gateway_zeromq.standing import State
 from gateway_zeromq.tgp import protocol as tgp
 from gateway_zeromq.tgp.bridge import Bridge, Desk, Port
-from gateway_zeromq.tgp.protocol import State
-from gateway_zeromq.tgp.replies import SYNTAX, Rules
+from gateway_zeromq.tgp.replies import REFUSED, SYNTAX, Rules
 from trio_zmq.pump import COPY_BELOW_BYTES, MORE, NOBLOCK, Oversized
 
 
@@ -50,11 +50,13 @@ class Peer(Protocol):
 class Speech(Protocol):
     """One protocol on one ROUTER socket.
 
-    ``peers``: the class of its peers. ``max_frames``: frames of a message, without those that name and envelope it.
+    ``peers``: the classes of its peers. ``max_frames``: frames of a message, without those that name and envelope it.
+    ``beat_s``: the interval of `beat`; it may be a quarter late.
     """
 
-    peers: type
+    peers: tuple[type, ...]
     max_frames: int
+    beat_s: float
 
     async def start(self) -> None:
         """Do what must be done before anybody can connect. Raises: ConfigError. Cancellation: safe."""
@@ -62,8 +64,11 @@ class Speech(Protocol):
     def begins(self, header: bytes) -> bool:
         """Say whether somebody who begins so speaks this protocol."""
 
-    def meet(self, name: bytes, principal: Principal, *, enveloped: bool) -> Peer:
+    def meet(self, name: bytes, header: bytes, principal: Principal, *, enveloped: bool) -> Peer:
         """Return a peer for somebody of whom nothing is known."""
+
+    def turn_away(self, peer: Any, text: str) -> None:
+        """Tell somebody who was just met why it is not listened to, and end."""
 
     def receive_more(self, peer: Any, frames: list[bytes], now: float) -> None:
         """Take a message of more than two frames; they are within ``max_frames``, or another protocol's here."""
@@ -108,13 +113,14 @@ class TgpSpeech:
         settings: of the endpoint.
     """
 
-    peers: type = tgp.Peer
+    peers: tuple[type, ...] = (tgp.Peer,)
     max_frames = 2
 
     def __init__(self, desk: Desk, port: Port, settings: RouterEndpoint) -> None:
         self._desk = desk
         self._port = port
         self._rules = rules_of(settings)
+        self.beat_s = settings.heartbeat_ms / 1000
         self.after_batch = desk.marks.keep
         self.expire = desk.expire
         self.decided = desk.decided
@@ -126,11 +132,15 @@ class TgpSpeech:
         """See `Speech`: whoever speaks no other protocol, as TGP/1 says in words what is wrong."""
         return True
 
-    def meet(self, _name: bytes, principal: Principal, *, enveloped: bool) -> tgp.Peer:
+    def meet(self, _name: bytes, _header: bytes, principal: Principal, *, enveloped: bool) -> tgp.Peer:
         """See `Speech`."""
         bridge = Bridge(self._desk, self._port, principal, self._rules)
         bridge.peer = tgp.Peer(bridge, self._rules, enveloped=enveloped)
         return bridge.peer
+
+    def turn_away(self, peer: tgp.Peer, text: str) -> None:
+        """See `Speech`."""
+        peer.fail(REFUSED, text)
 
     def receive_more(self, peer: tgp.Peer, frames: list[bytes], now: float) -> None:
         """See `Speech`."""

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import errno
-import os
-import socket as sockets
-import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -19,7 +17,6 @@ from gateway.api import (
     Binding,
     Channel,
     ConfigError,
-    Credentials,
     ExchangeSpec,
     Gateway,
     GatewayError,
@@ -30,8 +27,11 @@ from gateway.api import (
     queue_spec,
     swap_key,
 )
+from gateway_zeromq.endpoints.guard import Guard, credentials_of
+from gateway_zeromq.endpoints.ipc import Claim, Unsafe, claim_of, private_files
 from gateway_zeromq.settings import OFF, SETTING, AnyEndpoint
 from gateway_zeromq.settings.common import BindingTable
+from trio_zmq.monitor import Monitor
 
 LINGER_MS = 1_000
 """How long libzmq may go on sending, after the end, what it has taken."""
@@ -43,12 +43,6 @@ _MOST_SAID = 1_000
 _CANT_LISTEN = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES, errno.ENODEV, errno.ENOENT, errno.EPERM})
 
 
-def credentials_of(name: str, settings: AnyEndpoint) -> Credentials:
-    """Return as whom an endpoint asks to be let in, for all of its peers."""
-    local = ("ipc:", "tcp://127.", "tcp://[::1]", "tcp://localhost:")
-    return Credentials(front_end="zeromq", peer=name, loopback=all(address.startswith(local) for address in settings.bind))
-
-
 class Spot:
     """One endpoint and what it stands on.
 
@@ -57,13 +51,25 @@ class Spot:
         settings: of the endpoint.
         gateway: the host.
         context: of all sockets.
+        guard: who is let in; None: everybody.
     """
 
-    def __init__(self, name: str, settings: AnyEndpoint, gateway: Gateway, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: AnyEndpoint,
+        gateway: Gateway,
+        context: zmq.Context[zmq.Socket[bytes]],
+        guard: Guard | None = None,
+    ) -> None:
         self.name = name
         self.settings = settings
         self.gateway = gateway
         self.context = context
+        self.guard = guard
+        self._claims: list[Claim] = []
+        self._monitor: Monitor | None = None
+        self._is_monitored = False
         self._said: set[str] = set()
 
     def socket(self, kind: int | None = None) -> zmq.Socket[bytes]:
@@ -81,7 +87,22 @@ class Spot:
         socket.setsockopt(zmq.MAXMSGSIZE, 2 * self.settings.max_message_bytes + _ROOM)
         if self.settings.ipv6 or any("[" in address for address in (*self.settings.bind, *self.settings.connect)):
             socket.setsockopt(zmq.IPV6, 1)
+        if self.guard is not None:
+            self.guard.secure(socket)
         return socket
+
+    @property
+    def knows_users(self) -> bool:
+        """Every peer is somebody: `user_of` says who, by any frame of a message."""
+        return self.guard is not None and self.guard.realm is not None
+
+    def user_of(self, frame: zmq.Frame) -> str | None:
+        """Return which user sent a message; None: users are not known."""
+        return None if self.guard is None else self.guard.user_of(frame)
+
+    def principal_of(self, user: str | None, own: Principal) -> Principal:
+        """Return as whom a user acts; `own`, the endpoint's, where users are not known."""
+        return own if self.guard is None else self.guard.principal_of(user, own)
 
     def attach(self, socket: zmq.Socket[bytes]) -> None:
         """Bind and connect; announce what is bound, with real ports.
@@ -89,6 +110,8 @@ class Spot:
         Raises:
             ListenError: an address is taken or can't be had. ConfigError: one that is none.
         """
+        if self.guard is not None and not self._is_monitored:
+            self._monitor = self.monitor(socket, lambda _: None)
         for address in self.settings.bind:
             self._bind(socket, address)
             self.gateway.announce(f"{self.settings.socket} {socket.get_string(zmq.LAST_ENDPOINT)}")
@@ -102,10 +125,11 @@ class Spot:
             self.gateway.log.info("connecting", endpoint=self.name, socket=self.settings.socket, address=address)
 
     def _bind(self, socket: zmq.Socket[bytes], address: str) -> None:
-        if address.startswith("ipc:") and _is_live(address.removeprefix("ipc://")):
-            raise self._cant_listen(address, "another program listens there")
+        claim = claim_of(address)
+        if claim is not None:
+            self._claim(claim, address)
         try:
-            with _private_files():
+            with private_files():
                 socket.bind(address)
         except zmq.ZMQError as error:
             if error.errno in _CANT_LISTEN:
@@ -113,6 +137,48 @@ class Spot:
             raise ConfigError(
                 f"{self._who()}: {address} is no address to listen on: {zmq.strerror(error.errno or 0)} ({SETTING})"
             ) from error
+
+        if address.startswith("ipc:"):
+            path = socket.get_string(zmq.LAST_ENDPOINT).removeprefix("ipc://")
+            with suppress(FileNotFoundError):  # an abstract name
+                Path(path).chmod(int(self.settings.ipc_mode, 8))
+
+    def _claim(self, claim: Claim, address: str) -> None:
+        try:
+            claim.take()
+        except Unsafe as error:
+            if error.is_had:
+                raise self._cant_listen(address, str(error)) from error
+            raise ConfigError(f"{self._who()}: {address} is no address to listen on: {error} ({SETTING})") from error
+        self._claims.append(claim)
+
+    # -- connections
+
+    def monitor(self, socket: zmq.Socket[bytes], gone: Callable[[int], None]) -> Monitor:
+        """Return a monitor of a socket, which must be its only one; with a guard it also counts who is not let in.
+
+        Args:
+            gone: as in `Monitor`.
+        """
+        self._is_monitored = True
+        return Monitor(socket, gone, failed=None if self.guard is None else self._refused)
+
+    def _refused(self, reason: str, address: str) -> None:
+        """Count a handshake that failed, and say so once per address of this side: libzmq does not tell the other one."""
+        self.gateway.count("refused_handshakes", reason=reason)
+        self.say_once("handshake failed", f"handshake {reason} {address}", address=address, reason=reason)
+
+    async def watch(self) -> None:
+        """Count who is not let in, where no one else does, until cancelled. Cancellation: safe."""
+        if self._monitor is not None:
+            await self._monitor.run()
+
+    def close(self) -> None:
+        """Stop watching and give up paths; after the sockets are closed."""
+        if self._monitor is not None:
+            self._monitor.close()
+        for claim in self._claims:
+            claim.release()
 
     def _cant_listen(self, address: str, reason: str) -> ListenError:
         return ListenError(
@@ -190,26 +256,6 @@ class Spot:
         except GatewayError as error:
             wrong = "and what exists don't agree on" if is_there and isinstance(error, PreconditionFailed) else "can't have its"
             raise ConfigError(f"{self._who()} ({SETTING}) {wrong} {what}: {error.text}") from error
-
-
-@contextmanager
-def _private_files() -> Iterator[None]:
-    """Make files (of ipc: addresses) for their owner alone."""
-    before = os.umask(stat.S_IRWXG | stat.S_IRWXO | stat.S_IXUSR)
-    try:
-        yield
-    finally:
-        os.umask(before)
-
-
-def _is_live(path: str) -> bool:
-    """Say whether somebody listens on a path. libzmq would take it away from them without a word."""
-    with sockets.socket(sockets.AF_UNIX) as probe:
-        try:
-            probe.connect(path)
-        except OSError:
-            return False
-    return True
 
 
 class Alarm:

@@ -6,8 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator, with_config
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator, with_config
 from typing_extensions import TypedDict
+
+from gateway_zeromq.settings.security import Secured, complaints
 
 SETTING = "frontend.zeromq.endpoint"
 OFF = "frontend.zeromq.enabled = false"
@@ -77,10 +79,8 @@ class WantedQueue(NamedTuple):
     bindings: Sequence[BindingTable] = ()
 
 
-class Endpoint(BaseModel):
+class Endpoint(Secured):
     """What every endpoint has."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     name: str | None = Field(
         default=None, min_length=1, max_length=100, description="For logs and errors; without one its kind and number."
@@ -90,6 +90,11 @@ class Endpoint(BaseModel):
     )
     connect: Addresses = Field(default=[], description="Addresses to connect to; one or a list.")
     ipv6: bool = Field(default=False, description="Listen on and connect to IPv6 as well; an address in [] switches it on, too.")
+    ipc_mode: str = Field(
+        default="0600",
+        pattern=r"^0?[0-7]{3}$",
+        description="Permissions of the files of ipc:// addresses: who may write there may connect.",
+    )
     key_syntax: Literal["amqp", "mqtt"] = Field(
         default="amqp", description="How keys are written in frames and in these settings: plant.*.temp, or plant/+/temp."
     )
@@ -101,6 +106,9 @@ class Endpoint(BaseModel):
     def _check_addresses(self) -> Endpoint:
         if not self.bind and not self.connect:
             raise ValueError("has no address: give bind or connect")
+        wrong = list(complaints(self, self.bind, self.connect))
+        if wrong:
+            raise ValueError("; ".join(wrong))
         return self
 
     def exchanges(self) -> Sequence[tuple[str, str | None]]:

@@ -1,0 +1,1 @@
+"""Who may talk to ZeroMQ endpoints, and who is it that talks?"""
