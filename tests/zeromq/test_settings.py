@@ -94,6 +94,9 @@ def test_keys_of_later_work_are_refused_and_say_what_can_be_used_now(more, words
         ({"socket": "PUB", "bind": BIND, "last_values": True}, "endpoint[0].last_values is no setting"),
         ({"socket": "XPUB", "bind": BIND, "last_values": True, "frames": "raw"}, "last_values, which need an exchange, and frames"),
         ({"socket": "SUB", "bind": BIND, "subscriptions": []}, "subscriptions"),
+        ({"socket": "DEALER", "bind": BIND}, "frontend.zeromq.endpoint[0].queue is missing"),
+        ({"socket": "DEALER", "bind": BIND, "queue": "q", "queue_arguments": {"x-magic": 1}}, "'x-magic' is not supported"),
+        ({"socket": "REP", "bind": BIND, "frames": "key,body", "routing_key": "k"}, "has both routing_key and frames"),
         ({"socket": "XSUB", "bind": BIND, "routing_key": "k"}, "has both routing_key and frames"),
         ({"socket": "PUSHY", "bind": BIND}, "socket = 'PUSHY' is no kind of socket"),
         ({"socket": "PULL"}, "has no address: give bind or connect"),
@@ -143,7 +146,8 @@ def test_the_plugin_offers_the_front_end():
 
 
 def test_hints_can_be_pasted():
-    lines = ["PULL tcp://127.0.0.1:5557", "PUSH tcp://127.0.0.1:5558", "PUSH tcp://127.0.0.1:1", "XPUB tcp://127.0.0.1:5559", "ROUTER tcp://127.0.0.1:5570"]
+    ports = [("PULL", 5557), ("PUSH", 5558), ("PUSH", 1), ("XPUB", 5559), ("ROUTER", 5570)]
+    lines = [f"{kind} tcp://127.0.0.1:{port}" for kind, port in ports]
     hints = ZeroMqFrontEnd().hints(lines)
     assert [[port for port in ("5557", "5558", "5559", "5570") if port in hint] for hint in hints] == [
         ["5558"],

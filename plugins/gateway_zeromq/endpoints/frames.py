@@ -7,11 +7,12 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from gateway.api import COMMON, NO_PROPERTIES, Message, Properties, encode_properties
+from gateway.api import COMMON, NO_PROPERTIES, Message, Properties, decode_properties, encode_properties
 from gateway_zeromq.tgp.codec import check_depth
 
 MULTIPART = "application/vnd.zeromq.multipart"
 """Content type of a body that is a message of several frames: a msgpack array of them."""
+_MULTIPART = MULTIPART.encode()
 MULTIPART_WIRE = encode_properties(Properties(content_type=MULTIPART))
 
 Parts: TypeAlias = tuple[bytes | None, bytes, bytes]
@@ -96,12 +97,19 @@ def join_key(message: Message, key: bytes) -> list[bytes]:
 
 def join_raw(message: Message, _key: bytes) -> list[bytes]:
     """Make the frames that the message was made of."""
-    if message.wire != MULTIPART_WIRE or message.wire_tag != COMMON:
+    if message.wire_tag != COMMON or not _is_multipart(message.wire):
         return [message.body]
     try:
         return _unpack_frames(message.body) or [message.body]
     except msgspec.MsgspecError:  # another publisher's word for something else
         return [message.body]
+
+
+def _is_multipart(wire: bytes) -> bool:
+    """Say whether the body is a message of several frames; there may be other properties, too."""
+    if wire == MULTIPART_WIRE or _MULTIPART not in wire:
+        return wire == MULTIPART_WIRE
+    return decode_properties(wire).content_type == MULTIPART
 
 
 def join_headers(properties: Callable[[Message], Properties]) -> Joiner:

@@ -6,17 +6,21 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeAlias
 
 from gateway.api import Principal
+from gateway_zeromq.endpoints.dealer import DealerSocket
 from gateway_zeromq.endpoints.pub import PubSocket
 from gateway_zeromq.endpoints.pull import PullSocket
 from gateway_zeromq.endpoints.push import PushSocket
+from gateway_zeromq.endpoints.rep import RepSocket
 from gateway_zeromq.endpoints.router import RouterSocket
 from gateway_zeromq.endpoints.spot import Spot
 from gateway_zeromq.endpoints.sub import SubSocket
 from gateway_zeromq.settings import (
+    DealerEndpoint,
     Endpoint,
     PubEndpoint,
     PullEndpoint,
     PushEndpoint,
+    RepEndpoint,
     RouterEndpoint,
     SubEndpoint,
     XpubEndpoint,
@@ -54,5 +58,7 @@ KINDS: Mapping[type[Endpoint], Maker] = {
     XpubEndpoint: lambda spot, settings, principal, _: PubSocket(spot, settings, principal),
     SubEndpoint: lambda spot, settings, principal, _: SubSocket(spot, settings, principal),
     XsubEndpoint: lambda spot, settings, principal, _: SubSocket(spot, settings, principal),
+    DealerEndpoint: lambda spot, settings, principal, _: DealerSocket(spot, settings, principal),
+    RepEndpoint: lambda spot, settings, principal, _: RepSocket(spot, settings, principal),
     RouterEndpoint: RouterSocket,
 }

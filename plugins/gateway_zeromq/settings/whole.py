@@ -8,35 +8,49 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from gateway_zeromq.settings.common import Endpoint
+from gateway_zeromq.settings.dealer import DealerEndpoint
 from gateway_zeromq.settings.publish import PubEndpoint, XpubEndpoint
 from gateway_zeromq.settings.pull import PullEndpoint
 from gateway_zeromq.settings.push import PushEndpoint
+from gateway_zeromq.settings.rep import RepEndpoint
 from gateway_zeromq.settings.router import RouterEndpoint
 from gateway_zeromq.settings.subscribe import SubEndpoint, XsubEndpoint
 
-AnyEndpoint: TypeAlias = PullEndpoint | PushEndpoint | PubEndpoint | XpubEndpoint | SubEndpoint | XsubEndpoint | RouterEndpoint
+AnyEndpoint: TypeAlias = (
+    PullEndpoint
+    | PushEndpoint
+    | PubEndpoint
+    | XpubEndpoint
+    | SubEndpoint
+    | XsubEndpoint
+    | DealerEndpoint
+    | RepEndpoint
+    | RouterEndpoint
+)
 
-_KINDS = ("PULL", "PUSH", "PUB", "XPUB", "SUB", "XSUB", "ROUTER")
-_LATER_KINDS = ("DEALER", "REP")
+_KINDS = ("PULL", "PUSH", "PUB", "XPUB", "SUB", "XSUB", "DEALER", "REP", "ROUTER")
 _NO_KINDS = {
-    "REQ": "it can ask one question at a time, and hangs for ever if the answer is lost: DEALER asks workers for the messages of a queue",
+    "REQ": "it can ask one question at a time, and hangs if the answer is lost: DEALER asks workers for the messages of a queue",
     "PAIR": "it knows one peer, and does not notice when that one is another: PULL and PUSH, or ROUTER, serve any number",
     "STREAM": "what it carries is no ZeroMQ messages, but pieces of a TCP connection",
 }
 _LATER_PROTOCOLS = ("mdp/0.1", "mdp/0.2")
 
 
-def _complaints(table: dict[str, Any]) -> Iterator[str]:
-    """Yield what an endpoint asks for that has its place, but is not built yet."""
-    kind = table.get("socket")
+def _complaint_of(kind: object) -> str | None:
+    """Say what is wrong with a kind of socket."""
     if kind is None:
-        yield f"socket is missing: {_words(_KINDS)}"
-    elif kind in _LATER_KINDS:
-        yield f'socket = "{kind}" is not built yet: {_words(_KINDS)} can be used now'
-    elif kind in _NO_KINDS:
-        yield f'socket = "{kind}" makes no sense here: {_NO_KINDS[kind]}'
-    elif kind not in _KINDS:
-        yield f"socket = {kind!r} is no kind of socket: {_words(_KINDS)} can be used"
+        return f"socket is missing: {_words(_KINDS)}"
+    if kind in _NO_KINDS:
+        return f'socket = "{kind}" makes no sense here: {_NO_KINDS[str(kind)]}'
+    return None if kind in _KINDS else f"socket = {kind!r} is no kind of socket: {_words(_KINDS)} can be used"
+
+
+def _complaints(table: dict[str, Any]) -> Iterator[str]:
+    """Yield what an endpoint asks for that makes no sense, or has its place, but is not built yet."""
+    wrong = _complaint_of(table.get("socket"))
+    if wrong is not None:
+        yield wrong
     if table.get("ack") == "pong":
         yield 'ack = "pong" is not built yet: "handover" can be used now'
     protocols = table.get("protocols")
@@ -79,6 +93,8 @@ _ENDPOINT: TypeAlias = Annotated[
     | Annotated[XpubEndpoint, Tag("XPUB")]
     | Annotated[SubEndpoint, Tag("SUB")]
     | Annotated[XsubEndpoint, Tag("XSUB")]
+    | Annotated[DealerEndpoint, Tag("DEALER")]
+    | Annotated[RepEndpoint, Tag("REP")]
     | Annotated[RouterEndpoint, Tag("ROUTER")],
     Discriminator(_kind),
     BeforeValidator(_check_table),
