@@ -307,6 +307,27 @@ async def test_what_a_user_may_not_is_refused_to_that_user_alone(keys, context):
         assert answers == [0, 403]
 
 
+async def test_what_a_plain_peer_pushes_is_published_as_its_user(keys, context):
+    def may(action, resource, key):
+        return (action, resource, key) != ("write", "", "jobs")
+
+    async def authenticate(credentials):
+        return Principal(credentials.user, authorize=may if credentials.user == "bob" else None)
+
+    keys.allow("alice"), keys.allow("bob")
+    endpoint = pull(**keys.settings(), max_message_bytes=1000, frames="raw", max_frames=4)
+    async with serving(endpoint, authenticate=authenticate) as running:
+        await running.call(running.channel.declare_queue(queue_spec("jobs")))
+        peers = {name: Plain(context, zmq.PUSH, running.address("PULL"), **keys.options(name)) for name in ("alice", "bob")}
+        for frames in ([b"one"], [b"two", b"frames"], [b"far too long" * 100], [b"five"] * 5):
+            for peer in peers.values():
+                await peer.send(*frames)
+        await until(lambda: running.queue("jobs").ready_count == 2 and running.count("dropped.refused") == 4)
+        await until(lambda: running.count("dropped.too large") == 2)
+        for peer in peers.values():
+            peer.close()
+
+
 # -- passwords
 
 

@@ -34,7 +34,6 @@ _NO_KINDS = {
     "PAIR": "it knows one peer, and does not notice when that one is another: PULL and PUSH, or ROUTER, serve any number",
     "STREAM": "what it carries is no ZeroMQ messages, but pieces of a TCP connection",
 }
-_LATER_PROTOCOLS = ("mdp/0.1", "mdp/0.2")
 
 
 def _complaint_of(kind: object) -> str | None:
@@ -51,17 +50,6 @@ def _complaints(table: dict[str, Any]) -> Iterator[str]:
     wrong = _complaint_of(table.get("socket"))
     if wrong is not None:
         yield wrong
-    if table.get("ack") == "pong":
-        yield 'ack = "pong" is not built yet: "handover" can be used now'
-    protocols = table.get("protocols")
-    for protocol in protocols if isinstance(protocols, list) else ():
-        if protocol in _LATER_PROTOCOLS:
-            yield f'protocols: "{protocol}" is not built yet: "tgp/1" can be used now'
-    if table.get("security") not in (None, "null"):
-        yield f'security = {table["security"]!r} is not built yet: leave it out, or say "null"'
-    for key in ("domain", "secret_key_file", "users"):
-        if key in table:
-            yield f"{key} belongs to security, which is not built yet: leave it out"
 
 
 def _words(choices: tuple[str, ...]) -> str:
@@ -79,7 +67,7 @@ def _check_table(table: object) -> object:
         name = table.get("name")
         who = f"endpoint {name!r}: " if isinstance(name, str) else ""
         raise ValueError(who + "; ".join(complaints))
-    return {key: value for key, value in table.items() if key != "security"}
+    return table
 
 
 def _kind(value: object) -> str:
@@ -112,7 +100,7 @@ DEFAULT_ENDPOINTS: list[AnyEndpoint] = [
         bindings=[{"exchange": "amq.topic", "key": "zeromq.push.#"}],
     ),
     XpubEndpoint(name="xpub", socket="XPUB", bind=["tcp://127.0.0.1:5559"], exchange="amq.topic", frames="key,body"),
-    RouterEndpoint(name="router", socket="ROUTER", bind=["tcp://127.0.0.1:5570"], protocols=["tgp/1"]),
+    RouterEndpoint(name="router", socket="ROUTER", bind=["tcp://127.0.0.1:5570"], protocols=["tgp/1", "mdp/0.1", "mdp/0.2"]),
 ]
 
 
