@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from gateway.api import Credentials, FrontEnd, Gateway, WireDecoder, hookimpl, reachable
+from gateway.api import ConfigError, Credentials, FrontEnd, Gateway, WireDecoder, hookimpl, reachable
 from gateway_zeromq.commands import app
 from gateway_zeromq.endpoints.guard import standing
 from gateway_zeromq.mdp.translate import WIRE_TAG, read_wire
 from gateway_zeromq.server import Server
-from gateway_zeromq.settings import ZeroMqSettings
+from gateway_zeromq.settings import SETTING, ZeroMqSettings
+from gateway_zeromq.settings.common import INPROC
 
 if TYPE_CHECKING:
     import trio
     import typer
+    import zmq
 
 _SOCKET = "python -c \"import zmq; s = zmq.Context().socket(zmq.{}); s.connect('{}'); {}\""
 _CLIENT = "python -c \"from gateway.client import connect; connect('{}').publish('amq.topic', 'demo.hello', b'world', wait=True)\""
@@ -23,15 +25,29 @@ _USUAL_PULL = "tcp://127.0.0.1:5557"
 
 
 class ZeroMqFrontEnd:
-    """ZeroMQ sockets: for plain peers, and ROUTER with TGP/1 (`gateway.api.FrontEnd` says what each method does)."""
+    """ZeroMQ sockets: for plain peers, and ROUTER with TGP/1 (`gateway.api.FrontEnd` says what each method does).
+
+    Args:
+        context: of a program that has the broker inside, so that its sockets can use ``inproc://``; it stays the program's.
+    """
 
     name = "zeromq"
     settings_model: type[Any] = ZeroMqSettings
     own_sockets = True
     wire_decoders: Mapping[str, WireDecoder] = {WIRE_TAG: read_wire}
 
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]] | None = None) -> None:
+        self._context = context
+
     def addresses(self, settings: ZeroMqSettings) -> Sequence[str]:
         """See `gateway.api.FrontEnd.addresses`."""
+        if self._context is None:
+            for address in (address for endpoint in settings.endpoint for address in (*endpoint.bind, *endpoint.connect)):
+                if address.startswith(INPROC):
+                    raise ConfigError(
+                        f"{address} would be heard by nobody: inproc addresses are for programs that have the broker in their "
+                        f"own process. Use ipc://PATH ({SETTING})"
+                    )
         return [address for endpoint in settings.endpoint for address in endpoint.bind]
 
     def credentials(self, settings: ZeroMqSettings) -> Sequence[Credentials]:
@@ -62,7 +78,8 @@ class ZeroMqFrontEnd:
 
     async def serve(self, gateway: Gateway, settings: ZeroMqSettings, *, task_status: trio.TaskStatus[None]) -> None:
         """See `gateway.api.FrontEnd.serve`."""
-        await Server(gateway, settings).run(task_status=task_status)
+        self.addresses(settings)
+        await Server(gateway, settings, self._context).run(task_status=task_status)
 
 
 @hookimpl

@@ -21,13 +21,21 @@ _END_S = LINGER_MS / 1000 + 1.0
 
 
 class Server:
-    """The ZeroMQ front-end while it runs."""
+    """The ZeroMQ front-end while it runs.
 
-    def __init__(self, gateway: Gateway, settings: ZeroMqSettings) -> None:
+    Args:
+        gateway: the host.
+        settings: which endpoints.
+        context: whose sockets; None: one of its own, that ends with it.
+    """
+
+    def __init__(self, gateway: Gateway, settings: ZeroMqSettings, context: zmq.Context[zmq.Socket[bytes]] | None = None) -> None:
         self._gateway = gateway
         self._settings = settings
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._context.set(zmq.MAX_SOCKETS, min(MAX_SOCKETS, int(self._context.get(zmq.SOCKET_LIMIT))))
+        self._own_context = context is None
+        self._context: zmq.Context[zmq.Socket[bytes]] = context or zmq.Context()
+        if context is None:
+            self._context.set(zmq.MAX_SOCKETS, min(MAX_SOCKETS, int(self._context.get(zmq.SOCKET_LIMIT))))
         self._spots: list[Spot] = []
         self._sockets: list[Socket] = []
         self._guards: Guards | None = None
@@ -92,5 +100,7 @@ class Server:
             spot.close()
         if self._guards is not None:
             self._guards.close()
+        if not self._own_context:
+            return
         with trio.move_on_after(_END_S):
             await trio.to_thread.run_sync(self._context.destroy, LINGER_MS, abandon_on_cancel=True)

@@ -68,16 +68,16 @@ class Running:
             await self.stopped.wait()
 
 
-async def serve(running, gateway, endpoints, *, task_status):
+async def serve(running, gateway, endpoints, context, *, task_status):
     try:
         settings = ZeroMqSettings(endpoint=list(endpoints))
-        await ZeroMqFrontEnd().serve(gateway, settings, task_status=task_status)
+        await ZeroMqFrontEnd(context).serve(gateway, settings, task_status=task_status)
     finally:
         running.stopped.set()
 
 
 @asynccontextmanager
-async def serving(*endpoints, journal=None, authenticate=let_in, clock=None, **limits):
+async def serving(*endpoints, journal=None, authenticate=let_in, clock=None, context=None, **limits):
     log = Log()
     broker = Broker(journal or MemoryJournal(), limits=Limits(**limits), authenticate=authenticate, clock=clock, log=log)
     for tag, decoder in ZeroMqFrontEnd.wire_decoders.items():
@@ -86,7 +86,7 @@ async def serving(*endpoints, journal=None, authenticate=let_in, clock=None, **l
     async with trio.open_nursery() as nursery:
         await nursery.start(broker.run)
         gateway = broker.gateway("zeromq", running.announced.append, log)
-        await nursery.start(lambda task_status: serve(running, gateway, endpoints, task_status=task_status))
+        await nursery.start(lambda task_status: serve(running, gateway, endpoints, context, task_status=task_status))
         running.channel = gateway.open_channel(Principal("test"))
         try:
             yield running

@@ -375,3 +375,18 @@ async def test_a_queue_of_its_name_that_is_somebodys_is_a_start_error(context):
         async with serving({"socket": "PUSH", "bind": ANY, "queue": OWN}, xpub()):
             pass
     assert OWN in repr(raised.value.exceptions)
+
+
+async def test_a_program_that_has_the_broker_inside_uses_inproc(context):
+    endpoints = [{"socket": "PULL", "bind": "inproc://in", "frames": "key,body"}, xpub(bind=["inproc://events", ANY])]
+    async with serving(*endpoints, context=context.context) as running:
+        peer = Subscriber(context, "inproc://events", b"a")
+        far = Subscriber(context, running.address("XPUB", 1), b"a")
+        await subscribed(running, "*.#")
+        producer = Plain(context, zmq.PUSH, "inproc://in")
+        with trio.fail_after(30):
+            while await far.receive(0.05) is None:
+                await producer.send(b"a", b"x")
+        assert await peer.receive() == [b"a", b"x"]
+        await running.stop()
+    assert not context.context.closed, "the context is the program's"

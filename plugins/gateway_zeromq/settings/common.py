@@ -16,8 +16,8 @@ OFF = "frontend.zeromq.enabled = false"
 
 Frames: TypeAlias = Literal["body", "key,body", "key,headers,body", "raw"]
 
-SCHEMES = ("tcp", "ipc")
-_ADDRESS = re.compile(r"(tcp)://(.+):(\d{1,5}|\*)|(ipc)://(.+)")
+INPROC = "inproc://"
+_ADDRESS = re.compile(r"(tcp)://(.+):(\d{1,5}|\*)|(ipc|inproc)://(.+)")
 _LAST_PORT = 65_535
 _RESERVED = "amq."
 _EXCHANGES = ("amq.direct", "amq.fanout", "amq.topic", "amq.headers")
