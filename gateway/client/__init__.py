@@ -21,6 +21,7 @@ from gateway.client.errors import (
     Unroutable,
 )
 from gateway.client.replies import Confirm, Returned
+from gateway.client.security import Curve, Plain
 
 __all__ = [
     "Client",
@@ -28,8 +29,10 @@ __all__ = [
     "Confirm",
     "Consumer",
     "ConsumerCancelled",
+    "Curve",
     "Delivery",
     "Disconnected",
+    "Plain",
     "Properties",
     "PublishRefused",
     "RequestRefused",

@@ -17,6 +17,7 @@ from gateway.client.errors import ClientError, Disconnected, TimedOut
 from gateway.client.link import Link
 from gateway.client.pulse import Pulse
 from gateway.client.replies import Confirm, Reply
+from gateway.client.security import Security
 from gateway.client.session import Message, Session, State
 from gateway.client.wire import BATCH_MESSAGES, Command
 
@@ -42,6 +43,8 @@ class Client:
         max_unconfirmed, max_unconfirmed_bytes: messages under way and their bodies; `publish` waits when there are more. The
             gateway has limits of its own (10,000 and 64 MiB, if its configuration says nothing else) and closes beyond them.
         context: a ZeroMQ context to use; None: the process's.
+        security: `Curve` or `Plain`, for an endpoint that has such security. Whom it does not let in waits until `timeout`: the
+            gateway's log says why.
 
     Raises:
         TimedOut: nobody answered within `timeout`. Disconnected: the gateway refused.
@@ -57,8 +60,9 @@ class Client:
         max_unconfirmed: int = 1000,
         max_unconfirmed_bytes: int = 16 * 1024 * 1024,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
+        security: Security | None = None,
     ) -> None:
-        self._link = Link(address, context)
+        self._link = Link(address, context, security)
         hello = {"client": client, "caps": [], "heartbeat_ms": heartbeat_ms}
         self._session = Session(self._link.send, hello, partial(Confirm, self), partial(Consumer, self))
         self._timeout = timeout

@@ -12,6 +12,8 @@ from collections import deque
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
+from gateway.client.security import Security
+
 _NOBLOCK = int(zmq.NOBLOCK)
 _MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
 _RECONNECT_MS = 50
@@ -21,8 +23,11 @@ _RECONNECT_MAX_MS = 1000
 class Link:
     """One DEALER socket at a time. Nothing here blocks but `wait`."""
 
-    def __init__(self, address: str, context: zmq.Context[zmq.Socket[bytes]] | None = None) -> None:
+    def __init__(
+        self, address: str, context: zmq.Context[zmq.Socket[bytes]] | None = None, security: Security | None = None
+    ) -> None:
         self.address = address
+        self._security = security
         self.lost = False
         self._context: zmq.Context[zmq.Socket[bytes]] = context or zmq.Context.instance()
         self._socket: zmq.Socket[bytes] | None = None
@@ -46,6 +51,8 @@ class Link:
         socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
         socket.setsockopt(zmq.IPV6, 1)
+        if self._security is not None:
+            self._security.secure(socket)
         self._monitor = socket.get_monitor_socket(int(zmq.EVENT_DISCONNECTED))
         self._socket = socket
         self.lost = False

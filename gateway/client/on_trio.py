@@ -24,6 +24,7 @@ from gateway.client.deliveries import Delivery, Properties, Subscription
 from gateway.client.errors import ClientError, Disconnected, TimedOut
 from gateway.client.pulse import Pulse
 from gateway.client.replies import Publishing, Reply
+from gateway.client.security import Security
 from gateway.client.session import Message, Session, State
 from gateway.client.trio_link import TrioLink
 from gateway.client.wire import BATCH_MESSAGES, Command
@@ -134,8 +135,9 @@ class Client:
         max_unconfirmed: int = 1000,
         max_unconfirmed_bytes: int = 16 * 1024 * 1024,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
+        security: Security | None = None,
     ) -> None:
-        self._link = TrioLink(address, context)
+        self._link = TrioLink(address, context, security)
         hello = {"client": client, "caps": [], "heartbeat_ms": heartbeat_ms}
         self._session = Session(self._link.send, hello, partial(Confirm, self), partial(Consumer, self))
         self._pulse = Pulse(self._session, heartbeat_ms, trio.current_time())

@@ -11,6 +11,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from gateway.client.link import Link
+from gateway.client.security import Security
 
 _EVENTS = int(zmq.EVENTS)
 _FD = int(zmq.FD)
@@ -21,8 +22,10 @@ _POLLOUT = int(zmq.POLLOUT)
 class TrioLink(Link):
     """A `Link` that is waited for by one task of trio's. Nothing else here blocks."""
 
-    def __init__(self, address: str, context: zmq.Context[zmq.Socket[bytes]] | None = None) -> None:
-        super().__init__(address, context)
+    def __init__(
+        self, address: str, context: zmq.Context[zmq.Socket[bytes]] | None = None, security: Security | None = None
+    ) -> None:
+        super().__init__(address, context, security)
         self._sleep: trio.CancelScope | None = None
 
     def send(self, header: bytes, body: bytes | None = None) -> None:
