@@ -114,6 +114,8 @@ def test_requests_survive_kill_9_of_worker_and_broker(tmp_path):
         worker.kill()
         broker.kill()
         broker.start()
+        client.ask(b"mmi.service", b"echo")
+        assert client.answer() == [b"404"]  # it is back before its replies come
         workers.start(2)
         while len(set(replies)) < count:
             replies.append(int(client.answer()[0]))
