@@ -46,7 +46,7 @@ frames = "key,body"
 name = "services"
 socket = "ROUTER"
 bind = ["tcp://127.0.0.1:5570"]
-protocols = ["tgp/1"]
+protocols = ["tgp/1", "mdp/0.1", "mdp/0.2"]
 """
 
 
