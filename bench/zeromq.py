@@ -20,7 +20,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 import zmq
@@ -45,6 +45,8 @@ class Case:
     frames: tuple[bytes, ...] = (BODY,)
     persistent: bool = False
     tgp: bool = False
+    batch: int = 0
+    ack: str = "handover"
 
 
 CASES = [
@@ -52,8 +54,13 @@ CASES = [
     Case("body, 50 peers", peers=50),
     Case("key,body, 1 peer", frames=(b"a.b", BODY)),
     Case("body, journaled", persistent=True),
+    Case("pong, 1 peer", ack="pong"),
+    Case("pong, 50 peers", peers=50, ack="pong"),
+    Case("pong, journaled", persistent=True, ack="pong"),
     Case("tgp publish, confirm, deliver, ack", tgp=True),
     Case("tgp the same, journaled", tgp=True, persistent=True),
+    Case("tgp the same, published in batches", tgp=True, batch=100),
+    Case("tgp the same, in batches, journaled", tgp=True, persistent=True, batch=100),
 ]
 
 
@@ -80,7 +87,7 @@ def endpoints(case: Case, into: str, out_of: str) -> str:
         return f'frontend.zeromq.endpoint=[{{socket="ROUTER", bind="{into}"}}]'
     frames = "body" if len(case.frames) == 1 else "key,body"
     pull = f'{{socket="PULL", bind="{into}", exchange="bench", frames="{frames}", persistent={str(case.persistent).lower()}}}'
-    push = f'{{socket="PUSH", bind="{out_of}", queue="bench", frames="{frames}", bindings=[{{exchange="bench", key="#"}}]}}'
+    push = f'{{socket="PUSH", bind="{out_of}", queue="bench", frames="{frames}", ack="{case.ack}", bindings=[{{exchange="bench", key="#"}}]}}'
     return f"frontend.zeromq.endpoint=[{pull}, {push}]"
 
 
@@ -144,7 +151,7 @@ def plain(broker: brokers.Broker, case: Case, seconds: float, into: str, out_of:
     consumers = Consumers(out_of, case)
     producer.start()
     try:
-        if not consumers.count(1.5):
+        if not any(consumers.count(1.5) for _ in range(10)):
             raise SystemExit("nothing comes through")
         before, started = broker.cpu_s(), time.monotonic()
         count = consumers.count(seconds)
@@ -170,6 +177,7 @@ class Tgp:
         self.socket.connect(address)
         self.window = window
         self.props = None if case.persistent else {"delivery_mode": 1}
+        self.batch = case.batch
         self.seq = self.confirmed = self.acked = 0
         self.say(1, 1, 1)
         self.hear()
@@ -189,10 +197,18 @@ class Tgp:
         first, until = self.confirmed, time.monotonic() + seconds
         while time.monotonic() < until:
             while self.seq - min(self.confirmed, self.acked) < self.window:
-                self.seq += 1
-                self.say(3, self.seq, "", "bench", self.props, body=BODY)
+                self.publish()
             self.take()
         return self.confirmed - first
+
+    def publish(self) -> None:
+        if self.batch:
+            parts = [(len(BODY), "", "bench", self.props)] * self.batch
+            self.say(25, self.seq + 1, parts, body=BODY * self.batch)
+            self.seq += self.batch
+        else:
+            self.seq += 1
+            self.say(3, self.seq, "", "bench", self.props, body=BODY)
 
     def take(self) -> None:
         delivered = 0
@@ -220,12 +236,14 @@ def tgp(broker: brokers.Broker, case: Case, seconds: float, address: str) -> Res
 
 
 def measure(case: Case, seconds: float, rounds: int) -> dict[str, list[Result]]:
-    results: dict[str, list[Result]] = {"tidegate": [], "zmq.proxy": []}
+    results: dict[str, list[Result]] = {"tidegate": [], "handover": [], "zmq.proxy": []}
+    variants = {"tidegate": case} if case.ack == "handover" else {"tidegate": case, "handover": replace(case, ack="handover")}
     for _ in range(rounds):
-        into, out_of = addresses()
-        with brokers.tidegate({1}, "frontend.zeromq.enabled=true", endpoints(case, into, out_of)) as broker:
-            run = tgp(broker, case, seconds, into) if case.tgp else plain(broker, case, seconds, into, out_of)
-            results["tidegate"].append(run)
+        for who, variant in variants.items():
+            into, out_of = addresses()
+            with brokers.tidegate({1}, "frontend.zeromq.enabled=true", endpoints(variant, into, out_of)) as broker:
+                run = tgp(broker, case, seconds, into) if case.tgp else plain(broker, case, seconds, into, out_of)
+                results[who].append(run)
         if not case.tgp:
             into, out_of = addresses()
             with proxy(into, out_of, {1}) as middle:

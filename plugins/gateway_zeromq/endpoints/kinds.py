@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeAlias
 
 from gateway.api import Principal
 from gateway_zeromq.endpoints.dealer import DealerSocket
+from gateway_zeromq.endpoints.pong import PongSocket
 from gateway_zeromq.endpoints.pub import PubSocket
 from gateway_zeromq.endpoints.pull import PullSocket
 from gateway_zeromq.endpoints.push import PushSocket
@@ -53,7 +54,9 @@ Maker: TypeAlias = Callable[[Spot, Any, Principal, Desk], Socket]
 
 KINDS: Mapping[type[Endpoint], Maker] = {
     PullEndpoint: lambda spot, settings, principal, _: PullSocket(spot, settings, principal),
-    PushEndpoint: lambda spot, settings, principal, _: PushSocket(spot, settings, principal),
+    PushEndpoint: lambda spot, settings, principal, _: (PongSocket if settings.ack == "pong" else PushSocket)(
+        spot, settings, principal
+    ),
     PubEndpoint: lambda spot, settings, principal, _: PubSocket(spot, settings, principal),
     XpubEndpoint: lambda spot, settings, principal, _: PubSocket(spot, settings, principal),
     SubEndpoint: lambda spot, settings, principal, _: SubSocket(spot, settings, principal),

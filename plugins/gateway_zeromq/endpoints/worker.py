@@ -76,9 +76,9 @@ class Rules(NamedTuple):
         older: what is done with peers of ZMTP below 3.1: ``handover``, ``ping`` or ``refuse``.
     """
 
-    window: int = 256
+    window: int = 1_024
     window_bytes: int = 16 * 1024 * 1024
-    interval: int = 16
+    interval: int = 64
     heartbeat_s: float = 5.0
     pong_timeout_s: float = 600.0
     older: str = "handover"
