@@ -67,6 +67,15 @@ class Desk:
         with suppress(Overloaded):  # the journal fails: then they are told that
             await self._channel.outcome(self._channel.barrier())
 
+    def leave(self, session: Session) -> None:
+        """Note that a session's connection has gone. One that never published says nothing that a new one would not say."""
+        if session.mark or session.pending:
+            self.sessions.leave(session, self.gateway.now_ms())
+        else:
+            self.sessions.forget(session)
+            if session.owner is not None:
+                session.owner.channel.close()
+
     def expire(self) -> None:
         """Forget the sessions whose clients stay away, and their marks."""
         for session in self.sessions.expire(self.gateway.now_ms()):
@@ -133,8 +142,9 @@ class Bridge:
         principal, now_ms = self._principal, self._gateway.now_ms()
         session, resumed = self._desk.sessions.open(options.client, options.session, principal.user, now_ms)
         publisher = self._publisher_of(session)
-        if publisher.peer is not None:
-            publisher.peer.goodbye(LOCKED, "another connection goes on with this session")
+        before, publisher.peer = publisher.peer, None
+        if before is not None:
+            before.goodbye(LOCKED, "another connection goes on with this session")
         self._publisher = publisher
         publisher.resume(self.peer)
         self._answers = {}
@@ -155,7 +165,7 @@ class Bridge:
         publisher, self._publisher = self._publisher, None
         if publisher is not None and publisher.peer is self.peer:
             publisher.peer = None
-            self._desk.sessions.leave(publisher.session, self._gateway.now_ms())
+            self._desk.leave(publisher.session)
         self._answers = {}
         self._channel.close()
 

@@ -331,7 +331,8 @@ def _check_depth_of(command: Command) -> None:
         for part in command.messages:
             check_depth(part.props and part.props.headers)
     else:
-        check_depth(getattr(command, "args", None) or getattr(getattr(command, "props", None), "headers", None))
+        props = getattr(command, "props", None)
+        check_depth(props.headers if props is not None else getattr(command, "args", None) or getattr(command, "token", None))
 
 
 def is_json(header: bytes) -> bool:
@@ -389,6 +390,7 @@ def _part(values: dict[str, Any]) -> Part:
 
 # -- what is wrong, in words
 
+_LONGEST_REASON = 300
 _BY_NUMBER = {number: kind for kind, number in NUMBERS.items()}
 
 
@@ -404,7 +406,7 @@ def _refuse(header: bytes, reason: str) -> NoReturn:
     if kind is not None:
         for position, name in enumerate(kind.__struct_fields__, 1):
             reason = reason.replace(f"$[{position}]", name)
-        raise ProtocolViolation(f"{kind.__name__.upper()}: {reason}", SPEC) from None
+        raise ProtocolViolation(f"{kind.__name__.upper()}: {reason:.{_LONGEST_REASON}}", SPEC) from None
     if number is not UNSET:
         raise ProtocolViolation(f"{number!r:.40} is no command of a client", SPEC) from None
-    raise ProtocolViolation(reason, SPEC) from None
+    raise ProtocolViolation(f"{reason:.{_LONGEST_REASON}}", SPEC) from None
