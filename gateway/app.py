@@ -245,7 +245,10 @@ def _warn(config: Config, host: Host, anonymous: bool, log: RootLog) -> None:
         directory = str(config.broker.data_dir.absolute())
         log.warning("the data directory was there, and is open to other users: chmod 700 closes it", data_dir=directory)
     if not anonymous:
-        log.warning("nobody is let in: there are no users yet", setting="security.anonymous")
+        log.warning(
+            "nobody is let in but by a front-end's own keys or passwords: there are no other users yet",
+            setting="security.anonymous",
+        )
     if not any(service.state is State.READY for service in host.services.values()):
         log.warning("no front-end is running: nobody can connect")
     others = sorted(set(importlib.metadata.packages_distributions().get("gateway", [])) - {"tidegate"})

@@ -40,6 +40,10 @@ class Server:
         self._sockets: list[Socket] = []
         self._guards: Guards | None = None
 
+    def is_guarded(self, line: str) -> bool:
+        """Say whether a line that was announced is of an endpoint with security."""
+        return any(line in spot.announced for spot in self._spots if spot.guard is not None)
+
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Serve until the broker drains. Errors and cancellation as `FrontEnd.serve`."""
         try:

@@ -8,7 +8,7 @@ from typing import Any
 
 import zmq
 
-from gateway.api import ConfigError, Credentials, Gateway, Principal
+from gateway.api import AccessRefused, ConfigError, Credentials, Gateway, Principal
 from gateway_zeromq.security.clients import ClientKeys
 from gateway_zeromq.security.gatekeeper import Gatekeeper
 from gateway_zeromq.security.keys import KeyFileError, Pair, load_pair, load_public, read
@@ -88,15 +88,18 @@ class Guard:
         """Return who sent a message, by any of its frames; None: a peer that was connected to."""
         if self.realm is None:
             return None
-        return str(frame.get(_USER_ID))
+        try:
+            return str(frame.get(_USER_ID))
+        except zmq.ZMQError:  # it came some way around the handshake
+            return ""
 
     def principal_of(self, user: str | None, own: Principal) -> Principal:
-        """Return as whom a user acts; `own` for the peer that was connected to. Raises: KeyError: nobody was let in as that."""
+        """Return as whom a user acts; `own` for the peer that was connected to. Raises: AccessRefused: nobody was let in so."""
         if self.realm is None:
             return own
         principal = self.realm.principal_of(user or "")
         if principal is None:
-            raise KeyError(user)
+            raise AccessRefused(f"nobody was let in as {user!r}")
         return principal
 
 
@@ -168,7 +171,17 @@ class Guards:
             except KeyFileError as error:
                 raise ConfigError(f"ZeroMQ endpoint {name!r}: {error} ({SETTING}, client_keys)") from error
         if self._realms:
+            self._listen()
+
+    def _listen(self) -> None:
+        try:
             self._gatekeeper.open()
+        except zmq.ZMQError as error:
+            reason = zmq.strerror(error.errno or 0).lower()
+            raise ConfigError(
+                f"somebody else answers for the security of this program's ZeroMQ context ({reason}): "
+                f"endpoints with security need a context of their own ({SETTING})"
+            ) from error
 
     async def run(self) -> None:
         """Answer libzmq's questions, until cancelled or closed. Errors and cancellation as `Gatekeeper.run`."""

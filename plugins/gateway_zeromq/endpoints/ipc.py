@@ -33,6 +33,7 @@ class Claim:
         self.path = path
         self._lock = Path(f"{path}{_LOCK}")
         self._descriptor = -1
+        self._made: os.stat_result | None = None
 
     def take(self) -> None:
         """Make sure that the path is free and stays so.
@@ -90,13 +91,27 @@ class Claim:
                 return
         raise Unsafe("another program listens there", is_had=True)
 
+    def made(self, mode: int) -> None:
+        """The socket is there now: give it its permissions. Raises: OSError."""
+        self.path.chmod(mode)
+        self._made = self.path.lstat()
+
     def release(self) -> None:
-        """Give the path up. Again: nothing happens."""
+        """Give the path up, and take away what was made there, which libzmq leaves behind. Again: nothing happens."""
         if self._descriptor >= 0:
+            with suppress(OSError):
+                if self._made is not None and os.path.samestat(self._made, self.path.lstat()):
+                    self.path.unlink()
             with suppress(OSError):
                 self._lock.unlink()
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def open_to(address: str, mode: int) -> None:
+    """Give the file of an address that needs no claim its permissions; of an abstract name there is none."""
+    with suppress(FileNotFoundError):
+        Path(address.removeprefix("ipc://")).chmod(mode)
 
 
 def claim_of(address: str) -> Claim | None:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import trio
 import zmq
 
-from gateway.api import Principal
+from gateway.api import AccessRefused, Principal
 from gateway_zeromq.endpoints.majordomo import MajordomoSpeech
 from gateway_zeromq.endpoints.speech import Peer, Speech, TgpSpeech
 from gateway_zeromq.endpoints.spot import LINGER_MS, Spot
@@ -171,9 +171,15 @@ class RouterSocket:
 
     def _meet(self, name: bytes, header: bytes, user: str | None, *, enveloped: bool) -> Peer | None:
         """Return a new peer of the protocol that begins so; None: no protocol does."""
+        try:
+            principal = self._spot.principal_of(user, self._principal)
+        except AccessRefused as error:
+            self._gateway.count("violations")
+            self._spot.say_once("peer without a user", name.hex(), peer=name.hex(), reason=error.text)
+            return None
         for speech in self._speeches:
             if speech.begins(header):
-                peer = speech.meet(name, header, self._spot.principal_of(user, self._principal), enveloped=enveloped)
+                peer = speech.meet(name, header, principal, enveloped=enveloped)
                 self._names[peer] = name
                 if self._knows_users:
                     self._users[peer] = user

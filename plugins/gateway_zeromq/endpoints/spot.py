@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any
 
 import trio
@@ -28,7 +27,7 @@ from gateway.api import (
     swap_key,
 )
 from gateway_zeromq.endpoints.guard import Guard, credentials_of
-from gateway_zeromq.endpoints.ipc import Claim, Unsafe, claim_of, private_files
+from gateway_zeromq.endpoints.ipc import Claim, Unsafe, claim_of, open_to, private_files
 from gateway_zeromq.settings import OFF, SETTING, AnyEndpoint
 from gateway_zeromq.settings.common import BindingTable
 from trio_zmq.monitor import Monitor
@@ -67,6 +66,7 @@ class Spot:
         self.gateway = gateway
         self.context = context
         self.guard = guard
+        self.announced: list[str] = []
         self._claims: list[Claim] = []
         self._monitor: Monitor | None = None
         self._is_monitored = False
@@ -114,7 +114,9 @@ class Spot:
             self._monitor = self.monitor(socket, lambda _: None)
         for address in self.settings.bind:
             self._bind(socket, address)
-            self.gateway.announce(f"{self.settings.socket} {socket.get_string(zmq.LAST_ENDPOINT)}")
+            line = f"{self.settings.socket} {socket.get_string(zmq.LAST_ENDPOINT)}"
+            self.announced.append(line)
+            self.gateway.announce(line)
         for address in self.settings.connect:
             try:
                 socket.connect(address)
@@ -138,10 +140,11 @@ class Spot:
                 f"{self._who()}: {address} is no address to listen on: {zmq.strerror(error.errno or 0)} ({SETTING})"
             ) from error
 
-        if address.startswith("ipc:"):
-            path = socket.get_string(zmq.LAST_ENDPOINT).removeprefix("ipc://")
-            with suppress(FileNotFoundError):  # an abstract name
-                Path(path).chmod(int(self.settings.ipc_mode, 8))
+        mode = int(self.settings.ipc_mode, 8)
+        if claim is not None:
+            claim.made(mode)
+        elif address.startswith("ipc:"):
+            open_to(socket.get_string(zmq.LAST_ENDPOINT), mode)
 
     def _claim(self, claim: Claim, address: str) -> None:
         try:

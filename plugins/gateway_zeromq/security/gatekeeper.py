@@ -19,6 +19,8 @@ MOST_PENDING = 256
 DEATHS_ALLOWED = 5
 """Within `DEATHS_WITHIN_S`; more, and there is no sense in beginning anew."""
 DEATHS_WITHIN_S = 60.0
+_MOST_TRIES = 200
+_RETRY_S = 0.005
 _MOST_SAID = 1_000
 
 
@@ -73,11 +75,19 @@ class Gatekeeper:
                 self._gateway.log.error(  # noqa: TRY400 - not logging's
                     "security of ZeroMQ sockets: the one who answers failed, and begins anew", error=_text(error)
                 )
-                self._reopen()
+                await self._reopen()
 
-    def _reopen(self) -> None:
+    async def _reopen(self) -> None:
+        """Take the socket's place with a new one. libzmq gives the address free when it has closed the old one, a moment later."""
         if self._pump is not None:
             self._pump.close()
+        for _ in range(_MOST_TRIES):
+            try:
+                self.open()
+            except zmq.ZMQError:
+                await trio.sleep(_RETRY_S)
+            else:
+                return
         self.open()
 
     async def _serve(self) -> None:

@@ -82,6 +82,8 @@ def complaints(settings: Secured, bind: Sequence[str], connect: Sequence[str]) -
             yield f'has {key}, which says nothing for security = "{kind}"{way}'
         if not given and key in allowed and key in _NEEDED:
             yield f'has security = "{kind}" without {key}'
+    if kind != "null" and any(address.startswith("inproc://") for address in (*bind, *connect)):
+        yield f'has security = "{kind}" at an inproc address: ZeroMQ asks for nothing there'
     if kind == "plain":
         yield from (
             f'has security = "plain" at {address}: passwords go over the wire as they are, so only 127.0.0.1, [::1] and ipc are '
