@@ -167,9 +167,8 @@ class MajordomoSpeech:
 
 def station_of(name: str, settings: RouterEndpoint) -> Station:
     """Return what an endpoint is for its Majordomo peers. Every call is a start of its own."""
-    rules = Rules(
-        settings.mdp_heartbeat_ms / 1000, settings.mdp_liveness, float(settings.mdp_busy_s), float(settings.session_ttl_s)
-    )
+    beat_s = settings.mdp_heartbeat_ms / 1000
+    rules = Rules(beat_s, settings.mdp_liveness, float(settings.mdp_busy_s), max(float(settings.session_ttl_s), 3 * beat_s))
     limit = {"x-max-length": settings.mdp_max_requests, "x-overflow": "reject-publish"}
     terms = Terms(
         durable=settings.mdp_durable,
