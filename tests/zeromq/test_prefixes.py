@@ -74,6 +74,17 @@ def test_a_key_is_wanted_if_it_begins_with_what_somebody_asked_for(subscribed, k
     assert prefixes.want(key) == any(key.startswith(prefix) for prefix in subscribed)
 
 
+def test_with_too_long_ones_everything_is_bound():
+    prefixes = Prefixes(10)
+    for n in range(1, 6):
+        prefix = b"%d" % n * 500
+        assert prefixes.add(prefix).unbind == ()
+        assert not prefixes.overflowed
+        prefixes.remove(b"1" * 500)
+    prefixes.add(b"6" * 1_000)
+    assert prefixes.overflowed
+
+
 def test_with_too_many_everything_is_bound_and_stays_so():
     prefixes = Prefixes(2)
     assert prefixes.add(b"a.") == Change(bind=("a.*.#",))

@@ -144,14 +144,14 @@ class Feed:
     def deliver(self, delivery: Delivery) -> None:
         """See `gateway.api.ConsumerSink`."""
         self._credit -= 1
-        self._take(delivery)
+        self.pending.append(delivery)
+        if not self._touched:
+            self._touched = True
+            self._spot.gateway.touch(self._flushable)
 
     def deliver_transient(self, message: Message, options: BindingOptions | None) -> None:
         """See `gateway.api.ConsumerSink`."""
-        self._take(Loose(message))
-
-    def _take(self, item: Delivery | Loose) -> None:
-        self.pending.append(item)
+        self.pending.append(Loose(message))
         if not self._touched:
             self._touched = True
             self._spot.gateway.touch(self._flushable)
@@ -172,6 +172,7 @@ class Feed:
         for outcome in exceptions:
             if outcome.error is not None:
                 self._failure = self._failure or outcome.error
+                self._spot.gateway.count("refused", reason=str(outcome.error.code))
                 self._spot.say_once("queue can't be used", outcome.error.text, queue=self.queue, reason=outcome.error.text)
             elif outcome.number == self._number and not self._gone:
                 self._consumer = outcome.result

@@ -58,6 +58,7 @@ class LastValues:
         self._settings = settings
         self._publisher = publisher
         self._channel = spot.gateway.open_channel(principal)
+        self._may_read = principal.authorize is None or principal.authorize("read", settings.exchange, "")
         self._wanted: dict[bytes, int] = {}
         self._asked = Alarm()
 
@@ -84,7 +85,7 @@ class LastValues:
 
     async def _send_all(self, prefix: bytes, mark: int) -> None:
         pattern = pattern_of(prefix)
-        if pattern is None:
+        if pattern is None or not self._may_read:
             return
         look_up = self._channel.look_up(self._settings.exchange, pattern)
         left = self._settings.max_last_values

@@ -11,6 +11,8 @@ Item = TypeVar("Item")
 
 EVERYTHING = "#"
 LONGEST_KEY = 65_535
+USUAL_BYTES = 256
+"""So long all prefixes may be on average."""
 
 
 class Change(NamedTuple):
@@ -49,13 +51,14 @@ class Prefixes:
     With too many of them it is bound to everything, and stays so: whoever filters behind it knows better.
 
     Args:
-        most: distinct prefixes that are remembered.
+        most: distinct prefixes that are remembered, and no more bytes than so many usually have.
     """
 
-    __slots__ = ("_known", "_lengths", "_most", "_patterns", "overflowed")
+    __slots__ = ("_bytes", "_known", "_lengths", "_most", "_patterns", "overflowed")
 
     def __init__(self, most: int) -> None:
         self._most = most
+        self._bytes = 0
         self._known: dict[bytes, str | None] = {}
         self._patterns: Counter[str] = Counter()
         self._lengths: Counter[int] = Counter()
@@ -77,7 +80,8 @@ class Prefixes:
         """Take a subscription; one that is known already changes nothing."""
         if prefix in self._known or self.overflowed:
             return NO_CHANGE
-        if len(self._known) >= self._most:
+        self._bytes += len(prefix)
+        if len(self._known) >= self._most or self._bytes > self._most * USUAL_BYTES:
             return self._overflow()
         pattern = self._known[prefix] = pattern_of(prefix)
         self._lengths[len(prefix)] += 1
@@ -91,6 +95,7 @@ class Prefixes:
         if self.overflowed or prefix not in self._known:
             return NO_CHANGE
         pattern = self._known.pop(prefix)
+        self._bytes -= len(prefix)
         _less(self._lengths, len(prefix))
         if pattern is None or _less(self._patterns, pattern):
             return NO_CHANGE
