@@ -98,6 +98,8 @@ class Server:
 
     async def _close(self) -> None:
         """Close everything; what libzmq has taken has its time to go out, and no more."""
+        for spot in self._spots:
+            spot.unwatch()
         for socket in self._sockets:
             socket.close()
         for spot in self._spots:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,6 +19,22 @@ _FAILURES = {
     int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL): "protocol",
     int(zmq.EVENT_HANDSHAKE_FAILED_AUTH): "not let in",
 }
+
+
+_numbers = itertools.count(1)
+
+
+def _listening(watched: zmq.Socket[bytes], events: int) -> zmq.Socket[bytes]:
+    """Return what hears of a socket's events.
+
+    It has no high-water mark: libzmq's own thread, which serves all sockets of a context, waits for room here.
+    """
+    address = f"inproc://trio_zmq.monitor.{next(_numbers)}"
+    watched.monitor(address, events)
+    listener: zmq.Socket[bytes] = watched.context.socket(zmq.PAIR)
+    listener.setsockopt(zmq.RCVHWM, 0)
+    listener.connect(address)
+    return listener
 
 
 class Monitor:
@@ -40,7 +57,7 @@ class Monitor:
         self._gone = gone
         self._failed = failed
         events = _DISCONNECTED if failed is None else _DISCONNECTED | sum(_FAILURES)
-        self._socket: zmq.Socket[bytes] = socket.get_monitor_socket(events)
+        self._socket = _listening(socket, events)
         # News are told while they are taken: between the two somebody might listen to a later connection.
         self._pump: Pump[None] = Pump(self._socket, self._tell_one)
 

@@ -122,6 +122,16 @@ def test_front_ends_beyond_loopback_decide_whether_the_setting_is_needed(log):
     assert not prepare(load(overrides=["security.anonymous=false", "frontend.zeromq.enabled=false"]), Host(log))
 
 
+@pytest.mark.parametrize(("word", "let_in"), [("", True), ("[security]\nanonymous = false\n", False)])
+def test_an_address_where_every_peer_must_be_known_needs_no_word(log, tmp_path, word, let_in):
+    path = tmp_path / "my.toml"
+    path.write_text(
+        word + '[[frontend.zeromq.endpoint]]\nsocket = "ROUTER"\nbind = "tcp://0.0.0.0:5570"\n'
+        'security = "curve"\nsecret_key_file = "a.key_secret"\nclient_keys = "clients"\n'
+    )
+    assert prepare(load(path), Host(log)) is let_in
+
+
 def test_a_listener_beyond_this_machine_without_a_word_is_blamed_on_the_file(log, tmp_path):
     path = tmp_path / "my.toml"
     path.write_text('[frontend.mqtt]\nlisten = "tcp://0.0.0.0:0"\n')

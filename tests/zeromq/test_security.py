@@ -5,6 +5,7 @@ import trio
 import zmq
 
 from gateway.api import AccessRefused, ConfigError, Message, Principal, queue_spec
+from gateway_zeromq.endpoints.spot import Spot
 from gateway_zeromq.security import gatekeeper
 from gateway_zeromq.security.keys import load_pair
 from gateway_zeromq.security.passwords import hash_of
@@ -147,6 +148,17 @@ async def test_a_key_that_is_added_while_the_broker_runs_is_let_in_and_one_that_
         client.close()
 
 
+async def test_a_key_that_was_just_added_is_let_in_though_the_files_were_just_read(keys, context, monkeypatch):
+    monkeypatch.setattr("gateway_zeromq.security.realm.LOOK_EVERY_S", 3600)
+    keys.allow("alice")
+    async with serving(router(keys), authenticate=by_name) as running:
+        for name in ("alice", "bob"):
+            client = Client(context, running.address("ROUTER"), **keys.allow(name))
+            assert (await client.hello())["user"] == name
+            client.close()
+            await trio.sleep(0.06)
+
+
 async def test_a_directory_of_keys_that_is_gone_lets_nobody_in(keys, context, monkeypatch):
     monkeypatch.setattr("gateway_zeromq.security.realm.LOOK_EVERY_S", 0)
     options = keys.allow("alice")
@@ -266,8 +278,8 @@ async def test_without_anyone_to_answer_nobody_gets_in(keys, context, monkeypatc
 # -- users
 
 
-async def test_a_name_that_another_user_takes_over_brings_nothing_of_its_former_owner(keys, context):
-    """Names of the client's own choice are not let in at all."""
+async def test_a_routing_id_of_the_clients_own_choice_is_refused(keys, context):
+    """What is meant for a user who just went away would go to whoever takes that name."""
     options = keys.allow("alice")
     async with serving(router(keys), authenticate=by_name) as running:
         client = Client(context, running.address("ROUTER"), ROUTING_ID=b"chosen", **options)
@@ -276,6 +288,30 @@ async def test_a_name_that_another_user_takes_over_brings_nothing_of_its_former_
         assert answer[2] == 403
         assert "routing id" in answer[3]
         client.close()
+
+
+async def test_at_a_rep_endpoint_too(keys, context):
+    options = keys.allow("alice")
+    endpoint = {"socket": "REP", "bind": [ANY], "exchange": "", "routing_key": "nowhere", **keys.settings()}
+    async with serving(endpoint, authenticate=by_name) as running:
+        asking = Plain(context, zmq.REQ, running.address("REP"), ROUTING_ID=b"chosen", **options)
+        await asking.send(b"question")
+        assert b"403" in b"".join(await asking.receive())
+        asking.close()
+
+
+async def test_whoever_speaks_under_the_name_of_another_user_has_to_say_hello(keys, context, monkeypatch):
+    """A peer with a ZMTP of its own can claim any name, one that libzmq would give, too."""
+    keys.allow("alice"), keys.allow("bob")
+    async with serving(router(keys), authenticate=by_name) as running:
+        alice, bob = (Client(context, running.address("ROUTER"), **keys.options(name)) for name in ("alice", "bob"))
+        assert (await alice.hello())["user"] == "alice"
+        assert (await bob.hello())["user"] == "bob"
+        monkeypatch.setattr(Spot, "user_of", lambda _spot, _frame: "bob")
+        assert (await alice.ask(13, 1, "queue", "hers", {}))[2] == 401
+        assert (await alice.hello())["user"] == "bob"
+        assert (await bob.ask(13, 1, "queue", "his", {}))[0] == 20
+        alice.close(), bob.close()
 
 
 async def test_sessions_belong_to_users(keys, context):

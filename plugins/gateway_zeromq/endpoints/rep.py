@@ -42,6 +42,8 @@ _MOST_TICK_S = 0.5
 _MOST_HOPS = 8
 _ENVELOPE_BYTES = 4_096
 _LEAST_FRAMES = 3
+_GIVEN = b"\0"
+"""How names begin that libzmq gives; it gives none twice."""
 _TOO_LARGE, _NO_ROUTE, _FORCED, _SYNTAX, _TIMEOUT = 311, 312, 320, 502, 504
 
 Asked: TypeAlias = list[bytes] | tuple[bytes, Oversized]
@@ -164,6 +166,10 @@ class RepSocket:
             self._drop("frames", "no empty frame before the question: a DEALER has to send one, a REQ does")
             return
         envelope, frames = asked[:end], asked[end:]
+        if self._spot.knows_users and asked[0][:1] != _GIVEN:  # a reply would go to whoever takes the name of a client that went
+            text = "users are known here: a routing id of your own choice is not allowed"
+            self._refuse(envelope, "routing id", AccessRefused.code, text)
+            return
         try:
             self._ask(envelope, frames)
         except WrongFrames as error:

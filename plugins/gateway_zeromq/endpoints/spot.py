@@ -176,10 +176,13 @@ class Spot:
         if self._monitor is not None:
             await self._monitor.run()
 
-    def close(self) -> None:
-        """Stop watching and give up paths; after the sockets are closed."""
+    def unwatch(self) -> None:
+        """Undo `watch`; before the socket is closed."""
         if self._monitor is not None:
             self._monitor.close()
+
+    def close(self) -> None:
+        """Give up paths; after the socket is closed."""
         for claim in self._claims:
             claim.release()
 

@@ -14,7 +14,9 @@ from gateway_zeromq.security.passwords import matches
 from gateway_zeromq.security.zap import Request
 
 LOOK_EVERY_S = 1.0
-"""How old what is known of key files may be when somebody asks to be let in."""
+"""How old what is known of key files may be when somebody asks to be let in,"""
+LOOK_FOR_STRANGERS_S = 0.05
+"""and when a stranger does: its key may just have been added, and libzmq's clients don't ask twice."""
 _HASHING = 2
 """Passwords that are compared at a time: each takes a thread, and 64 MiB."""
 
@@ -68,6 +70,7 @@ class CurveJudge:
         self._keys = keys
         self._gateway = gateway
         self._looked_at = float("-inf")
+        self._looking = trio.Lock()
 
     def load(self) -> None:
         """Read the key files for the first time.
@@ -82,33 +85,41 @@ class CurveJudge:
             self._gateway.log.warning("no clients' keys: nobody is let in until there are some", client_keys=str(self._keys.path))
         self._keys.view = view
 
-    async def refresh(self) -> None:
-        """Read the key files again if that was not just done, and say what is wrong with them.
+    async def refresh(self, age_s: float) -> None:
+        """Read the key files again if what is known is older, and say what is wrong with them.
 
         Raises:
             KeyFileError: they are gone.
         Cancellation: safe.
         """
-        now = trio.current_time()
-        if now - self._looked_at < LOOK_EVERY_S:
-            return
-        view = await trio.to_thread.run_sync(self._keys.look, abandon_on_cancel=True)
-        self._looked_at = now
-        if view is not self._keys.view:
-            self._keys.view = view
-            for complaint in view.complaints:
-                self._gateway.log.warning("a client's key can't be used", reason=complaint)
+        async with self._looking:
+            now = trio.current_time()
+            if now - self._looked_at < age_s:
+                return
+            view = await trio.to_thread.run_sync(self._keys.look, abandon_on_cancel=True)
+            self._looked_at = now
+            if view is not self._keys.view:
+                self._keys.view = view
+                for complaint in view.complaints:
+                    self._gateway.log.warning("a client's key can't be used", reason=complaint)
 
     async def credentials(self, request: Request) -> Credentials:
         """See `Judge`."""
         try:
-            await self.refresh()
+            user = await self._user_of(request.credentials[0])
         except KeyFileError as error:  # nobody can be let in: a directory that is gone is no reason to trust what was in it
             raise AccessRefused(f"no client keys can be read: {error}") from error
-        user = self._keys.user_of(request.credentials[0])
         if user is None:
             raise AccessRefused(f"its key is not among those in {self._keys.path}")
         return Credentials("curve", user, front_end="zeromq", peer=request.address, verified=True)
+
+    async def _user_of(self, key: bytes) -> str | None:
+        await self.refresh(LOOK_EVERY_S)
+        user = self._keys.user_of(key)
+        if user is None:
+            await self.refresh(LOOK_FOR_STRANGERS_S)
+            user = self._keys.user_of(key)
+        return user
 
 
 class PlainJudge:
