@@ -29,6 +29,7 @@ from bench import brokers
 
 BODY = b"x" * 100
 BURST = 200
+BINDINGS = '[{exchange="bench", key="#"}]'
 PROXY = """
 import sys, zmq
 context = zmq.Context()
@@ -87,7 +88,7 @@ def endpoints(case: Case, into: str, out_of: str) -> str:
         return f'frontend.zeromq.endpoint=[{{socket="ROUTER", bind="{into}"}}]'
     frames = "body" if len(case.frames) == 1 else "key,body"
     pull = f'{{socket="PULL", bind="{into}", exchange="bench", frames="{frames}", persistent={str(case.persistent).lower()}}}'
-    push = f'{{socket="PUSH", bind="{out_of}", queue="bench", frames="{frames}", ack="{case.ack}", bindings=[{{exchange="bench", key="#"}}]}}'
+    push = f'{{socket="PUSH", bind="{out_of}", queue="bench", frames="{frames}", ack="{case.ack}", bindings={BINDINGS}}}'
     return f"frontend.zeromq.endpoint=[{pull}, {push}]"
 
 

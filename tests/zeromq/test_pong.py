@@ -13,6 +13,7 @@ import zmq
 
 from gateway.api import Message, QueueSpec
 from gateway_zeromq.endpoints import worker as workers
+from gateway_zeromq.security.passwords import hash_of
 from gateway_zeromq.settings import PushEndpoint
 from gateway_zeromq.zmtp import commands
 from gateway_zeromq.zmtp.frames import frame
@@ -21,6 +22,7 @@ from tests.zeromq.support import ANY, Plain, connected, serving, until
 
 PONG = {"name": "out", "socket": "PUSH", "bind": ANY, "queue": "jobs", "ack": "pong", "window": 256, "ping_every": 16}
 GREETING = b"\xff" + bytes(7) + b"\x01\x7f\x03\x01" + b"NULL".ljust(20, b"\0") + bytes(32)
+ALICE = hash_of("wonderland")
 READY = commands.command(b"READY", commands.metadata({"Socket-Type": b"PULL"}))
 
 
@@ -128,7 +130,7 @@ async def test_what_is_not_ponged_goes_to_the_next_worker_in_order(context):
         worker = Plain(context, zmq.PULL, running.address("PUSH"))
         assert [number(await worker.receive()) for _ in range(24)] == list(range(16, 40))
         await until(lambda: empty(running))
-        assert running.count("requeued") == 24
+        assert running.count("requeued.peer gone") == 24
 
 
 async def test_a_peer_has_no_more_than_its_window_and_the_rest_is_there_for_others(context):
@@ -351,7 +353,7 @@ async def test_what_the_kernel_has_not_taken_for_such_a_peer_is_not_settled():
     async with serving(push(window=1_000)) as running:
         peer = await Raw.met(running, OLD, READY, probe=False)
         post(running, 400, size=50_000)
-        await until(lambda: any(worker.blocked for worker in served(running)))
+        await until(lambda: any(worker._out.blocked for worker in served(running)))
         await trio.sleep(0.1)
         left = running.queue("jobs").count
         assert left > 100
@@ -510,6 +512,30 @@ async def test_of_a_worker_that_is_killed_at_most_its_rcvhwm_is_lost(tmp_path, r
         assert len(lost) <= rcvhwm + 1, "its pipe, and the one in its hands"
 
 
+@pytest.mark.parametrize("rcvhwm", [1, 10, 100])
+async def test_a_worker_whose_rcvhwm_is_known_loses_nothing_when_it_is_killed_at_work(tmp_path, rcvhwm):
+    async with serving(push(worker_rcvhwm=rcvhwm)) as running:
+        address = running.address("PUSH")
+        killed, got = [Victim(address, rcvhwm, tmp_path / "0", rest_s=0.001)], set()
+        try:
+            await until(lambda: served(running))
+            post(running, 1_000)
+            while len(killed) < 4:
+                await until(lambda: len(killed[-1].got()) >= 60)
+                killed[-1].kill()
+                await until(lambda: not served(running))
+                killed.append(Victim(address, rcvhwm, tmp_path / str(len(killed)), rest_s=0.001 if len(killed) < 3 else 0))
+            await until(lambda: 999 in killed[-1].got())
+            await until(lambda: running.queue("jobs").count == rcvhwm + 1)
+        finally:
+            for victim in killed:
+                victim.kill()
+        for victim in killed:
+            got.update(victim.got())
+        assert got == set(range(1_000))
+        await until(lambda: running.queue("jobs").ready_count == rcvhwm + 1)
+
+
 # -- settings
 
 
@@ -519,6 +545,7 @@ async def test_of_a_worker_that_is_killed_at_most_its_rcvhwm_is_lost(tmp_path, r
         ({"sndhwm": 5}, 'has sndhwm, which says nothing for ack = "pong"'),
         ({"prefetch": 5}, 'has prefetch, which says nothing for ack = "pong"'),
         ({"ack": "handover"}, 'has window, ping_every, which says nothing for ack = "handover"'),
+        ({"worker_rcvhwm": 128}, "has window = 256, which is too little for worker_rcvhwm = 128: at least 258"),
         (
             {"security": "curve", "secret_key_file": "x", "client_keys": "y"},
             'has ack = "pong" with security = "curve": it speaks a ZMTP of its own, which can null, and with bind plain',
@@ -533,3 +560,62 @@ async def test_settings_that_say_nothing_are_refused(settings, why):
     with pytest.raises(pydantic.ValidationError) as caught:
         PushEndpoint(**push(**settings))
     assert why in str(caught.value)
+
+
+# -- who is let in
+
+
+async def test_with_plain_only_users_get_messages(context):
+    async with serving(push(security="plain", users={"alice": ALICE})) as running:
+        address = running.address("PUSH")
+        stranger = Plain(context, zmq.PULL, address)
+        liar = Plain(context, zmq.PULL, address, PLAIN_USERNAME=b"alice", PLAIN_PASSWORD=b"no")
+        await until(lambda: running.log.of("a peer is not let in") and running.log.of("protocol violation"))
+        post(running, 20)
+        alice = Plain(context, zmq.PULL, address, PLAIN_USERNAME=b"alice", PLAIN_PASSWORD=b"wonderland")
+        assert [number(await alice.receive()) for _ in range(20)] == list(range(20))
+        await until(lambda: empty(running))
+        assert running.count("refused_handshakes.not let in") >= 1
+        assert (stranger.got, liar.got) == ([], [])
+
+
+# -- many at a time
+
+
+async def test_when_many_come_each_worker_gets_several_at_a_time_and_none_is_left_out(context):
+    async with serving(push()) as running:
+        peers = [Plain(context, zmq.PULL, running.address("PUSH")) for _ in range(4)]
+        await until(lambda: len(served(running)) == 4)
+        sink = running.queue("jobs").consumers[0].sink
+        sink._portion = 10
+        post(running, 20)
+        await until(lambda: empty(running))
+        first = [await left(worker) for worker in peers]
+        assert sorted(first) == [0, 0, 10, 10]
+        sink._portion = 10
+        post(running, 20)
+        await until(lambda: empty(running))
+        second = [await left(worker) for worker in peers]
+        assert [one + other for one, other in zip(first, second, strict=True)] == [10, 10, 10, 10]
+
+
+async def left(worker):
+    """Count what a worker can be given now."""
+    count = 0
+    while await worker.receive(0.1) is not None:
+        count += 1
+    return count
+
+
+async def test_a_flood_of_pings_by_a_peer_that_reads_nothing_ends_it():
+    async with serving(push()) as running:
+        peer = await Raw.met(running)
+        with pytest.raises((trio.BrokenResourceError, trio.ClosedResourceError)):
+            await flood(peer)
+        assert served(running) == []
+
+
+async def flood(peer):
+    with trio.fail_after(30):
+        while True:
+            await peer.stream.send_all(commands.ping(bytes(16)) * 5_000)

@@ -212,8 +212,10 @@ class Links:
                 )
             else:
                 was_peer = await serve(connected, address, True)
-            wait_s = FIRST_WAIT_S if was_peer else min(wait_s * 2, LONGEST_WAIT_S)
+            if was_peer:
+                wait_s = FIRST_WAIT_S
             await trio.sleep(wait_s * (1 - random.random() / 2))  # noqa: S311 - no secret
+            wait_s = min(wait_s * 2, LONGEST_WAIT_S)
 
     async def _connected(self, address: str) -> socket.socket:
         family, host, port = self._target(address)

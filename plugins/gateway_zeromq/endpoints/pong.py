@@ -26,11 +26,11 @@ from gateway.api import (
     Outcome,
     Principal,
 )
-from gateway_zeromq.endpoints.frames import join_body, join_headers, join_key, join_raw
 from gateway_zeromq.endpoints.links import Links
 from gateway_zeromq.endpoints.spot import Alarm, Spot
-from gateway_zeromq.endpoints.wires import Item, Writer, write_bodies, write_joined, write_pairs
-from gateway_zeromq.endpoints.worker import Rules, State, Worker
+from gateway_zeromq.endpoints.terms import Rules, State
+from gateway_zeromq.endpoints.wires import Item, Writer, writer_of
+from gateway_zeromq.endpoints.worker import Worker
 from gateway_zeromq.security.zap import Request
 from gateway_zeromq.settings import PushEndpoint
 from gateway_zeromq.zmtp.conversation import Conversation
@@ -78,11 +78,12 @@ class PongSocket:
             settings.window,
             settings.window_bytes,
             settings.ping_every,
+            0 if settings.worker_rcvhwm is None else settings.worker_rcvhwm + 1,
             settings.heartbeat_ms / 1000,
             settings.pong_timeout_ms / 1000,
             settings.older_peers,
         )
-        self.writer: Writer = self._writer()
+        self.writer: Writer = writer_of(settings.frames, spot.gateway.properties, mqtt=settings.key_syntax == "mqtt")
         self._workers: list[Worker] = []  # those that can be sent messages, in turns
         self._all: set[Worker] = set()
         self._pending: list[Item] = []
@@ -97,15 +98,6 @@ class PongSocket:
         self._touched = self._ended = self._gone = self._resting = False
         self._credit = 0
         self._channel = self._gateway.open_channel(principal, self)
-
-    def _writer(self) -> Writer:
-        frames, mqtt = self._settings.frames, self._settings.key_syntax == "mqtt"
-        if frames == "body":
-            return write_bodies
-        if frames == "key,body" and not mqtt:
-            return write_pairs
-        joiners = {"body": join_body, "key,body": join_key, "raw": join_raw}
-        return write_joined(joiners.get(frames) or join_headers(self._gateway.properties), mqtt=mqtt)
 
     # -- as every endpoint (see `kinds.Socket`)
 
@@ -166,7 +158,14 @@ class PongSocket:
     async def _serve(self, sock: socket.socket, peer: str, connected: bool) -> bool:
         worker = Worker(sock, peer, self._conversation(connected=connected), self, self._rules)
         self._all.add(worker)
-        await worker.run()
+        try:
+            await worker.run()
+        except Exception as error:  # an edge: one connection
+            self._gateway.log.error(  # noqa: TRY400 - not logging's
+                "a connection failed", endpoint=self._spot.name, peer=peer, error=repr(error), exc_info=error
+            )
+            worker.end("it failed")
+            worker.close()
         self._all.discard(worker)
         return worker.version != (0, 0)
 
@@ -222,10 +221,10 @@ class PongSocket:
             self._gateway.count("violations")
             self._spot.say_once("protocol violation", f"violation {worker.reason}", peer=worker.peer, reason=worker.reason)
         elif worker.reason.startswith("refused"):
-            self._gateway.count("refused", reason="not let in")
+            self._gateway.count("refused_handshakes", reason="not let in")
             self._spot.say_once("a peer is not let in", worker.reason, peer=worker.peer, reason=worker.reason)
         if items and not self._ended:
-            self._gateway.count("requeued", len(items))
+            self._gateway.count("requeued", len(items), reason="peer gone")
             self._gateway.log.info(
                 "a peer has gone", endpoint=self._spot.name, peer=worker.peer, reason=worker.reason, unacknowledged=len(items)
             )

@@ -26,13 +26,16 @@ class Window:
 
     Args:
         interval: messages between two PINGs.
+        behind: a message is settled when so many after it are ponged. With what fits the peer's pipe, and one more: the peer's
+            application has then asked for the next one.
     """
 
-    __slots__ = ("_interval", "_ponged", "_sent", "echoes", "items", "pings", "unpinged")
+    __slots__ = ("_behind", "_interval", "_ponged", "_sent", "_settled", "echoes", "items", "pings", "unpinged")
 
-    def __init__(self, interval: int) -> None:
+    def __init__(self, interval: int, behind: int = 0) -> None:
         self._interval = interval
-        self._sent = self._ponged = 0
+        self._behind = behind
+        self._sent = self._ponged = self._settled = 0
         self.items: list[Item] = []
         self.pings: deque[int] = deque()
         self.unpinged = 0
@@ -41,6 +44,11 @@ class Window:
     def until_ping(self) -> int:
         """Return after how many more messages a PING is due."""
         return max(self._interval - self.unpinged, 1)
+
+    @property
+    def unponged(self) -> int:
+        """How many messages no PONG has come for."""
+        return self._sent - self._ponged
 
     def add(self, items: list[Item]) -> None:
         """Note what is sent."""
@@ -86,8 +94,9 @@ class Window:
             counter = pings[0]
         while pings.popleft() != counter:
             pass
-        count = counter - self._ponged
         self._ponged = counter
+        count = max(counter - self._behind - self._settled, 0)
+        self._settled += count
         done = self.items[:count]
         del self.items[:count]
         return done
@@ -95,6 +104,6 @@ class Window:
     def hand_over(self) -> list[Item]:
         """Take out what is there: it is settled without a PONG, or given back."""
         items, self.items = self.items, []
-        self._ponged = self._sent
+        self._ponged = self._settled = self._sent
         self.unpinged = 0
         return items

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
-from gateway.api import Message, swap_key
-from gateway_zeromq.endpoints.frames import Joiner
+from gateway.api import Message, Properties, swap_key
+from gateway_zeromq.endpoints.frames import Joiner, join_headers, join_key, join_raw
 from gateway_zeromq.zmtp.frames import HEADS, LONGEST_SHORT, MORE, head, message
 
 
@@ -56,6 +56,16 @@ def write_joined(join: Joiner, *, mqtt: bool) -> Writer:
             parts.append(message(join(whole, key.encode())))
 
     return write
+
+
+def writer_of(frames: str, properties: Callable[[Message], Properties], *, mqtt: bool) -> Writer:
+    """Return what writes messages as an endpoint's settings say (`frames`)."""
+    if frames == "body":
+        return write_bodies
+    if frames == "key,body" and not mqtt:
+        return write_pairs
+    join = {"key,body": join_key, "raw": join_raw}.get(frames) or join_headers(properties)
+    return write_joined(join, mqtt=mqtt)
 
 
 def size_of(items: Sequence[Item]) -> int:

@@ -6,14 +6,13 @@ All of it is synchronous but the waiting for its socket: what is to be sent is s
 from __future__ import annotations
 
 import socket
-from collections import deque
-from enum import Enum, auto
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 import trio
 
 from gateway.api import AccessRefused
-from gateway_zeromq.endpoints.spot import Alarm
+from gateway_zeromq.endpoints.outbox import SEND_BYTES, Outbox
+from gateway_zeromq.endpoints.terms import Rules, State
 from gateway_zeromq.endpoints.window import Window
 from gateway_zeromq.endpoints.wires import Item, Writer, size_of
 from gateway_zeromq.zmtp.commands import (
@@ -36,8 +35,6 @@ from gateway_zeromq.zmtp.mechanisms import Login
 
 READ_BYTES: Final = 16_384
 """A peer that sends nonsense has so much looked at before others have their turn."""
-SEND_BYTES: Final = 262_144
-"""About so much is put together for one send; one message is always sent whole."""
 CONTROL_BYTES: Final = 65_536
 """Answers to PINGs that may wait for a peer that doesn't read."""
 HANDSHAKE_S: Final = 10.0
@@ -52,36 +49,6 @@ _LARGE_BYTES: Final = 4_096
 _WITH_PING: Final = (3, 1)
 _WITH_COMMANDS: Final = (3, 0)
 _OUT_OF_PLACE: Final = frozenset({READY, ERROR, HELLO, WELCOME, INITIATE, SUBSCRIBE, CANCEL})
-
-
-class State(Enum):
-    """How far a peer has come."""
-
-    MEETING = auto()
-    PROBED = auto()  # it has to answer a PING before it gets anything
-    PONGING = auto()
-    HANDING = auto()  # it can't answer: what the kernel takes is settled
-    GONE = auto()
-
-
-class Rules(NamedTuple):
-    """What holds for all peers of an endpoint.
-
-    Args:
-        window: messages that one peer may be sent and not have ponged.
-        window_bytes: their bodies; one message is always allowed.
-        interval: messages between PINGs.
-        heartbeat_s: after so long without a PING one is sent.
-        pong_timeout_s: a peer that has messages and pongs none for so long is dead; 0.0: never.
-        older: what is done with peers of ZMTP below 3.1: ``handover``, ``ping`` or ``refuse``.
-    """
-
-    window: int = 1_024
-    window_bytes: int = 16 * 1024 * 1024
-    interval: int = 64
-    heartbeat_s: float = 5.0
-    pong_timeout_s: float = 600.0
-    older: str = "handover"
 
 
 class Crew(Protocol):
@@ -115,9 +82,6 @@ class Worker:
     """
 
     __slots__ = (
-        "_alarm",
-        "_backlog",
-        "_backlog_bytes",
         "_conversation",
         "_crew",
         "_deadline",
@@ -125,6 +89,7 @@ class Worker:
         "_heard_at",
         "_is_large",
         "_login",
+        "_out",
         "_progress",
         "_progress_at",
         "_rules",
@@ -133,7 +98,7 @@ class Worker:
         "_todo",
         "_token",
         "_ttl_s",
-        "blocked",
+        "_unread_bytes",
         "is_violation",
         "peer",
         "reason",
@@ -149,15 +114,12 @@ class Worker:
         self._crew = crew
         self._rules = rules
         self.state = State.MEETING
-        self.window = Window(rules.interval)
+        self.window = Window(rules.interval, rules.behind)
         self.version = (0, 0)
         self.reason = ""
         self.is_violation = False
-        self.blocked = False
         self._todo: list[Item] = []
-        self._backlog: deque[bytes | memoryview] = deque()
-        self._backlog_bytes = 0
-        self._alarm = Alarm()
+        self._out = Outbox(sock, self.end, self._cleared)
         self._token = trio.lowlevel.current_trio_token()
         self._scope: trio.CancelScope | None = None
         self._login: Login | None = None
@@ -166,13 +128,14 @@ class Worker:
         self._heard_at = self._progress_at = trio.current_time()
         self._deadline = self._heard_at + HANDSHAKE_S
         self._ttl_s = 0.0
+        self._unread_bytes = 0
 
     # -- what the endpoint asks and says
 
     @property
     def room(self) -> int:
         """How many messages it may be given now."""
-        if self.blocked or (self.state is not State.PONGING and self.state is not State.HANDING):
+        if self._out.blocked or (self.state is not State.PONGING and self.state is not State.HANDING):
             return 0
         if self._is_large and size_of(self.window.items) + size_of(self._todo) >= self._rules.window_bytes:
             return 0
@@ -180,8 +143,8 @@ class Worker:
 
     @property
     def waits(self) -> bool:
-        """It was sent messages that are neither ponged nor given back."""
-        return bool(self.window.items or self._todo) and self.state is not State.GONE
+        """A PONG is still to come, or something to be sent."""
+        return self.state is not State.GONE and bool(self._todo or self._out.blocked or self.window.unponged)
 
     def give(self, items: list[Item]) -> None:
         """Give it messages, not more than it has room for; `work` sends them."""
@@ -194,15 +157,16 @@ class Worker:
 
     def work(self) -> None:
         """Send what it was given, as far as the kernel takes it: in one send, unless it is much."""
-        while self._todo and not self.blocked and self.state is not State.GONE:
-            self._send(*self._written())
-            if self.state is State.HANDING and not self.blocked:
+        while self._todo and not self._out.blocked and self.state is not State.GONE:
+            self._out.send(*self._written())
+            if self.state is State.HANDING and not self._out.blocked:
                 self._crew.handed(self.window.hand_over())
 
     def _written(self) -> tuple[list[bytes], int]:
         """Return bytes for some of what it was given, in parts, with the PINGs that are due; and how many bytes."""
         todo, window, write = self._todo, self.window, self._crew.writer
         pings = self.state is State.PONGING
+        self._progress = self._progress or not window.pings  # from now on it is asked
         parts: list[bytes] = []
         at, end = 0, len(todo)
         size = 0
@@ -221,62 +185,9 @@ class Worker:
 
     # -- sending
 
-    def _send(self, parts: list[bytes], size: int) -> None:
-        if self.blocked or size > 2 * SEND_BYTES:
-            self._backlog += parts
-            self._backlog_bytes += size
-            if not self.blocked:
-                self._send_backlog()
-            return
-        data = parts[0] if len(parts) == 1 else b"".join(parts)
-        sent = self._sent(data)
-        if sent < size:
-            self._backlog.append(memoryview(data)[sent:])
-            self._backlog_bytes = size - sent
-            self._block()
-
-    def _sent(self, data: bytes | memoryview) -> int:
-        """Return how much the kernel took."""
-        try:
-            return self._socket.send(data)
-        except BlockingIOError:
-            return 0
-        except OSError as error:
-            self.end(f"connection lost: {error.strerror}")
-            return 0
-
-    def _block(self) -> None:
-        if not self.blocked:
-            self.blocked = True
-            self._alarm.ring()
-
-    def _send_backlog(self) -> None:
-        """Send what waits, a piece at a time, until the kernel takes no more."""
-        backlog = self._backlog
-        while backlog and self.state is not State.GONE:
-            data = backlog.popleft()
-            while backlog and len(data) + len(backlog[0]) <= SEND_BYTES:
-                data = b"".join((data, *self._next_parts(SEND_BYTES - len(data))))
-            sent = self._sent(data)
-            self._backlog_bytes -= sent
-            self._progress = self._progress or bool(sent)
-            if sent < len(data):
-                backlog.appendleft(memoryview(data)[sent:])
-                self._block()
-                return
-        self.blocked = False
-
-    def _next_parts(self, room: int) -> list[bytes | memoryview]:
-        parts = []
-        while self._backlog and len(self._backlog[0]) <= room:
-            room -= len(self._backlog[0])
-            parts.append(self._backlog.popleft())
-        return parts
-
-    def _send_rest(self) -> None:
-        """Send what the kernel did not take before; then there is room."""
-        self._send_backlog()
-        if not self.blocked and self.state is not State.GONE:
+    def _cleared(self) -> None:
+        """All that had to wait is sent: there is room."""
+        if self.state is not State.GONE:
             if self.state is State.HANDING:
                 self._crew.handed(self.window.hand_over())
             self.work()
@@ -288,8 +199,9 @@ class Worker:
         if out:
             data = b"".join(out)
             out.clear()
-            self._send([data], len(data))
-            if self._backlog_bytes > CONTROL_BYTES + SEND_BYTES and not self._todo and not self.window.items:
+            self._out.send([data], len(data))
+            self._unread_bytes = self._unread_bytes + len(data) if self._out.blocked else 0
+            if self._unread_bytes > CONTROL_BYTES:
                 self.end("it reads no answers")
 
     # -- hearing
@@ -359,8 +271,9 @@ class Worker:
         """See whether it is dead, or has to be asked."""
         if self._heard:
             self._heard, self._heard_at = False, now
-        if self._progress:
-            self._progress, self._progress_at = False, now
+        if self._progress or self._out.moved:
+            self._progress = self._out.moved = False
+            self._progress_at = now
         if self.state in (State.MEETING, State.PROBED):
             if now > self._deadline:
                 self._late()
@@ -368,20 +281,20 @@ class Worker:
             self.end("it is silent for longer than it said it would be")
         elif self.state is State.PONGING:
             self._ask(now)
-        elif self.blocked:
+        elif self._out.blocked:
             self._bury(now, self._rules.pong_timeout_s)
         else:
             self._progress_at = now
 
     def _ask(self, now: float) -> None:
         if self.window.pings:
-            self._bury(now, self._rules.pong_timeout_s if self.window.items else DEAD_AFTER * self._rules.heartbeat_s)
-        elif self.blocked:
+            self._bury(now, self._rules.pong_timeout_s if self.window.unponged else DEAD_AFTER * self._rules.heartbeat_s)
+        elif self._out.blocked:
             self._bury(now, self._rules.pong_timeout_s)
         elif now - self._progress_at >= self._rules.heartbeat_s:
             self._progress_at = now
             ping = self.window.ping()
-            self._send([ping], len(ping))
+            self._out.send([ping], len(ping))
 
     def _bury(self, now: float, timeout_s: float) -> None:
         if timeout_s and now - self._progress_at > timeout_s:
@@ -393,7 +306,7 @@ class Worker:
         elif self.version >= _WITH_PING:
             self.end("it does not answer PING", is_violation=True)
         else:
-            self.window = Window(self._rules.interval)
+            self.window = Window(self._rules.interval, self._rules.behind)
             self.state = State.HANDING
             self._crew.met(self)
 
@@ -406,6 +319,7 @@ class Worker:
         self.state = State.GONE
         self.reason = reason
         self.is_violation = is_violation
+        self._out.forget()
         items = self.window.hand_over() + self.take_back()
         self._crew.gone(self, items)
         self._token.run_sync_soon(self._leave)
@@ -420,7 +334,7 @@ class Worker:
             if self.state is not State.GONE:
                 self._answer()
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._write)
+                    nursery.start_soon(self._out.run)
                     await self._read()
                     nursery.cancel_scope.cancel()
         if self.state is State.GONE:
@@ -458,19 +372,10 @@ class Worker:
         self._conversation.admit()
         self._feed(b"")
 
-    async def _write(self) -> None:
-        while True:
-            if not self.blocked:
-                await self._alarm.wait()
-                continue
-            await trio.lowlevel.wait_writable(self._socket)
-            if self.blocked:
-                self._send_rest()
-
     async def _part(self) -> None:
         """Say why, if there is something to say, and have it read: a socket closed with something unread would take it back."""
         out = self._conversation.out
-        if not out or self._conversation.stage is Stage.TRAFFIC or self._backlog:
+        if not out or self._conversation.stage is Stage.TRAFFIC or self._out.blocked:
             return
         with trio.move_on_after(LINGER_S):
             try:

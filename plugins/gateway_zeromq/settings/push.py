@@ -11,7 +11,7 @@ from gateway.api import GatewayError, queue_spec
 from gateway_zeromq.settings.common import BindingTable, Endpoint, Frames, QueueName, WantedQueue
 
 _OF_HANDOVER = ("prefetch", "sndhwm")
-_OF_PONG = ("window", "window_bytes", "ping_every", "heartbeat_ms", "pong_timeout_ms", "older_peers")
+_OF_PONG = ("window", "window_bytes", "ping_every", "worker_rcvhwm", "heartbeat_ms", "pong_timeout_ms", "older_peers")
 
 
 class PushEndpoint(Endpoint):
@@ -54,6 +54,13 @@ class PushEndpoint(Endpoint):
         description="For pong: messages after which a peer is asked how far it is; so many at most does the next worker get "
         "again that this one had done.",
     )
+    worker_rcvhwm: int | None = Field(
+        default=None,
+        ge=1,
+        le=65_000,
+        description="For pong: the RCVHWM of all workers. Then a message is settled only when its worker must have asked for the "
+        "next one: one that does one after the other loses nothing. The last ones stay unsettled until more come, or it goes.",
+    )
     heartbeat_ms: int = Field(
         default=5_000,
         ge=50,
@@ -79,6 +86,11 @@ class PushEndpoint(Endpoint):
         idle = [name for name in (_OF_HANDOVER if self.ack == "pong" else _OF_PONG) if name in self.model_fields_set]
         if idle:
             raise ValueError(f'has {", ".join(idle)}, which says nothing for ack = "{self.ack}"')
+        if self.worker_rcvhwm is not None and self.window < 2 * (self.worker_rcvhwm + 1):
+            raise ValueError(
+                f"has window = {self.window}, which is too little for worker_rcvhwm = {self.worker_rcvhwm}: at least "
+                f"{2 * (self.worker_rcvhwm + 1)}, as so many and one more are always unsettled"
+            )
         if self.ack == "pong" and (self.security == "curve" or (self.security == "plain" and self.connect)):
             can = "null, and with bind plain" if self.security == "curve" else "plain with bind, null with connect"
             raise ValueError(f'has ack = "pong" with security = "{self.security}": it speaks a ZMTP of its own, which can {can}')
