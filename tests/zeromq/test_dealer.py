@@ -194,16 +194,26 @@ async def test_an_endpoint_may_connect_to_its_worker(context):
         await until(lambda: len(answers(replies)) == 1)
 
 
-async def test_at_the_end_a_reply_that_comes_soon_is_taken_and_the_rest_stays(context, monkeypatch):
+async def test_at_the_end_a_reply_that_comes_soon_is_taken(context, monkeypatch):
     monkeypatch.setattr("gateway_zeromq.endpoints.dealer.DRAIN_S", 30)
-    async with serving(dealer(window=1)) as running:
+    async with serving(dealer()) as running:
         replies = await with_replies(running)
         plain = worker(context, running)
-        await ask(running, b"1", b"2")
+        await ask(running, b"1")
         await plain.receive()
         running.broker.start_draining()
         await plain.send(b"done")
         with trio.fail_after(30):
             await running.stopped.wait()
         assert [body for body, _ in answers(replies)] == [b"done"]
-        assert running.queue("work").ready_count == 1
+        assert running.queue("work").count == 0
+
+
+async def test_at_the_end_what_nobody_replied_to_goes_back(context, monkeypatch):
+    monkeypatch.setattr("gateway_zeromq.endpoints.dealer.DRAIN_S", 0.05)
+    async with serving(dealer()) as running:
+        plain = worker(context, running)
+        await ask(running, b"1", b"2")
+        await plain.receive()
+        await running.stop()
+        assert running.queue("work").ready_count == 2
