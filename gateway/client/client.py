@@ -42,6 +42,7 @@ class Client:
         timeout: seconds that a call waits for its answer, reconnects included, where nothing else is said.
         max_unconfirmed, max_unconfirmed_bytes: messages under way and their bodies; `publish` waits when there are more. The
             gateway has limits of its own (10,000 and 64 MiB, if its configuration says nothing else) and closes beyond them.
+        credit_bytes: bodies of unsettled deliveries, of all consumers together; one is always delivered. 0: as the gateway has it.
         context: a ZeroMQ context to use; None: the process's.
         security: `Curve` or `Plain`, for an endpoint that has such security. Whom it does not let in waits until `timeout`: the
             gateway's log says why.
@@ -59,11 +60,14 @@ class Client:
         timeout: float = 30.0,
         max_unconfirmed: int = 1000,
         max_unconfirmed_bytes: int = 16 * 1024 * 1024,
+        credit_bytes: int = 0,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
         security: Security | None = None,
     ) -> None:
         self._link = Link(address, context, security)
-        hello = {"client": client, "caps": [], "heartbeat_ms": heartbeat_ms}
+        hello: dict[str, Any] = {"client": client, "caps": [], "heartbeat_ms": heartbeat_ms}
+        if credit_bytes:
+            hello["credit_bytes"] = credit_bytes
         self._session = Session(self._link.send, hello, partial(Confirm, self), partial(Consumer, self))
         self._timeout = timeout
         self._max_unconfirmed = max_unconfirmed

@@ -10,109 +10,30 @@ async with connect("tcp://127.0.0.1:5570", client="billing") as client:
 
 from __future__ import annotations
 
-import math
-from collections.abc import AsyncIterator, Callable, Generator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import islice
-from typing import Any, Self
+from typing import Any
 
 import trio
 import zmq
 
-from gateway.client.deliveries import Delivery, Properties, Subscription
+from gateway.client.awaited import Confirm, Consumer
+from gateway.client.deliveries import Delivery, Properties
 from gateway.client.errors import ClientError, Disconnected, TimedOut
 from gateway.client.pulse import Pulse
-from gateway.client.replies import Publishing, Reply
+from gateway.client.replies import Reply
 from gateway.client.security import Security
 from gateway.client.session import Message, Session, State
 from gateway.client.trio_link import TrioLink
 from gateway.client.wire import BATCH_MESSAGES, Command
 
+__all__ = ["Client", "Confirm", "Consumer", "connect"]
+
 _LINGER_MS = 500
 _MESSAGES_PER_TURN = 100
 """Then others have theirs."""
-
-
-class Confirm(Publishing):
-    """The gateway's word on one published message; await it, as often as you like."""
-
-    __slots__ = ("_client",)
-
-    def __init__(self, client: Client, seq: int, command: tuple[Any, ...], body: bytes) -> None:
-        super().__init__(seq, command, body)
-        self._client = client
-
-    async def wait(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the name that the other client has
-        """Wait until the message is on disk in every durable queue that it reached.
-
-        Args:
-            timeout: seconds; None: the client's.
-        Raises:
-            PublishRefused: it was not stored. Unroutable: it was mandatory and reached no queue.
-            TimedOut: no word yet; it may be stored, and will be sent again if need be.
-        Cancellation: safe; the message is sent all the same.
-        """
-        await self._client.wait_for(self, timeout)
-
-    def __await__(self) -> Generator[Any, Any, None]:
-        return self.wait().__await__()
-
-
-class Consumer(Subscription):
-    """A queue's messages, one after the other: iterate over it, or call `receive`. Several tasks may do so at once.
-
-    Args (attributes):
-        idle_timeout: seconds after which iteration ends when nothing comes; None: it never ends.
-    """
-
-    __slots__ = ("_client", "_waiting", "idle_timeout")
-
-    def __init__(self, client: Client, queue: str, tag: str, credit: int, options: dict[str, Any]) -> None:
-        super().__init__(queue, tag, credit, options)
-        self.idle_timeout: float | None = None
-        self._client = client
-        self._waiting = trio.lowlevel.ParkingLot()
-
-    def put(self, delivery: Delivery) -> None:
-        """Take a delivery."""
-        super().put(delivery)
-        self._waiting.unpark()
-
-    def end(self, error: ClientError) -> None:
-        """Take it that there will be no more, and why."""
-        super().end(error)
-        self._waiting.unpark_all()
-
-    async def receive(self, timeout: float | None = None) -> Delivery | None:  # noqa: ASYNC109
-        """Return the next delivery; None after `timeout` seconds without one (None: wait for ever).
-
-        Raises:
-            ConsumerCancelled: the gateway ended it. Disconnected: the client has ended.
-        Cancellation: safe, none is lost.
-        """
-        await trio.lowlevel.checkpoint()
-        with trio.move_on_after(math.inf if timeout is None else timeout):
-            while not self.buffer and self.error is None:
-                await self._waiting.park()
-        if self.buffer:
-            return self._client.handed(self, self.buffer.popleft())
-        if self.error is not None:
-            raise self.error
-        return None
-
-    async def cancel(self) -> None:
-        """End it; what it was handed and did not settle goes back to the queue with the connection. Cancellation: safe."""
-        await self._client.cancel(self)
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Delivery:
-        delivery = await self.receive(self.idle_timeout)
-        if delivery is None:
-            raise StopAsyncIteration
-        return delivery
 
 
 class Client:
@@ -134,11 +55,14 @@ class Client:
         timeout: float = 30.0,
         max_unconfirmed: int = 1000,
         max_unconfirmed_bytes: int = 16 * 1024 * 1024,
+        credit_bytes: int = 0,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
         security: Security | None = None,
     ) -> None:
         self._link = TrioLink(address, context, security)
-        hello = {"client": client, "caps": [], "heartbeat_ms": heartbeat_ms}
+        hello: dict[str, Any] = {"client": client, "caps": [], "heartbeat_ms": heartbeat_ms}
+        if credit_bytes:
+            hello["credit_bytes"] = credit_bytes
         self._session = Session(self._link.send, hello, partial(Confirm, self), partial(Consumer, self))
         self._pulse = Pulse(self._session, heartbeat_ms, trio.current_time())
         self._timeout = timeout

@@ -229,6 +229,15 @@ def test_what_is_given_back_with_a_delay_rests(client, queue):
     assert client.declare_queue(queue)["messages"] == 1
 
 
+def test_bodies_are_held_back_by_their_bytes_as_well(broker, client, queue):
+    client.publish_many([("", queue, bytes(1000)) for _ in range(5)], wait=True)
+    with connect(broker.addresses["ROUTER"], credit_bytes=2500) as other, other.consume(queue, credit=100) as consumer:
+        held = [consumer.receive(60), consumer.receive(60)]
+        assert consumer.receive(0.1) is None
+        held[0].ack()
+        assert consumer.receive(60) is not None
+
+
 async def test_the_client_for_trio_does_the_same(broker, queue):
     async with on_trio.connect(broker.addresses["ROUTER"], client="on-trio") as client, client.consume(queue) as consumer:
         confirms = await client.publish_many([("", queue, b"%d" % n) for n in range(500)])

@@ -8,7 +8,7 @@ from pathlib import Path
 import gateway.client
 
 ALLOWED = ("gateway.client", "msgspec", "zmq")
-WITH_TRIO = {"on_trio.py", "trio_link.py"}
+WITH_TRIO = {"awaited.py", "on_trio.py", "trio_link.py"}
 
 
 def imported(path):
