@@ -131,8 +131,7 @@ async def test_who_waits_while_nobody_is_read_from_costs_no_turns(start):
     with holding(server.broker.flow):
         await stream.send_all(b"hello")
         await turns()
-        counted = Turns()
-        trio.lowlevel.add_instrument(counted)
+        counted = counting()
         await trio.sleep(0.3)
         trio.lowlevel.remove_instrument(counted)
         assert counted.number < 20
@@ -149,8 +148,7 @@ async def test_a_connection_that_is_not_read_from_costs_no_turns(start):
     await until(lambda: echo.connection.resting)
     await stream.send_all(b"hello")
     await trio.sleep(0.1)  # the gate
-    counted = Turns()
-    trio.lowlevel.add_instrument(counted)
+    counted = counting()
     await trio.sleep(0.3)
     trio.lowlevel.remove_instrument(counted)
     assert counted.number < 20
@@ -162,6 +160,19 @@ class Turns(trio.abc.Instrument):
 
     def after_io_wait(self, timeout):
         self.number += 1
+
+
+def counting():
+    """Return what counts the turns of the loop from now on."""
+    counted = Turns()
+    trio.lowlevel.add_instrument(counted)
+    return counted
+
+
+async def two(start):
+    """Return a server, and two peers with their receivers."""
+    server = await start()
+    return server, await server.connect(), await server.connect()
 
 
 async def test_a_flood_keeps_nobody_waiting_for_more_than_two_turns_of_each_other(start, monkeypatch):
@@ -243,8 +254,7 @@ async def test_a_handler_that_takes_its_time_at_the_end_costs_no_turns(start):
     await stream.send_all(b"x")
     await ended.wait()
     await stream.send_all(b"what nobody reads")
-    counted = Turns()
-    trio.lowlevel.add_instrument(counted)
+    counted = counting()
     await trio.sleep(0.3)
     trio.lowlevel.remove_instrument(counted)
     assert counted.number < 20
@@ -254,11 +264,8 @@ async def test_a_handler_that_takes_its_time_at_the_end_costs_no_turns(start):
 
 async def test_what_comes_while_others_are_read_is_read_in_the_same_turn_after_they_were_answered(start, epoll, monkeypatch):
     monkeypatch.setattr(poller, "TURN_S", 60.0)
-    server = await start()
-    stream, first = await server.connect()
-    other, second = await server.connect()
-    counted = Turns()
-    trio.lowlevel.add_instrument(counted)
+    server, (stream, first), (other, second) = await two(start)
+    counted = counting()
     fed = []
 
     def feed_first(data):
@@ -280,8 +287,7 @@ async def test_what_comes_while_others_are_read_is_read_in_the_same_turn_after_t
 async def test_nobody_is_read_on_for_ever(start, epoll):
     server = await start()
     pairs = [await server.connect() for _ in range(2)]
-    counted = Turns()
-    trio.lowlevel.add_instrument(counted)
+    counted = counting()
     fed = []
 
     def feed(other):
@@ -298,11 +304,8 @@ async def test_nobody_is_read_on_for_ever(start, epoll):
 
 
 async def test_while_a_commit_is_under_way_its_thread_is_given_way_to(start, epoll):
-    server = await start()
-    stream, first = await server.connect()
-    other, second = await server.connect()
-    counted = Turns()
-    trio.lowlevel.add_instrument(counted)
+    server, (stream, first), (other, second) = await two(start)
+    counted = counting()
     fed = []
 
     def feed_first(data):
@@ -325,8 +328,7 @@ async def test_packets_that_come_one_by_one_cost_no_turns_of_the_loop_while_nobo
     server = await start()
     stream, echo = await server.connect()
     await trio.testing.wait_all_tasks_blocked()
-    counted = Turns()
-    trio.lowlevel.add_instrument(counted)
+    counted = counting()
     heard = []
     enough = trio.Event()
 
