@@ -264,7 +264,7 @@ async def test_a_handler_that_takes_its_time_at_the_end_costs_no_turns(start):
 
 async def test_what_comes_while_others_are_read_is_read_in_the_same_turn_after_they_were_answered(start, epoll, monkeypatch):
     monkeypatch.setattr(poller, "TURN_S", 60.0)
-    server, (stream, first), (other, second) = await two(start)
+    _, (stream, first), (other, second) = await two(start)
     counted = counting()
     fed = []
 
