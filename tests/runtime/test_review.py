@@ -167,7 +167,8 @@ def nothing(_):
     pass
 
 
-async def test_goodbye_behind_a_backlog_reaches_the_peer():
+async def test_goodbye_behind_a_backlog_reaches_the_peer(autojump_clock):
+    autojump_clock.autojump_threshold = 0.002
     async with running(HandJournal(), outgoing_bytes=65_536) as broker, trio.open_nursery() as nursery:
         log = Log()
 
