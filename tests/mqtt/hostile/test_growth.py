@@ -163,7 +163,7 @@ async def test_what_is_over_leaves_nothing_behind(what: Callable[[Town], Awaitab
                 place.bench.broker.log.lines.clear()
             await until(lambda: len(place.bench.broker.listeners[0].connections) == 2)
 
-        with trio.fail_after(30):
+        with trio.fail_after(100):
             await rounds(FIRST)
             things = census()
             blocks = sys.getallocatedblocks()
