@@ -216,7 +216,7 @@ def _add(links: Links, found: Found, more: More, *, spares_dollar: bool) -> None
         present = found.get(destination)
         if present is None:
             found[destination] = options
-        elif present is not options and present != options:
+        elif present is not options:
             more.setdefault(destination, []).append(options)
 
 
