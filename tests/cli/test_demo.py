@@ -47,9 +47,9 @@ def ends(environment, seconds):
     return not alive(environment)
 
 
-def demo(environment):
+def demo(environment, *options):
     return subprocess.Popen(
-        [TIDEGATE, "demo", *SHORT], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [TIDEGATE, "demo", *SHORT, *options], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
 
 
@@ -82,7 +82,7 @@ def test_a_short_demo_loses_nothing_and_leaves_nothing_behind(marked, tmp_path):
 @needs_proc
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_no_process_outlives_a_demo_that_is_ended(marked, end):
-    with demo(marked) as process:
+    with demo(marked, "--seconds", "600") as process:  # it does not end by itself meanwhile
         for line in process.stdout:
             if re.search(r" confirmed [1-9]", line):
                 break
