@@ -58,7 +58,7 @@ class Town:
 
 @asynccontextmanager
 async def town(level: int) -> AsyncIterator[Town]:
-    async with mqtt_broker(Forgetful(automatic=True)) as bench:
+    async with mqtt_broker(Forgetful(automatic=True), sys_interval_s=0) as bench:  # which would bring its topics sometime
         place = Town(bench, level)
         place.giver, place.taker = await place.client("giver"), await place.client("taker")
         yield place
