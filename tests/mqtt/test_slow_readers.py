@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 
 import trio
@@ -24,7 +25,8 @@ async def slow_client(bench, client_id="slow", **fields):
     await peer.connect(client_id, **fields)
     own = f"127.0.0.1:{sock.getsockname()[1]}"
     [connection] = [connection for connection in bench.broker.listeners[0].connections if connection.peer == own]
-    connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
+    with socket.socket(fileno=os.dup(connection.number)) as theirs:
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
     return peer
 
 

@@ -15,6 +15,7 @@ from gateway.runtime.streams.pause import Pause
 
 if TYPE_CHECKING:
     from gateway.runtime.streams.connection import StreamConnection
+    from gateway.runtime.streams.door import Door
     from gateway.runtime.streams.listener import Listeners
 
 HAS_EPOLL: Final = hasattr(select, "epoll")
@@ -46,11 +47,14 @@ class EpollSet:
         self._listeners = listeners
         self._open = select.epoll()
         self._leaving = select.epoll()
-        self._pause = Pause(self._open.fileno())
+        self._number_of_open = self._open.fileno()
+        self._pause = Pause(self._number_of_open)
+        self._doors: dict[int, Door] = {}
         self._by_number: list[StreamConnection | None] = []
         self._slow: dict[int, None] = {}
         self._put_off = 0
         self._round: set[int] = set()
+        self._left: Events = []
 
     async def run(self, nursery: trio.Nursery) -> None:
         """See `Way.run`."""
@@ -59,9 +63,8 @@ class EpollSet:
 
     async def _see_to_open(self) -> None:
         listeners = self._listeners
-        events: Events = []
         while True:
-            if events:
+            if self._left:
                 await checkpoint()
             else:
                 await wait_readable(self._open)
@@ -69,8 +72,8 @@ class EpollSet:
                 return
             if listeners.flow.holding:
                 await listeners.flow.until_released()
-            found = self._next(events)
-            events = self._read_some(found) or self._read_on(PER_TURN - len(found))
+            found = self._next(self._left)
+            self._left = self._read_some(found) or self._read_on(PER_TURN - len(found))
 
     def _read_on(self, most: int) -> Events:
         """Answer what was read, and read what has come meanwhile; return whose turn did not come.
@@ -91,12 +94,36 @@ class EpollSet:
                 events = self._read_some(found)
                 if events or time.perf_counter() > until:
                     return events
-            elif self._pause.wait():
+                continue
+            number = self._pause.wait()
+            if number == self._number_of_open:
                 left = PER_TURN
                 until = time.perf_counter() + TURN_S
-            else:
+            elif number is None or not self._let_in(number) or time.perf_counter() > until:
                 break
         return []
+
+    def stay(self) -> None:
+        """See `Way.stay`."""
+        if not self._left:
+            self._left = self._read_on(PER_TURN)
+
+    def _let_in(self, number: int) -> bool:
+        """Say whether somebody came in: why nobody can is said by the task that waits at this door."""
+        try:
+            return self._doors[number].let_in() > 0
+        except OSError:
+            return False
+
+    def open_door(self, number: int, door: Door) -> None:
+        """See `Way.open_door`."""
+        self._doors[number] = door
+        self._pause.add(number)
+
+    def close_door(self, number: int) -> None:
+        """See `Way.close_door`."""
+        self._pause.remove(number)
+        del self._doors[number]
 
     def _next(self, left: Events, most: int = PER_TURN) -> Events:
         """Return who is read from next: newcomers come before those who are left, and nobody comes twice before these."""
@@ -183,7 +210,7 @@ class EpollSet:
         """See `Way.unread`."""
         if connection.watched & _READ:
             connection.watched &= ~_READ
-            self._open.unregister(connection.socket)
+            self._open.unregister(connection.number)
         self._watch_leaving(connection, connection.watched & ~_READ_AT_LAST)
 
     def write(self, connection: StreamConnection) -> None:
@@ -202,14 +229,14 @@ class EpollSet:
         connection.watched = watched
         mask = (select.EPOLLOUT if after & _WRITE else 0) | (select.EPOLLIN if after & _READ_AT_LAST else 0)
         if not after:
-            self._leaving.unregister(connection.socket)
+            self._leaving.unregister(connection.number)
         elif before:
-            self._leaving.modify(connection.socket, mask)
+            self._leaving.modify(connection.number, mask)
         else:
             self._leaving.register(self._number(connection), mask)
 
     def _number(self, connection: StreamConnection) -> int:
-        number = connection.socket.fileno()
+        number = connection.number
         while number >= len(self._by_number):
             self._by_number.append(None)
         self._by_number[number] = connection
@@ -220,7 +247,7 @@ class EpollSet:
         if connection.watched:
             self.unread(connection)
             self.unwrite(connection)
-        number = connection.socket.fileno()
+        number = connection.number
         if number < len(self._by_number):
             self._by_number[number] = None
 
