@@ -322,7 +322,7 @@ def test_the_broker_tells_of_itself(client, level):
     one.subscribe("$SYS/broker/#")
     received, told = "$SYS/broker/messages/received", {}
     deadline = time.monotonic() + PATIENCE_S
-    while int(told.get(received, "0")) == 0 and time.monotonic() < deadline:  # nothing was when the broker looked for the first time
+    while int(told.get(received, "0")) == 0 and time.monotonic() < deadline:  # none when it first looked
         message = one.next()
         told[message.topic] = message.payload.decode()
     assert told["$SYS/broker/version"].startswith("tidegate version ")
