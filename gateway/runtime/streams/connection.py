@@ -108,7 +108,10 @@ class StreamConnection(Served):
         fresh = self._receiver is None
         self._receiver = receiver
         self.idle_timeout_s = idle_timeout_s
-        self.heard_at = math.inf if self.resting else self._listeners.heard_now()
+        if self.resting:
+            self.heard_at = math.inf
+        elif idle_timeout_s:  # else nobody asks
+            self.heard_at = self._listeners.heard_now()
         self.deadline_at = self._listeners.now() + deadline_s if deadline_s else 0.0
         if self.reason is not None:
             self._touch(self)  # to have it told

@@ -60,17 +60,18 @@ class Door:
             OSError: no more can be accepted now.
         """
         until = time.perf_counter() + TURN_S
+        now = self._listeners.heard_now()
         for came in range(PER_TURN):
             try:
                 number, address = self._next()
             except BlockingIOError:
                 return came
-            self._start(number, address)
+            self._start(number, address, now)
             if time.perf_counter() > until:
                 return came + 1
         return PER_TURN
 
-    def _start(self, number: int, address: Any) -> None:
+    def _start(self, number: int, address: Any, now: float) -> None:
         listeners = self._listeners
         if len(listeners.connections) >= listeners.limits.max_connections:
             listeners.counters["refused_connections"] += 1
@@ -94,12 +95,12 @@ class Door:
         listeners.counters["connections"] += 1
         serving = self._serving
         if serving.accept is not None:
-            self._hand_over(connection, serving.accept)
+            self._hand_over(connection, serving.accept, now)
         elif serving.handler is not None:
             connection.handled = True
             listeners.spawn(_serve, connection, serving.handler)
 
-    def _hand_over(self, connection: StreamConnection, accept: Accept) -> None:
+    def _hand_over(self, connection: StreamConnection, accept: Accept, now: float) -> None:
         listeners = self._listeners
         listeners.arriving = connection
         try:
@@ -109,7 +110,7 @@ class Door:
         listeners.arriving = None
         connection.let_go()
         if connection.reason is None and not listeners.flow.holding and not listeners.alarms.level:
-            connection.readable(listeners.heard_now())  # most have sent something by now: that spares them a turn
+            connection.readable(now)  # most have sent something by now: that spares them a turn
         if connection.reason is None and not connection.resting:
             listeners.way.read(connection)
 
