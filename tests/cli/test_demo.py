@@ -48,8 +48,14 @@ def ends(environment, seconds):
 
 
 def demo(environment, *options):
+    """Start a demo that hears SIGINT, even where these tests are run in the background and do not."""
     return subprocess.Popen(
-        [TIDEGATE, "demo", *SHORT, *options], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [TIDEGATE, "demo", *SHORT, *options],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
 
 
