@@ -66,6 +66,7 @@ class Interrupt:
     def find_spec(self, name, path=None, target=None):
         if name == {where!r}:
             os.kill(os.getpid(), signal.SIGINT)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who is run in the background hears nothing of it
 sys.meta_path.insert(0, Interrupt())
 sys.argv = ["tidegate", "peek", "jobs"]
 from gateway.cli import main
