@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 
 import pytest
 import trio
@@ -12,7 +13,7 @@ from gateway.api.address import stream_address
 from gateway.config import Transport
 from gateway.runtime.streams.door import PER_TURN, Door, Serving
 from gateway.runtime.streams.entrance import Entrance
-from tests.runtime.receivers import some, until
+from tests.runtime.receivers import Echo, some, until
 from tests.runtime.support import turns
 
 LOOPBACK = ("127.0.0.1", 1)
@@ -45,6 +46,15 @@ def newcomers(listening):
     yield come
     for sock in with_sockets:
         sock.close()
+
+
+class Rounds(trio.abc.Instrument):
+    """How often the loop went its way round."""
+
+    number = 0
+
+    def before_io_wait(self, timeout):
+        self.number += 1
 
 
 def door(listening, server):
@@ -115,6 +125,42 @@ async def test_newcomers_that_take_long_come_in_one_by_one(start, listening, new
     newcomers(2)
     one = door(listening, server)
     assert [one.let_in(), one.let_in(), one.let_in()] == [1, 1, 0]
+
+
+async def test_newcomers_that_come_one_by_one_cost_no_turns_of_the_loop_while_nobody_else_wants_one(start, epoll, monkeypatch):
+    for name in ("pause.PAUSE_S", "poller.TURN_S"):  # however long the machine stands still between two of them
+        monkeypatch.setattr(f"gateway.runtime.streams.{name}", 5.0)
+    for name in ("streams.listener.SWEEP_S", "alarms.LOOK_S"):
+        monkeypatch.setattr(f"gateway.runtime.{name}", 600.0)
+    server = await start()
+    await trio.testing.wait_all_tasks_blocked()
+    counted = Rounds()
+    trio.lowlevel.add_instrument(counted)
+    came, sockets, threads = [], [], []
+    enough = trio.Event()
+
+    def knock():
+        sockets.append(socket.create_connection(("127.0.0.1", server.port)))
+
+    def make(connection, served):
+        came.append(counted.number)
+        if len(came) == 20:
+            enough.set()
+        else:
+            threads.append(threading.Timer(0.01, knock))
+            threads[-1].start()
+        return Echo(connection, served)
+
+    server.make = make
+    knock()
+    with trio.fail_after(60):
+        await enough.wait()
+    trio.lowlevel.remove_instrument(counted)
+    for thread in threads:
+        thread.join()
+    for sock in sockets:
+        sock.close()
+    assert (len(set(came)) < 10) == epoll
 
 
 async def test_who_breaks_the_rules_with_the_first_bytes_is_gone(start, listening, newcomers):
