@@ -167,10 +167,14 @@ def test_a_session_keeps_what_came_meanwhile(client, level):
 
 def test_a_session_lasts_until_its_client_wants_it_to_end(client):
     client("shorter", clean=False, connect=for_ever()).end()
-    at_once = client("shorter", clean=False, connect=for_ever())
-    assert at_once.present
-    at_once.end(properties=properties(PacketTypes.DISCONNECT, SessionExpiryInterval=0))
-    assert not client("shorter", clean=False).present
+    for _ in range(3):  # a broker that stands still may hear the next CONNECT before this DISCONNECT
+        at_once = client("shorter", clean=False, connect=for_ever())
+        assert at_once.present
+        at_once.end(properties=properties(PacketTypes.DISCONNECT, SessionExpiryInterval=0))
+        again = client("shorter", clean=False, connect=for_ever())
+        if not again.present:
+            break
+    assert not again.present
 
 
 @levels
