@@ -196,6 +196,48 @@ async def test_a_flood_keeps_nobody_waiting_for_more_than_two_turns_of_each_othe
         nursery.cancel_scope.cancel()
 
 
+class Clock:
+    """Time that goes by as a test says."""
+
+    def __init__(self):
+        self.now = 1_000.0
+
+    def perf_counter(self):
+        return self.now
+
+
+async def test_who_takes_little_waits_for_one_of_those_who_take_long_and_not_for_all_of_them(start, monkeypatch, epoll):
+    monkeypatch.setattr(poller, "time", clock := Clock())
+    server = await start()
+    floods = [await server.connect() for _ in range(20)]
+    stream, quiet = await server.connect()
+    order = []
+
+    def feed(echo):
+        def taken(data):
+            order.append(echo)
+            clock.now += 0.004
+
+        return taken
+
+    for _, echo in floods:
+        echo.feed = feed(echo)
+    quiet.feed = lambda data: order.append(quiet)
+    async with trio.open_nursery() as nursery:
+        for flooding, _ in floods:
+            nursery.start_soon(flood, flooding)
+        await until(lambda: len(order) > 100)
+        waited = []
+        for _ in range(50):
+            before = len(order)
+            os.write(stream.socket.fileno(), b"ping")
+            await until(lambda: quiet in order[before:])  # noqa: B023 - called at once
+            waited.append(order.index(quiet, before) - before)
+        nursery.cancel_scope.cancel()
+    assert all(order.count(echo) > 5 for _, echo in floods)
+    assert max(waited) <= (2 if epoll else 60)
+
+
 async def flood(stream):
     while True:
         await stream.send_all(bytes(262_144))

@@ -24,6 +24,9 @@ PER_TURN: Final = 256
 TURN_S = 0.002
 """After so long others get their turn, though connections are left that have something: they come first in the next one."""
 
+LONG_S: Final = 0.001
+"""Who takes so long comes behind those who do not."""
+
 PUT_OFF: Final = 4
 """Turns in which those who take long give way to others, one after the other."""
 
@@ -55,6 +58,9 @@ class EpollSet:
         self._put_off = 0
         self._round: set[int] = set()
         self._left: Events = []
+        self._suspected: set[int] = set()
+        self._long: set[int] = set()
+        self._lasted = False
 
     async def run(self, nursery: trio.Nursery) -> None:
         """See `Way.run`."""
@@ -126,14 +132,38 @@ class EpollSet:
         del self._doors[number]
 
     def _next(self, left: Events, most: int = PER_TURN) -> Events:
-        """Return who is read from next: newcomers come before those who are left, and nobody comes twice before these."""
+        """Return who is read from next: newcomers come before those who are left, and nobody comes twice before these.
+
+        But whenever somebody took long, those who do not are newcomers again: else each of their packets would wait for all who
+        take long. They get no more than a turn for that, so those who are left wait twice as long at most.
+        """
         found = self._open.poll(0, most)
+        if self._long:
+            found.sort(key=self._takes_long)
         if not left:
+            self._lasted = False
             self._round = {number for number, _ in found} if len(found) > 1 else set()
             return found
+        if self._lasted:
+            self._lasted = False
+            self._round = self._long.union([number for number, _ in left])
         fresh = [event for event in found if event[0] not in self._round][: most - len(left)]
         self._round.update([number for number, _ in fresh])
         return fresh + left
+
+    def _note(self, number: int, took_s: float) -> None:
+        """Remember who takes long; once may be the machine's fault."""
+        if took_s > LONG_S:
+            if number in self._suspected:
+                self._long.add(number)
+            self._suspected.add(number)
+            self._lasted = True
+        else:
+            self._suspected.discard(number)
+            self._long.discard(number)
+
+    def _takes_long(self, event: tuple[int, int]) -> bool:
+        return event[0] in self._long
 
     def _read_some(self, events: Events) -> Events:
         """Have some read; return whose turn did not come."""
@@ -142,7 +172,8 @@ class EpollSet:
         now = self._listeners.heard_now()
         short = self._listeners.alarms.level
         left = len(events)
-        until = time.perf_counter() + TURN_S if left > 1 else 0.0
+        began = time.perf_counter() if left > 1 else 0.0
+        until = began + TURN_S if left > 1 else 0.0
         for number, _ in events:
             left -= 1
             connection = by_number[number]
@@ -153,8 +184,13 @@ class EpollSet:
                 if short:
                     CONNECTION.set(connection)
                 connection.readable(now)
-                if left and (time.perf_counter() > until or flow.holding):
-                    return events[-left:]
+                if until:
+                    ended = time.perf_counter()
+                    if self._suspected or ended - began > LONG_S:
+                        self._note(number, ended - began)
+                    if left and (ended > until or flow.holding):
+                        return events[-left:]
+                    began = ended
         if self._slow and not flow.holding:
             if len(self._slow) < len(events) and self._put_off < PUT_OFF:
                 self._put_off += 1
@@ -250,6 +286,8 @@ class EpollSet:
         number = connection.number
         if number < len(self._by_number):
             self._by_number[number] = None
+        self._suspected.discard(number)
+        self._long.discard(number)
 
     def close(self) -> None:
         """See `Way.close`."""
