@@ -279,6 +279,22 @@ def wildcards(port: int) -> None:
         drained(sock)
 
 
+def wildcards_anew(port: int) -> None:
+    """4,096 filters that all match, and a publisher that connects anew for each 100 topics."""
+    sock = connected(port, b"wild", clean=True)
+    subscribe_all(sock, (field(b"/".join(words) + b"/#") + b"\0" for words in product((b"a", b"+"), repeat=12)))
+    front = b"/".join([b"a"] * 12)
+    number = 0
+    while True:
+        publisher = connected(port, b"wild publisher", clean=True)
+        publisher.sendall(b"".join(packet_of(0x30, field(b"%b/%d" % (front, n)) + b"x") for n in range(number, number + 100)))
+        number += 100
+        publisher.sendall(packet_of(0xC0, b""))
+        publisher.recv(2)
+        publisher.close()
+        drained(sock)
+
+
 def identifiers(port: int) -> None:
     """4,096 overlapping filters, each with an identifier of its own."""
     sock = connected_5(port, b"ids")
@@ -395,6 +411,6 @@ def expiring(port: int) -> None:
 ATTACKS: list[Callable[[int], None]] = [
     silent, trickled, upgrades, storm, takeovers, garbage, heavy_connects,
     half, fragments, filters, properties, huge, levels,
-    deaf, deaf_share, subscriptions, deep, wildcards, identifiers, groups,
+    deaf, deaf_share, subscriptions, deep, wildcards, wildcards_anew, identifiers, groups,
     topics, exchanges_open, strange_acks, wills, quiet, expiring,
 ]  # fmt: skip

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import trio
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # a frozen one takes three times as long to make, and there is one per connection
 class Credentials:
     """What a peer says of itself.
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import Enum
+from itertools import chain
 from typing import Any
 
 
@@ -154,10 +155,9 @@ class BindingOptions:
     def merged_with(self, others: list[BindingOptions]) -> BindingOptions:
         """Return what holds for an entry that all these bindings brought, as `merged` would one by one. Cost: their identifiers."""
         ids = dict.fromkeys(self.subscription_ids)
-        for other in others:
-            ids.update(dict.fromkeys(other.subscription_ids))
+        ids.update(dict.fromkeys(chain.from_iterable([other.subscription_ids for other in others])))
         return BindingOptions(
-            qos=max(self.qos, *(other.qos for other in others)),
+            qos=max(self.qos, *[other.qos for other in others]),
             no_local=self.no_local and all(other.no_local for other in others),
             retain_as_published=self.retain_as_published or any(other.retain_as_published for other in others),
             subscription_ids=tuple(ids),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from gateway.errors import PreconditionFailed
 from gateway.model.declare import Binding, BindingOptions
@@ -17,12 +17,28 @@ Found: TypeAlias = dict[object, BindingOptions]
 """Destinations that a message reaches, in the order they were found, with what their bindings say together."""
 
 
+_SHARED: Final[dict[BindingOptions, BindingOptions]] = {}
+MOST_SHARED: Final = 64
+
+
+def shared(options: BindingOptions) -> BindingOptions:
+    """Return the one object for all options that say the same: thousands of bindings that match one key are compared by it.
+
+    Those with identifiers stay as they are: there may be any number of them.
+    """
+    if options.subscription_ids or len(_SHARED) >= MOST_SHARED:
+        return options
+    return _SHARED.setdefault(options, options)
+
+
 class Link:
     """A binding in use. Two links of one exchange differ in destination, key or arguments.
 
     Args:
         destination: an opaque hashable object, the queue or exchange: nothing here looks inside it.
         binding: as asked for.
+
+    ``options``: the binding's, `shared`.
     """
 
     __slots__ = ("binding", "destination", "options")
@@ -30,12 +46,12 @@ class Link:
     def __init__(self, destination: object, binding: Binding) -> None:
         self.destination: object = destination
         self.binding: Binding = binding
-        self.options: BindingOptions = binding.options
+        self.options: BindingOptions = shared(binding.options)
 
     def renew(self, binding: Binding) -> None:
         """Take the options of a binding of the same identity."""
         self.binding = binding
-        self.options = binding.options
+        self.options = shared(binding.options)
 
 
 Links: TypeAlias = Link | dict[Link, None]

@@ -88,9 +88,6 @@ class Node:
         return [node for node in (*literal, self.star, self.rest) if node is not None]
 
 
-More: TypeAlias = dict[object, list[BindingOptions]]
-"""What further bindings say of a destination, beside the first."""
-
 Places: TypeAlias = dict[Node, None]
 """A set of nodes that keeps its order, so that equal input gives equal output."""
 
@@ -116,14 +113,12 @@ def advance(active: Places, word: str, ended: Places) -> Places:
     for node in active:
         if node.stays:
             reached[node] = None
-        if node.children is not None:
-            child = node.children.get(word)
-            if child is not None:
-                enter(child, reached, ended)
-        elif node.only is not None and node.only_word == word:
-            enter(node.only, reached, ended)
-        if node.star is not None:
-            enter(node.star, reached, ended)
+        children, star = node.children, node.star
+        child = children.get(word) if children is not None else node.only if node.only_word == word else None
+        if child is not None:
+            enter(child, reached, ended)
+        if star is not None:
+            enter(star, reached, ended)
     return reached
 
 
@@ -176,18 +171,24 @@ class Topic:
         """See `ExchangeType.route`.
 
         What the broker says of itself (`OWN_KEYS`) comes to nobody who did not ask for it by name: a leading wildcard spares it,
-        whosever the binding is.
+        whosever the binding is. MQTT's leading wildcards spare every `$` (MQTT 3.1.1 §4.7.2 [MQTT-4.7.2-1]).
 
         Cost: the words of the key times the nodes that match so far, and the bindings that match.
         """
         first_is_dollar = key.startswith("$")
         own = key.startswith(OWN_KEYS)
-        more: More = {}
+        matching: list[Link] = []
         for node in self.matching(key):
-            if node.links is not None and not (own and node.spares_dollar):
-                _add(node.links, found, more, spares_dollar=first_is_dollar and node.spares_dollar)
-        for destination, others in more.items():
-            found[destination] = found[destination].merged_with(others)
+            links = node.links
+            if links is None:
+                continue
+            if first_is_dollar and node.spares_dollar:
+                matching += [link for link in each(links) if not (own or link.options.mqtt)]
+            elif isinstance(links, Link):
+                matching.append(links)
+            else:
+                matching += links
+        _add(matching, found)
 
     def matching(self, key: str) -> Places:
         """Return the nodes whose patterns match a key, those without bindings included."""
@@ -202,22 +203,19 @@ class Topic:
         return ended
 
 
-def _add(links: Links, found: Found, more: More, *, spares_dollar: bool) -> None:
-    """Add the destinations of links. What several bindings say of one is merged in the end: there may be thousands.
-
-    Args:
-        spares_dollar: MQTT's bindings are left out: their leading wildcard spares `$` (MQTT 3.1.1 §4.7.2 [MQTT-4.7.2-1]).
-    """
-    for link in each(links):
+def _add(links: list[Link], found: Found) -> None:
+    """Add the destinations of links. What several bindings say of one is merged in the end: there may be thousands."""
+    more: dict[object, list[BindingOptions]] = {}
+    for link in links:
         options = link.options
-        if spares_dollar and options.mqtt:
-            continue
         destination = link.destination
         present = found.get(destination)
         if present is None:
             found[destination] = options
-        elif present is not options and present != options:
+        elif present is not options:
             more.setdefault(destination, []).append(options)
+    for destination, others in more.items():
+        found[destination] = found[destination].merged_with(others)
 
 
 def _prune(node: Node, path: list[tuple[Node, str]]) -> None:

@@ -35,7 +35,8 @@ from gateway.runtime.pager import Pager
 from gateway.runtime.scheduled import ScheduledReader
 from gateway.runtime.stats import stored
 from gateway.runtime.streams.connection import StreamConnection
-from gateway.runtime.streams.listener import Listeners, Serving
+from gateway.runtime.streams.door import Serving
+from gateway.runtime.streams.listener import Listeners
 from gateway.runtime.streams.poller import HAS_EPOLL
 
 Authenticate = Callable[[Credentials], Awaitable[Principal]]

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MOST_RECEIVED: Final = 65_535
 HIGHEST_QOS: Final = 2
+MOST_CONNACKS = 1_000
+"""So many different ones are remembered."""
 _CONNACKS: Final = (encode(ConnAck(False, ACCEPTED)), encode(ConnAck(True, ACCEPTED)))
 """Below level 5: without and with a session that was there."""
 
@@ -130,21 +132,35 @@ class Entering:
             self._greeting.refuse(error)
 
     def _connack(self, expiry_s: int, *, present: bool) -> bytes:
-        connack = encode(ConnAck(present, ACCEPTED, self._told(expiry_s)), MQTT_5)
+        connect, broker = self._connect, self._broker
+        asked = connect.properties
+        keep_alive_s = keep_alive(connect.keep_alive_s, broker.settings.max_keep_alive_s)
+        expiry_told = expiry_s if expiry_s != (asked.session_expiry_s or 0) else None
+        keep_alive_told = keep_alive_s if keep_alive_s != connect.keep_alive_s else None  # [MQTT5-3.2.2-21]
+        if not connect.client_id or asked.request_response_information or asked.maximum_packet_size is not None:
+            return self._own_connack(expiry_told, keep_alive_told, present=present)
+        said = (present, expiry_told, keep_alive_told)
+        connack = broker.connacks.get(said)
+        if connack is None:
+            if len(broker.connacks) >= MOST_CONNACKS:
+                broker.connacks.clear()
+            connack = broker.connacks[said] = self._own_connack(expiry_told, keep_alive_told, present=present)
+        return connack
+
+    def _own_connack(self, expiry_s: int | None, keep_alive_s: int | None, *, present: bool) -> bytes:
+        connack = encode(ConnAck(present, ACCEPTED, self._told(expiry_s, keep_alive_s)), MQTT_5)
         most = self._connect.properties.maximum_packet_size
         if most is not None and len(connack) > most:
             return encode(ConnAck(present, ACCEPTED), MQTT_5)  # [MQTT5-3.1.2-24]
         return connack
 
-    def _told(self, expiry_s: int) -> Properties:
-        """Return what differs from what a client takes for granted (MQTT 5.0 §3.2.2.3)."""
+    def _told(self, expiry_s: int | None, keep_alive_s: int | None) -> Properties:
+        """Return what differs from what a client takes for granted (MQTT 5.0 §3.2.2.3). None: that doesn't."""
         settings = self._broker.settings
         connect = self._connect
-        asked = connect.properties
-        keep_alive_s = keep_alive(connect.keep_alive_s, settings.max_keep_alive_s)
-        informed = asked.request_response_information and settings.response_prefix  # [MQTT5-3.1.2-28]
+        informed = connect.properties.request_response_information and settings.response_prefix  # [MQTT5-3.1.2-28]
         return Properties(
-            session_expiry_s=expiry_s if expiry_s != (asked.session_expiry_s or 0) else None,
+            session_expiry_s=expiry_s,
             receive_maximum=settings.receive_maximum if settings.receive_maximum < MOST_RECEIVED else None,
             maximum_qos=settings.maximum_qos if settings.maximum_qos < HIGHEST_QOS else None,  # [MQTT5-3.2.2-9]
             retain_available=None if settings.retained else False,
@@ -154,7 +170,7 @@ class Entering:
             wildcard_available=None if settings.wildcards else False,
             subscription_ids_available=None if settings.subscription_identifiers else False,
             shared_available=None if settings.shared_subscriptions else False,
-            server_keep_alive_s=keep_alive_s if keep_alive_s != connect.keep_alive_s else None,  # [MQTT5-3.2.2-21]
+            server_keep_alive_s=keep_alive_s,
             response_information=response_topic(settings.response_prefix, self.client_id) if informed else None,
         )
 

@@ -7,28 +7,28 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
-from gateway.api import Channel, CloseReason, Connection, ConsumeOptions, Delivery, Outcome, Principal, ProtocolViolation
+from gateway.api import CloseReason, Connection, ConsumeOptions, Outcome, Principal, ProtocolViolation
 from gateway_mqtt.codec import reasons
 from gateway_mqtt.codec.coding import encode
-from gateway_mqtt.codec.names import MQTT_5, PINGRESP, MalformedPacket, malformed
+from gateway_mqtt.codec.names import MQTT_5, PINGREQ, PINGRESP, MalformedPacket, malformed
 from gateway_mqtt.codec.packets import Auth, Connect, Disconnect, Packet, Signal, Subscribe, Unsubscribe
 from gateway_mqtt.codec.properties import NO_PROPERTIES, Properties
 from gateway_mqtt.expiry import left
-from gateway_mqtt.inbound import Inbound, Terms
-from gateway_mqtt.outbound import ClientLimits, Outbound, Replies
 from gateway_mqtt.protocol import Connected
-from gateway_mqtt.session import Session
-from gateway_mqtt.store import SessionRecord, SessionStore, StoredWill
+from gateway_mqtt.store import SessionRecord, StoredWill
 from gateway_mqtt.subscriptions import Subscriptions
 from gateway_mqtt.sys_topics import NONE, Stock
 from gateway_mqtt.translate.sessions import keep_alive, session_queue, session_queue_name, shortest
-from gateway_mqtt.translate.topics import Routes
+from gateway_mqtt.works import Works
 
 if TYPE_CHECKING:
     from gateway_mqtt.broker import Broker
 
 KEEP_ALIVE_GRACE: Final = 1.5
 PONG: Final = encode(Signal(PINGRESP))
+PING: Final = encode(Signal(PINGREQ))
+_DISCONNECT: Final = Disconnect()
+_SIGNALS: Final = frozenset((PING, encode(_DISCONNECT)))
 _GOODBYES: Final = {
     CloseReason.IDLE: reasons.KEEP_ALIVE_TIMEOUT,
     CloseReason.SHUTDOWN: reasons.SERVER_SHUTTING_DOWN,
@@ -36,7 +36,7 @@ _GOODBYES: Final = {
 """What MQTT 5 clients are told when the host closes."""
 
 
-class Link:
+class Link(Works):
     """One client from its CONNECT on (a `Receiver`). What it asks for besides messages ends up here (a `ControlSink`).
 
     Args:
@@ -45,34 +45,18 @@ class Link:
         expiry_s: how long its session is to outlive the connection.
         present: it goes on with a session that there was.
 
-    ``durable``: the session's queue is in the journal: it outlives the connection, or did so before. ``level``: of the protocol.
     ``declared``: the session has its queue. ``idle_timeout_s``: how long the client may be silent [MQTT-3.1.2-24].
     """
 
     __slots__ = (
-        "_accepted",
         "_half",
-        "_limits",
-        "_outbound",
-        "_protocol",
         "_subscriptions",
-        "_terms",
-        "_user",
         "_will",
         "bridge",
-        "broker",
-        "channel",
-        "connection",
         "declared",
-        "durable",
         "expiry_s",
         "idle_timeout_s",
-        "inbound",
         "is_over",
-        "level",
-        "replies",
-        "session",
-        "store",
     )
 
     def __init__(  # noqa: PLR0913 - what is known when a client enters
@@ -87,84 +71,25 @@ class Link:
         *,
         present: bool,
     ) -> None:
-        self.broker: Broker = broker
-        self.connection: Connection = connection
-        self.level: int = connect.level
+        durable = present or expiry_s > 0
+        wants = broker.wants.of(connect, lasts=durable)
+        super().__init__(broker, connection, principal, (principal.vhost, client_id), connect.level, wants, durable=durable)
         self.bridge: bool = connect.bridge
         self.expiry_s: int = expiry_s
-        self.durable: bool = present or expiry_s > 0
         self.declared: bool = present
         # [MQTT-3.1.2-24] [MQTT5-3.1.2-22] [MQTT5-3.2.2-22]
         self.idle_timeout_s: float = KEEP_ALIVE_GRACE * keep_alive(connect.keep_alive_s, broker.settings.max_keep_alive_s)
         self.is_over: bool = False
-        self._accepted: bool = False
         self._half: bool = False
-        self._user: str = principal.user
         self._will: StoredWill | None = will
         self._subscriptions: Subscriptions | None = None
-        self._terms: Terms = broker.terms(connect)
-        self._limits: ClientLimits = broker.client_limits(connect, lasts=self.durable)
-        self._assemble(principal, client_id)
-
-    def _assemble(self, principal: Principal, client_id: str) -> None:
-        broker, connection, gateway = self.broker, self.connection, self.broker.gateway
-        self.session: Session[Delivery] = Session(principal.vhost, client_id, clean=not self.durable, lasts=self.durable)
-        self.store: SessionStore | None = None
-        if self.durable:
-            self.store = broker.stores.open(broker.absences.channel(principal.vhost), self.session.key, lasts=True)
-        self._outbound: Outbound | None = None
-        self.replies: Replies = Replies(gateway, connection, client_id, broker.traffic.sent)
-        self.inbound: Inbound = Inbound(
-            gateway, connection, broker.encoders[self.level], client_id, self.replies.reply, self._terms, self.say_last
-        )
-        self.channel: Channel = gateway.open_channel(principal, self.inbound)
-        self.inbound.attach(self.channel, Routes(self.channel, principal, broker.topic_limits), self.store)
-        self._protocol: Connected = Connected(
-            self.inbound, self, self, broker.settings.max_packet_bytes, self.level, broker.bounds, broker.traffic.packets
-        )
-
-    @property
-    def outbound(self) -> Outbound:
-        """What sends messages, made when there may be some: many clients only publish."""
-        outbound = self._outbound
-        return outbound if outbound is not None else self._made_outbound()
-
-    def _made_outbound(self) -> Outbound:
-        broker, connection = self.broker, self.connection
-        outbound = self._outbound = Outbound(
-            broker.gateway,
-            connection,
-            broker.encoders[self.level],
-            self.session,
-            broker.settings.max_inflight,
-            broker.rota,
-            client=self._limits,
-            store=self.store,
-            pulse=broker.pulse,
-            more_retained=broker.sys_topics.look_up,
-            replies=self.replies,
-        )
-        outbound.attach(self.channel, self.inbound.expect, self.say_goodbye)
-        self._protocol.acknowledge_to(outbound)
-        if self._accepted:
-            connection.watch(outbound)
-            if connection.is_congested:
-                outbound.congested()
-        return outbound
-
-    def unacknowledged(self) -> int:
-        """Return how many messages the client was sent, or is about to be, and has not acknowledged; have those sent counted."""
-        if self._outbound is None:
-            return 0
-        self._outbound.count()
-        return self.session.outstanding
 
     # -- the beginning ------------------------------------------------------
 
     @property
     def queue(self) -> str:
         """Name of the queue that is the session."""
-        return session_queue_name(self.session.client_id)
+        return session_queue_name(self.key[1])
 
     def resume(self) -> None:
         """Go on with the subscriptions that there are."""
@@ -176,7 +101,7 @@ class Link:
         """Make the session's queue."""
         limits = self.broker.lasting_limits if self.durable else self.broker.clean_limits
         self.declared = True
-        self.inbound.expect(self.channel.declare_queue(session_queue(self.session.client_id, limits, lasts=self.durable)), then)
+        self.inbound.expect(self.channel.declare_queue(session_queue(self.key[1], limits, lasts=self.durable)), then)
 
     def consume(self, then: Callable[[Outcome], None]) -> None:
         """Have the session's messages delivered."""
@@ -189,14 +114,21 @@ class Link:
             self.store.put_record(self._record())
 
     def _record(self) -> SessionRecord:
-        return SessionRecord(self.expiry_s, None, self.level, self._will, None, self._user)
+        return SessionRecord(self.expiry_s, None, self.level, self._will, None, self._principal.user)
 
     def begin(self, connack: bytes) -> None:
         """The CONNECT is answered: what was collected meanwhile goes out behind the CONNACK."""
         self._accepted = True
         self.broker.traffic.connected(len(self.broker.sessions))
-        self.replies.reply(connack)
-        self.connection.watch(self.replies if self._outbound is None else self._outbound)
+        if self._replies is None:  # nobody is beside it, and it can't be too much
+            connection = self.connection
+            if not connection.out:
+                connection.touch()
+            connection.out.append(connack)
+            self.broker.traffic.sent.other(connack)
+            return
+        self._replies.reply(connack)
+        self.connection.watch(self._replies if self._outbound is None else self._outbound)
 
     # -- bytes --------------------------------------------------------------
 
@@ -210,19 +142,33 @@ class Link:
             return False
         broker = self.broker
         broker.traffic.bytes_received += len(data)
+        protocol = self._protocol
+        if protocol is None:
+            if data in _SIGNALS:
+                return self._hear(data)
+            protocol = self._listening()
         try:
-            whole = self._protocol.feed(data)
+            whole = protocol.feed(data)
         except MalformedPacket as error:
             self.say_goodbye(error.code, error.reason)
             raise ProtocolViolation(error.reason, error.spec) from None
         if whole and self._half:
             self._half = False
             broker.halves.whole(self)
-        held_bytes = self._protocol.held_bytes
+        held_bytes = protocol.held_bytes
         if held_bytes and not self.is_over:
             self._half = True
             broker.halves.part(self, held_bytes)
         return whole
+
+    def _hear(self, signal: bytes) -> bool:
+        """Understand who says no more than that: what it takes to understand others is made when there is something else."""
+        self.broker.traffic.packets.signal(len(signal))
+        if signal == PING:
+            self.ping()
+        else:
+            self.disconnect(_DISCONNECT)
+        return True
 
     def stuck(self) -> None:
         """A packet was begun, and does not go on."""
@@ -234,15 +180,25 @@ class Link:
         self.broker.gateway.count("partial_packets_closed")
         self.broker.gateway.log.warning(
             "too much is kept of packets that are not complete: connection closed",
-            client=self.session.client_id,
+            client=self.key[1],
             peer=self.connection.peer,
-            bytes=self._protocol.held_bytes,
+            bytes=self._protocol.held_bytes if self._protocol is not None else 0,
         )
         self.dismiss(reasons.SERVER_BUSY, "too much is kept of packets that are not complete")
 
     def send(self, packet: Packet) -> None:
         """Send what is no message."""
         self.replies.reply(encode(packet, self.level))
+
+    def _listening(self) -> Connected:
+        """Make what understands the client."""
+        broker = self.broker
+        protocol = self._protocol = Connected(
+            self.inbound, self, self, broker.settings.max_packet_bytes, self.level, broker.bounds, broker.traffic.packets
+        )
+        if self._outbound is not None:
+            protocol.acknowledge_to(self._outbound)
+        return protocol
 
     # -- what the client asks for -------------------------------------------
 
@@ -310,12 +266,13 @@ class Link:
         """Send a DISCONNECT, which there is at level 5 only; nothing may be sent after it, and nothing that came is published."""
         if self.level != MQTT_5 or not self._accepted or self.is_over:
             return  # [MQTT5-3.14.0-1]
-        terms = self._terms
+        terms = self._wants.terms
         told = Properties(reason_string=reason) if reason and terms.problem_information else NO_PROPERTIES
         packet = encode(Disconnect(code, told), self.level)
         if terms.most_bytes and len(packet) > terms.most_bytes:
             packet = encode(Disconnect(code), self.level)  # [MQTT5-3.14.2-3] [MQTT5-3.14.2-4]
-        self.inbound.stop()
+        if self._inbound is not None:
+            self._inbound.stop()
         self.say_last(packet)
 
     def say_last(self, packet: bytes) -> None:
@@ -335,7 +292,7 @@ class Link:
         """Another connection has come with this client identifier [MQTT-3.1.4-2] [MQTT5-3.1.4-3]."""
         gateway = self.broker.gateway
         gateway.count("takeovers")
-        gateway.log.info("another connection took over", client=self.session.client_id, peer=self.connection.peer)
+        gateway.log.info("another connection took over", client=self.key[1], peer=self.connection.peer)
         self.dismiss(reasons.SESSION_TAKEN_OVER)
 
     def ended(self, reason: CloseReason) -> None:
@@ -353,22 +310,25 @@ class Link:
         if self.is_over:
             return
         self.is_over = True
-        self._protocol.stop()
+        if self._protocol is not None:
+            self._protocol.stop()
         broker = self.broker
         if self._half:
             broker.halves.whole(self)
         if self._outbound is not None:
             self._outbound.report()
             self._outbound.leave()
-        self.inbound.end()
-        broker.sessions.leave(self.session.key, self)
+        if self._inbound is not None:
+            self._inbound.end()
+        broker.sessions.leave(self.key, self)
         subscriptions = self._subscriptions.end() if self._subscriptions is not None else NONE
-        self.channel.close()
+        if self._channel is not None:
+            self._channel.close()
         self._bequeath(subscriptions)
 
     def _bequeath(self, subscriptions: Stock) -> None:
         """Leave behind what outlives the connection [MQTT-4.1.0-2]."""
-        broker, key = self.broker, self.session.key
+        broker, key = self.broker, self.key
         if self.durable:
             record = self._record() if self._accepted else replace(self._record(), will=None)
             if broker.absences.channel(key[0]).queue_exists(self.queue):

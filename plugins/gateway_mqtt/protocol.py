@@ -24,7 +24,7 @@ from gateway_mqtt.codec.packets import (
     Subscribe,
     Unsubscribe,
 )
-from gateway_mqtt.codec.publishes import is_run, run_of, short, unidentified, varint
+from gateway_mqtt.codec.publishes import run_of, short, unidentified, varint
 from gateway_mqtt.codec.splitter import no_length, too_long
 from gateway_mqtt.tally import Tally
 
@@ -221,7 +221,7 @@ class Connected:
                         self._publish_other(head, data[start:end])  # no room for its fields, properties, or no topic
                     else:
                         topic = data[start + 2 : topic_end]
-                        if topic == last and runs and is_run(data, at, start, body, end):
+                        if topic == last and runs and data[end + start + 2 - at : end + topic_end - at] == topic:
                             end, count, runs = self._run(data, at, start, body, end)
                             others += count
                         else:

@@ -23,6 +23,13 @@ class Tally:
         self.rest: int = 0
         self.rest_bytes: int = 0
 
+    def signal(self, size: int) -> None:
+        """One more that is no PUBLISH and no PUBACK, on its own."""
+        self.others += 1
+        self.size += size
+        self.rest += 1
+        self.rest_bytes += size
+
     @property
     def packets(self) -> int:
         """How many in all."""

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 TIDEGATE = str(Path(sys.executable).with_name("tidegate"))
-LONGEST_S = 60
+LONGEST_S = 100
 
 
 class Program:

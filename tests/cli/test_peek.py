@@ -153,7 +153,7 @@ def test_messages_of_mqtt_and_tgp_clients_are_shown_with_what_they_said(tmp_path
             client.bind("both", "amq.topic", "plant.#")
             client.publish("amq.topic", "plant.tgp", b"{}", said, wait=True)
         host, port = broker.where("mqtt")
-        run([TIDEGATE, "pub", "-h", host, "-p", str(port), "-q", "1", "plant/mqtt", "21.5"], check=True, timeout=30)
+        run([TIDEGATE, "pub", "-h", host, "-p", str(port), "-q", "1", "plant/mqtt", "21.5"], check=True, timeout=60)
         result = CliRunner().invoke(app, ["peek", "both", "--json", "--data-dir", str(tmp_path / "data")])
     tgp, mqtt = json.loads(result.stdout)
     assert (tgp["routing_key"], tgp["properties"]) == ("plant.tgp", said)

@@ -66,6 +66,7 @@ class Interrupt:
     def find_spec(self, name, path=None, target=None):
         if name == {where!r}:
             os.kill(os.getpid(), signal.SIGINT)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who is run in the background hears nothing of it
 sys.meta_path.insert(0, Interrupt())
 sys.argv = ["tidegate", "peek", "jobs"]
 from gateway.cli import main
@@ -96,7 +97,7 @@ def test_a_journal_that_is_no_file_is_refused(tmp_path, kind, command):
             SqliteJournal(home).open()
         return
     done = subprocess.run(
-        [TIDEGATE, *command, "--data-dir", home], capture_output=True, text=True, check=False, timeout=20
+        [TIDEGATE, *command, "--data-dir", home], capture_output=True, text=True, check=False, timeout=100
     )  # fmt: skip
     assert done.returncode in {73, 74}
     assert "no file" in done.stderr
@@ -127,7 +128,7 @@ def test_a_data_directory_of_another_user_is_refused_in_words(made, open_to_all)
     for command in (["peek", "orders"], ["journal", "compact"], ["serve"]):
         done = subprocess.run(
             ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", TIDEGATE, *command, "--data-dir", data],
-            capture_output=True, text=True, check=False, timeout=20, cwd="/",
+            capture_output=True, text=True, check=False, timeout=100, cwd="/",
         )  # fmt: skip
         if "ModuleNotFoundError" in done.stderr or "can't open file" in done.stderr or "setpriv" in done.stderr:
             pytest.skip("somebody else can't run this program here")

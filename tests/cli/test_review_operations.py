@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -220,7 +221,7 @@ def test_a_clock_that_was_set_back_does_not_cost_the_newest_backups(data, tmp_pa
     def end(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(backup_module.time, "sleep", end)
+    monkeypatch.setattr(backup_module, "time", SimpleNamespace(**{**vars(time), "sleep": end}))
     code, output, _ = run("backup", out, "--every", "1h", "--keep", "2", "--data-dir", data)
     assert code == 0
     newest = Path(output.split(": ", 1)[0])

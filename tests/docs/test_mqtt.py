@@ -51,7 +51,7 @@ def said(**values):
 
 def subscribe(client, topic):
     client.subscribe(topic, 1)
-    client.subscribed.get(timeout=30)
+    client.subscribed.get(timeout=60)
 
 
 def test_every_field_of_the_common_form_is_in_the_table():
@@ -90,9 +90,9 @@ def test_a_zeromq_program_hears_mqtt_5_properties_and_an_mqtt_5_client_hears_tho
         copy = next(iter(program.consume("copies")))
         assert copy.properties == {"content_type": "text/plain", "content_encoding": "utf-8", "headers": {"unit": "°C"}}
         copy.ack()
-        assert client.got.get(timeout=30).properties.UserProperty == [("unit", "°C")]
+        assert client.got.get(timeout=60).properties.UserProperty == [("unit", "°C")]
         program.publish("amq.topic", "readings.2", b"21", {"headers": {"unit": "K", "n": 3}, "expiration_ms": 600_000}, wait=True)
-    heard = client.got.get(timeout=30)
+    heard = client.got.get(timeout=60)
     assert (heard.topic, heard.payload, heard.qos) == ("readings/2", b"21", 1)
     assert heard.properties.UserProperty == [("unit", "K"), ("n", "3")]
     assert 500 <= heard.properties.MessageExpiryInterval <= 600

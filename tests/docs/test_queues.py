@@ -33,7 +33,7 @@ def test_the_example_makes_a_queue_whose_rejected_messages_are_found_beside_it(t
     with LiveBroker(tmp_path) as live:
         address = live.addresses["ROUTER"]
         program = example.replace("tcp://127.0.0.1:5570", address)
-        run([sys.executable, "-c", program], check=True, timeout=30)
+        run([sys.executable, "-c", program], check=True, timeout=60)
         with connect(address) as client:
             client.publish("", "jobs", b"broken", wait=True)
             next(iter(client.consume("jobs"))).nack(requeue=False)

@@ -61,14 +61,14 @@ def say_with_mosquitto_pub(text, broker):
         missing("mosquitto_pub is not installed")
     host, port = broker.mqtt.split(":")
     command = text.strip().replace("mosquitto_pub ", f"mosquitto_pub -h {host} -p {port} ")
-    subprocess.run(command, shell=True, check=True, timeout=20)
+    subprocess.run(command, shell=True, check=True, timeout=60)
 
 
 def test_three_clients_print_what_the_readme_says(broker, running):
     pytest.importorskip("paho.mqtt")
     worker = running(moved(block("worker"), broker))
     say_with_mosquitto_pub(block("device"), broker)
-    subprocess.run([sys.executable, "-c", moved(block("paho"), broker)], check=True, timeout=20)
+    subprocess.run([sys.executable, "-c", moved(block("paho"), broker)], check=True, timeout=60)
     said = block("prints").splitlines()
     assert [worker.stdout.readline().rstrip("\n") for _ in said] == said
 
@@ -77,7 +77,7 @@ def test_three_clients_print_what_the_readme_says(broker, running):
 def test_messages_wait_on_disk_for_a_worker_that_is_started_last(tmp_path, running):
     pytest.importorskip("paho.mqtt")
     with LiveBroker(tmp_path) as broker:
-        subprocess.run([sys.executable, "-c", moved(block("paho"), broker)], check=True, timeout=20)
+        subprocess.run([sys.executable, "-c", moved(block("paho"), broker)], check=True, timeout=60)
         broker.kill()
         broker.start()
         worker = running(moved(block("worker"), broker))

@@ -646,7 +646,7 @@ def told(ask: Callable[[Callable[[object], None]], None]) -> object:
     answers: list[object] = []
     event = threading.Event()
     ask(lambda answer: (answers.append(answer), event.set()))
-    assert event.wait(10)
+    assert event.wait(60)
     return answers[0]
 
 

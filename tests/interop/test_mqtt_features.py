@@ -167,10 +167,14 @@ def test_a_session_keeps_what_came_meanwhile(client, level):
 
 def test_a_session_lasts_until_its_client_wants_it_to_end(client):
     client("shorter", clean=False, connect=for_ever()).end()
-    at_once = client("shorter", clean=False, connect=for_ever())
-    assert at_once.present
-    at_once.end(properties=properties(PacketTypes.DISCONNECT, SessionExpiryInterval=0))
-    assert not client("shorter", clean=False).present
+    for _ in range(3):  # a broker that stands still may hear the next CONNECT before this DISCONNECT
+        at_once = client("shorter", clean=False, connect=for_ever())
+        assert at_once.present
+        at_once.end(properties=properties(PacketTypes.DISCONNECT, SessionExpiryInterval=0))
+        again = client("shorter", clean=False, connect=for_ever())
+        if not again.present:
+            break
+    assert not again.present
 
 
 @levels
@@ -320,13 +324,13 @@ def test_refusals_have_reasons_and_the_connection_goes_on(client):
 def test_the_broker_tells_of_itself(client, level):
     one = client(level=level)
     one.subscribe("$SYS/broker/#")
-    told = {}
+    received, told = "$SYS/broker/messages/received", {}
     deadline = time.monotonic() + PATIENCE_S
-    while "$SYS/broker/messages/received" not in told and time.monotonic() < deadline:
+    while int(told.get(received, "0")) == 0 and time.monotonic() < deadline:  # none when it first looked
         message = one.next()
         told[message.topic] = message.payload.decode()
     assert told["$SYS/broker/version"].startswith("tidegate version ")
-    assert int(told["$SYS/broker/messages/received"]) > 0
+    assert int(told[received]) > 0
 
 
 async def test_amqtt_does_what_it_can(broker):

@@ -93,7 +93,9 @@ once, for_ever = each(ONCE), each(FOR_EVER)
 
 
 @once
-def test_a_fault_that_passes_costs_time_alone(broker, rule):
+def test_a_fault_that_passes_costs_time_alone(new_broker, injector, rule):
+    broker = new_broker(injector, "journal.refuse_after_ms=60000")
+    broker.start()
     with_a_queue(broker)
     with clients(broker, "writer") as writer:
         assert writer.publish("before") == STORED

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import PreconditionFailed
 from gateway.model.declare import DEFAULT_OPTIONS, Binding, BindingOptions
+from gateway.routing import exchange as exchanges
 from gateway.routing.direct import Direct
 from gateway.routing.exchange import Link
 from gateway.routing.fanout import Fanout
@@ -31,6 +32,20 @@ def matches(arguments, headers):
     exchange = Headers()
     bind(exchange, arguments=arguments)
     return bool(found(exchange, headers=headers))
+
+
+def test_options_that_say_the_same_are_one_object_but_for_those_with_identifiers():
+    first, second, third = (
+        Link("q", Binding("x", "q", key, options=BindingOptions(qos=1, mqtt=True, no_local=key == "c"))) for key in "abc"
+    )
+    assert first.options is second.options
+    assert third.options == BindingOptions(qos=1, mqtt=True, no_local=True)
+    many = [Link("q", Binding("x", "q", "a", options=BindingOptions(subscription_ids=(n,)))) for n in range(1_000)]
+    assert [link.options.subscription_ids for link in many] == [(n,) for n in range(1_000)]
+    assert len(exchanges._SHARED) <= exchanges.MOST_SHARED
+    renewed = Binding("x", "q", "a", options=BindingOptions(qos=1, mqtt=True))
+    many[0].renew(renewed)
+    assert many[0].options is first.options
 
 
 def test_direct_finds_equal_keys_only():

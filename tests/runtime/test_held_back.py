@@ -131,8 +131,7 @@ async def test_who_waits_while_nobody_is_read_from_costs_no_turns(start):
     with holding(server.broker.flow):
         await stream.send_all(b"hello")
         await turns()
-        counted = Turns()
-        trio.lowlevel.add_instrument(counted)
+        counted = counting()
         await trio.sleep(0.3)
         trio.lowlevel.remove_instrument(counted)
         assert counted.number < 20
@@ -149,8 +148,7 @@ async def test_a_connection_that_is_not_read_from_costs_no_turns(start):
     await until(lambda: echo.connection.resting)
     await stream.send_all(b"hello")
     await trio.sleep(0.1)  # the gate
-    counted = Turns()
-    trio.lowlevel.add_instrument(counted)
+    counted = counting()
     await trio.sleep(0.3)
     trio.lowlevel.remove_instrument(counted)
     assert counted.number < 20
@@ -162,6 +160,19 @@ class Turns(trio.abc.Instrument):
 
     def after_io_wait(self, timeout):
         self.number += 1
+
+
+def counting():
+    """Return what counts the turns of the loop from now on."""
+    counted = Turns()
+    trio.lowlevel.add_instrument(counted)
+    return counted
+
+
+async def two(start):
+    """Return a server, and two peers with their receivers."""
+    server = await start()
+    return server, await server.connect(), await server.connect()
 
 
 async def test_a_flood_keeps_nobody_waiting_for_more_than_two_turns_of_each_other(start, monkeypatch):
@@ -183,6 +194,48 @@ async def test_a_flood_keeps_nobody_waiting_for_more_than_two_turns_of_each_othe
             waited = order[before : order.index(quiet, before)]
             assert max(waited.count(echo) for _, echo in floods) <= 2
         nursery.cancel_scope.cancel()
+
+
+class Clock:
+    """Time that goes by as a test says."""
+
+    def __init__(self):
+        self.now = 1_000.0
+
+    def perf_counter(self):
+        return self.now
+
+
+async def test_who_takes_little_waits_for_one_of_those_who_take_long_and_not_for_all_of_them(start, monkeypatch, epoll):
+    monkeypatch.setattr(poller, "time", clock := Clock())
+    server = await start()
+    floods = [await server.connect() for _ in range(20)]
+    stream, quiet = await server.connect()
+    order = []
+
+    def feed(echo):
+        def taken(data):
+            order.append(echo)
+            clock.now += 0.004
+
+        return taken
+
+    for _, echo in floods:
+        echo.feed = feed(echo)
+    quiet.feed = lambda data: order.append(quiet)
+    async with trio.open_nursery() as nursery:
+        for flooding, _ in floods:
+            nursery.start_soon(flood, flooding)
+        await until(lambda: len(order) > 100)
+        waited = []
+        for _ in range(50):
+            before = len(order)
+            os.write(stream.socket.fileno(), b"ping")
+            await until(lambda: quiet in order[before:])  # noqa: B023 - called at once
+            waited.append(order.index(quiet, before) - before)
+        nursery.cancel_scope.cancel()
+    assert all(order.count(echo) > 5 for _, echo in floods)
+    assert max(waited) <= (2 if epoll else 60)
 
 
 async def flood(stream):
@@ -243,8 +296,7 @@ async def test_a_handler_that_takes_its_time_at_the_end_costs_no_turns(start):
     await stream.send_all(b"x")
     await ended.wait()
     await stream.send_all(b"what nobody reads")
-    counted = Turns()
-    trio.lowlevel.add_instrument(counted)
+    counted = counting()
     await trio.sleep(0.3)
     trio.lowlevel.remove_instrument(counted)
     assert counted.number < 20
@@ -254,11 +306,8 @@ async def test_a_handler_that_takes_its_time_at_the_end_costs_no_turns(start):
 
 async def test_what_comes_while_others_are_read_is_read_in_the_same_turn_after_they_were_answered(start, epoll, monkeypatch):
     monkeypatch.setattr(poller, "TURN_S", 60.0)
-    server = await start()
-    stream, first = await server.connect()
-    other, second = await server.connect()
-    counted = Turns()
-    trio.lowlevel.add_instrument(counted)
+    _, (stream, first), (other, second) = await two(start)
+    counted = counting()
     fed = []
 
     def feed_first(data):
@@ -280,8 +329,7 @@ async def test_what_comes_while_others_are_read_is_read_in_the_same_turn_after_t
 async def test_nobody_is_read_on_for_ever(start, epoll):
     server = await start()
     pairs = [await server.connect() for _ in range(2)]
-    counted = Turns()
-    trio.lowlevel.add_instrument(counted)
+    counted = counting()
     fed = []
 
     def feed(other):
@@ -298,11 +346,8 @@ async def test_nobody_is_read_on_for_ever(start, epoll):
 
 
 async def test_while_a_commit_is_under_way_its_thread_is_given_way_to(start, epoll):
-    server = await start()
-    stream, first = await server.connect()
-    other, second = await server.connect()
-    counted = Turns()
-    trio.lowlevel.add_instrument(counted)
+    server, (stream, first), (other, second) = await two(start)
+    counted = counting()
     fed = []
 
     def feed_first(data):
@@ -325,8 +370,7 @@ async def test_packets_that_come_one_by_one_cost_no_turns_of_the_loop_while_nobo
     server = await start()
     stream, echo = await server.connect()
     await trio.testing.wait_all_tasks_blocked()
-    counted = Turns()
-    trio.lowlevel.add_instrument(counted)
+    counted = counting()
     heard = []
     enough = trio.Event()
 

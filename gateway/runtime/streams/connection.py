@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import socket
+import os
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
@@ -12,6 +12,7 @@ import trio
 from gateway.api.stream import CloseReason, CongestionSink, Receiver
 from gateway.errors import ProtocolViolation
 from gateway.runtime.streams.pace import FIRST_PACE, SIZES, next_pace
+from gateway.runtime.streams.parting import NO_NUMBER, say_no_more
 from gateway.runtime.streams.served import RECEIVE_BYTES, Served
 from gateway.runtime.streams.stages import GONE, LINGERING, LOST, OPEN, SENDING
 
@@ -43,6 +44,7 @@ class StreamConnection(Served):
     __slots__ = (
         "_backlog",
         "_backlog_bytes",
+        "_carrier",
         "_touch",
         "deadline_at",
         "handled",
@@ -59,9 +61,10 @@ class StreamConnection(Served):
         "watched",
     )
 
-    def __init__(self, sock: socket.socket, peer: str, *, is_loopback: bool, listeners: Listeners) -> None:
-        super().__init__(sock, listeners)
+    def __init__(self, number: int, peer: str, carrier: str, *, is_loopback: bool, listeners: Listeners) -> None:
+        super().__init__(number, listeners)
         self.peer = peer
+        self._carrier = carrier
         self.is_loopback = is_loopback
         self._touch = listeners.turns.touch
         self.out: list[bytes] = []
@@ -83,7 +86,7 @@ class StreamConnection(Served):
         """See `gateway.api.Connection.transport`."""
         if self.layer is not None:
             return self.layer.transport
-        return "tcp" if self.socket.family in (socket.AF_INET, socket.AF_INET6) else "unix"
+        return self._carrier
 
     @property
     def certificate_subject(self) -> str | None:
@@ -105,11 +108,14 @@ class StreamConnection(Served):
         fresh = self._receiver is None
         self._receiver = receiver
         self.idle_timeout_s = idle_timeout_s
-        self.heard_at = math.inf if self.resting else self._listeners.heard_now()
+        if self.resting:
+            self.heard_at = math.inf
+        elif idle_timeout_s:  # else nobody asks
+            self.heard_at = self._listeners.heard_now()
         self.deadline_at = self._listeners.now() + deadline_s if deadline_s else 0.0
         if self.reason is not None:
             self._touch(self)  # to have it told
-        elif fresh:
+        elif fresh and self._listeners.arriving is not self:
             self._listeners.way.read(self)
 
     def readable(self, now: float) -> None:
@@ -126,7 +132,7 @@ class StreamConnection(Served):
             return
         most = SIZES[self.pace]
         try:
-            data = self.socket.recv(most)
+            data = os.read(self.number, most)
         except BlockingIOError:
             return
         except OSError:
@@ -224,7 +230,7 @@ class StreamConnection(Served):
     def _send(self, data: bytes) -> None:
         if self._backlog is None:
             try:
-                sent = self.socket.send(data)
+                sent = os.write(self.number, data)
             except BlockingIOError:
                 sent = 0
             except OSError:
@@ -251,7 +257,7 @@ class StreamConnection(Served):
             backlog[:] = [b"".join(backlog)]
         data = backlog[0]
         try:
-            sent = self.socket.send(data)
+            sent = os.write(self.number, data)
         except BlockingIOError:
             return
         except OSError:
@@ -364,7 +370,7 @@ class StreamConnection(Served):
         if self.stage == GONE:
             return
         try:
-            self.socket.shutdown(socket.SHUT_WR)
+            say_no_more(self.number)
         except OSError:
             self.dispose()
             return
@@ -377,7 +383,7 @@ class StreamConnection(Served):
         """Drop what still comes; it may be a flood."""
         for _ in range(times):
             try:
-                if self.socket.recv(RECEIVE_BYTES):
+                if os.read(self.number, RECEIVE_BYTES):
                     continue
             except BlockingIOError:
                 return
@@ -396,5 +402,6 @@ class StreamConnection(Served):
         if self.is_congested:
             self._caught_up()
         self._listeners.way.forget(self)
-        self.socket.close()
+        os.close(self.number)
+        self.number = NO_NUMBER
         self._listeners.gone(self)

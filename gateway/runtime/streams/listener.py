@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import trio
 
 from gateway.api.frontend import Log
-from gateway.api.stream import CloseReason, Connection, Receiver
+from gateway.api.stream import CloseReason, Receiver
 from gateway.config import Limits, Transport
 from gateway.errors import ProtocolViolation
-from gateway.runtime.alarms import CONNECTION, Alarms
+from gateway.runtime.alarms import Alarms
 from gateway.runtime.dispatcher import Turns
 from gateway.runtime.flow import Flow
 from gateway.runtime.streams.addresses import Bound, bind
 from gateway.runtime.streams.certificates import Certificates
 from gateway.runtime.streams.connection import StreamConnection
+from gateway.runtime.streams.door import Door, Serving
 from gateway.runtime.streams.entrance import Entrance
 from gateway.runtime.streams.failures import Failures
 from gateway.runtime.streams.hellos import Hellos
@@ -34,30 +33,14 @@ from gateway.runtime.streams.ways import Way
 if TYPE_CHECKING:
     from collections import Counter
 
-Handler = Callable[[Connection], Awaitable[None]]
-Accept = Callable[[Connection], None]
 SWEEP_S = 0.5
 ACCEPT_AGAIN_S = 0.1
-PER_TURN = 64
-"""Connections accepted before others get their turn."""
 SWEPT_PER_TURN = 1_024
 EXPIRED_PER_TURN = 32
 """An end may take a while: subscriptions are removed, a will is published."""
 LOOK_AT_HELD_S = 0.05
 MOST_LINGERING = 4_096
 """Closing connections that may wait for their goodbyes to be read, all together."""
-
-
-class Serving(NamedTuple):
-    """Who serves a connection: a task of its own, or what is called once and attaches a receiver.
-
-    Args:
-        websocket: the sub-protocols that are spoken over WebSocket.
-    """
-
-    handler: Handler | None = None
-    accept: Accept | None = None
-    websocket: Sequence[str] = ()
 
 
 class Listeners:
@@ -94,6 +77,7 @@ class Listeners:
         self.draining = False
         self.sent_bytes = 0
         self.way: Way
+        self.arriving: StreamConnection | None = None
         self._epoll = epoll
         self._transport = transport if transport is not None else Transport()
         self._failures = Failures(log, counters)
@@ -139,7 +123,7 @@ class Listeners:
                     self._nursery.start_soon(self._hellos.run)
                 async with trio.open_nursery() as accepting:
                     for one, entrance in zip(bound, entrances, strict=True):
-                        accepting.start_soon(self._accept, one.socket, entrance, serving)
+                        accepting.start_soon(self._accept, one.socket, Door(one.socket, entrance, serving, self))
                     for address in addresses:
                         announce(address)
                     task_status.started(addresses)
@@ -244,63 +228,29 @@ class Listeners:
 
     # -- accepting ----------------------------------------------------------
 
-    async def _accept(self, sock: socket.socket, entrance: Entrance, serving: Serving) -> None:
-        while True:
-            await trio.lowlevel.wait_readable(sock)
-            for _ in range(PER_TURN):
+    async def _accept(self, sock: socket.socket, door: Door) -> None:
+        number = sock.fileno()
+        self.way.open_door(number, door)
+        try:
+            while True:
+                await trio.lowlevel.wait_readable(number)
                 try:
-                    accepted, address = sock.accept()
-                except BlockingIOError:
-                    break
+                    door.let_in()
                 except OSError as error:
                     await self._not_accepted(error)
-                    break
-                self._start(accepted, address, entrance, serving)
+                else:
+                    self.way.stay()
+        finally:
+            self.way.close_door(number)
 
     async def _not_accepted(self, error: OSError) -> None:
         if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
             self.log.error("no more connections can be accepted", error=str(error))
             await trio.sleep(ACCEPT_AGAIN_S)
 
-    def _start(self, accepted: socket.socket, address: Any, entrance: Entrance, serving: Serving) -> None:
-        if len(self.connections) >= self.limits.max_connections:
-            self.counters["refused_connections"] += 1
-            accepted.close()
-            return
-        is_unix = not isinstance(address, tuple)
-        try:
-            accepted.setblocking(False)
-        except OSError:  # macOS says so of a peer that is gone already
-            accepted.close()
-            return
-        host, port = ("", 0) if is_unix else address[:2]
-        peer = entrance.name if is_unix else f"{host}:{port}"
-        connection = StreamConnection(accepted, peer, is_loopback=is_unix or _is_loopback(host), listeners=self)
-        if entrance.prepare(connection, host):
-            self._settling[connection] = self.now() + self.limits.handshake_timeout_s
-        self.connections.add(connection)
-        self.counters["connections"] += 1
-        if serving.accept is not None:
-            self._hand_over(connection, serving.accept)
-        elif serving.handler is not None:
-            connection.handled = True
-            self.spawn(self._serve, connection, serving.handler)
-
-    def _hand_over(self, connection: StreamConnection, accept: Accept) -> None:
-        try:
-            accept(connection)
-        except Exception as error:  # an edge: one connection
-            connection.fail(error)
-        connection.let_go()
-
-    async def _serve(self, connection: StreamConnection, handler: Handler) -> None:
-        CONNECTION.set(connection)
-        try:
-            await handler(connection)
-        except Exception as error:  # an edge: one connection
-            connection.fail(error)
-        finally:
-            connection.let_go()
+    def settle(self, connection: StreamConnection) -> None:
+        """Give a connection only so long for its handshakes."""
+        self._settling[connection] = self.now() + self.limits.handshake_timeout_s
 
     def _layers_changed(self, connection: StreamConnection, stack: Stack) -> None:
         """Leave out what has done its work: what is left may be one layer, or none."""
@@ -347,8 +297,3 @@ class Listeners:
             connection.close(CloseReason.IDLE)
         elif connection.stage in CLOSING:
             connection.dispose()
-
-
-@lru_cache(1_024)
-def _is_loopback(host: str) -> bool:
-    return ipaddress.ip_address(host.partition("%")[0]).is_loopback

@@ -12,6 +12,8 @@ import trio
 PAUSE_S: Final = 0.001
 """The finest time that the kernel's sets know. Nothing that is due sooner is kept waiting."""
 
+MOST: Final = 8
+
 
 class _Deadlines(Protocol):
     def next_deadline(self) -> float: ...
@@ -25,10 +27,13 @@ class Pause:
 
     Args:
         number: the descriptor.
+
+    What is added is waited for as well, though the loop does so, too.
     """
 
     def __init__(self, number: int) -> None:
         self._number = number
+        self._added: set[int] = set()
         self._set: select.epoll | None = None
         runner = _runner()
         theirs = getattr(getattr(runner, "io_manager", None), "_epoll", None)
@@ -39,14 +44,29 @@ class Pause:
             self._set.register(number, select.EPOLLIN)
             self._set.register(theirs.fileno(), select.EPOLLIN)
 
-    def wait(self) -> bool:
-        """Wait for a moment; say whether the descriptor can be read, and nobody else has anything to do."""
+    def add(self, number: int) -> None:
+        """Wait for another descriptor, too."""
+        if self._set is not None:
+            self._set.register(number, select.EPOLLIN)
+            self._added.add(number)
+
+    def remove(self, number: int) -> None:
+        """Undo `add`."""
+        if self._set is not None:
+            self._set.unregister(number)
+            self._added.discard(number)
+
+    def wait(self) -> int | None:
+        """Wait for a moment; return the descriptor if it can be read, and nobody else has anything to do, or one that was added."""
         if self._set is None or self._deadlines is None or len(self._runnable):
-            return False
+            return None
         if self._deadlines.next_deadline() - trio.current_time() < PAUSE_S:
-            return False
-        found = self._set.poll(PAUSE_S, 2)
-        return len(found) == 1 and found[0][0] == self._number
+            return None
+        found = self._set.poll(PAUSE_S, MOST)
+        if len(found) == 1:
+            number: int = found[0][0]
+            return number if number == self._number or number in self._added else None
+        return next((number for number, _ in found if number in self._added), None)
 
     def close(self) -> None:
         """Give back the descriptor that it has."""

@@ -11,6 +11,7 @@ from gateway.runtime.alarms import CONNECTION
 
 if TYPE_CHECKING:
     from gateway.runtime.streams.connection import StreamConnection
+    from gateway.runtime.streams.door import Door
     from gateway.runtime.streams.listener import Listeners
 
 
@@ -36,7 +37,7 @@ class Tasks:
         listeners = self._listeners
         with scope:
             while not scope.cancel_called:  # then the socket may be closed
-                await wait_readable(connection.socket)
+                await wait_readable(connection.number)
                 if connection.reason is None:
                     if listeners.draining:
                         await trio.sleep_forever()
@@ -57,7 +58,7 @@ class Tasks:
     async def _write(self, connection: StreamConnection, scope: trio.CancelScope) -> None:
         with scope:
             while not scope.cancel_called:  # then the socket may be closed
-                await wait_writable(connection.socket)
+                await wait_writable(connection.number)
                 connection.writable()
 
     def unwrite(self, connection: StreamConnection) -> None:
@@ -74,7 +75,16 @@ class Tasks:
         """See `Way.forget`."""
         self.unread(connection)
         self.unwrite(connection)
-        notify_closing(connection.socket)
+        notify_closing(connection.number)
+
+    def open_door(self, number: int, door: Door) -> None:
+        """See `Way.open_door`: only its task does."""
+
+    def close_door(self, number: int) -> None:
+        """See `Way.close_door`."""
+
+    def stay(self) -> None:
+        """See `Way.stay`: connections have tasks."""
 
     def close(self) -> None:
         """See `Way.close`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+import os
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, cast
 
@@ -33,12 +33,12 @@ class Served:
         "held_in",
         "is_congested",
         "layer",
+        "number",
         "reason",
-        "socket",
     )
 
-    def __init__(self, sock: socket.socket, listeners: Listeners) -> None:
-        self.socket = sock
+    def __init__(self, number: int, listeners: Listeners) -> None:
+        self.number = number
         self.layer: Layer | None = None
         self._listeners = listeners
         self._receiver: Receiver | None = None
@@ -80,13 +80,13 @@ class Served:
                 self._cancel_with_end(scope)
                 try:
                     await self._welcome()
-                    await wait_readable(self.socket)
+                    await wait_readable(self.number)
                 finally:
                     self._release(scope)
             if self.closing or self._listeners.draining:
                 break
             try:
-                data = self.socket.recv(RECEIVE_BYTES)
+                data = os.read(self.number, RECEIVE_BYTES)
             except BlockingIOError:
                 continue
             except OSError:

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     import trio
 
     from gateway.runtime.streams.connection import StreamConnection
+    from gateway.runtime.streams.door import Door
 
 
 class Way(Protocol):
@@ -34,6 +35,15 @@ class Way(Protocol):
 
     def forget(self, connection: StreamConnection) -> None:
         """Undo both: the socket is about to be closed."""
+
+    def open_door(self, number: int, door: Door) -> None:
+        """Others than the task that waits for this listening socket may have `door` let newcomers in, too."""
+
+    def close_door(self, number: int) -> None:
+        """Undo `open_door`: the socket is about to be closed."""
+
+    def stay(self) -> None:
+        """Newcomers were just let in: go on with them, and with all others, as long as the loop has nothing else to do."""
 
     def close(self) -> None:
         """Give back what it has of the system. No connection is left."""

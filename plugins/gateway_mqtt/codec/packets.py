@@ -66,7 +66,7 @@ class Will:
     properties: Properties = NO_PROPERTIES
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # a frozen one takes three times as long to make, and there is one per connection
 class Connect:
     """§3.1 of both. ``level`` 3 is MQTT 3.1, 4 is 3.1.1, 5 is 5.0; ``clean`` is Clean Start there; ``keep_alive_s`` 0 means none.
 

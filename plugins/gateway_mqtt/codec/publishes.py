@@ -6,22 +6,6 @@ from __future__ import annotations
 from gateway_mqtt.codec.names import NAMES, PUBLISH, MalformedPacket, broken, malformed
 
 
-def is_run(data: bytes, at: int, start: int, body: int, end: int) -> bool:
-    """Say whether two PUBLISHes like this one seem to come behind it: fewer together cost more than each alone.
-
-    Args:
-        data, at, start, body, end: as `run_of`.
-    """
-    field = data[start:body]
-    before = start - at
-    if not data.startswith(field, end + before):
-        return False
-    length = data[end + 1]
-    if before == 3:
-        length = length & 127 | data[end + 2] << 7
-    return data.startswith(field, end + 2 * before + length)
-
-
 def run_of(data: bytes, at: int, start: int, body: int, end: int, limit: int) -> tuple[int, int, int]:
     """Look how many packets like a PUBLISH of QoS 0 come behind it: the same first byte, the same topic, complete.
 
@@ -48,7 +32,7 @@ def run_of(data: bytes, at: int, start: int, body: int, end: int, limit: int) ->
     while at <= size:
         end = at
         count += 1
-        if data.startswith(front, at):  # as long as the one before
+        if data[at : at + len(front)] == front:  # as long as the one before
             at += step
             continue
         if size - at < 2 or data[at] != head:
@@ -61,7 +45,7 @@ def run_of(data: bytes, at: int, start: int, body: int, end: int, limit: int) ->
             start += 1
             if not 0 < digit < 128 or length > limit:
                 break
-        if length < fields or start + length > size or not data.startswith(field, start):
+        if length < fields or start + length > size or data[start : start + fields] != field:
             break
         front = data[at : start + fields]
         step = start + length - at

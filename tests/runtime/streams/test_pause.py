@@ -82,6 +82,24 @@ async def test_what_a_thread_says_ends_it(waiting, pair):
     assert waiting.wait()
 
 
+async def test_what_is_added_is_told_though_the_loop_waits_for_it_too(waiting, pair):
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        waiting.add(ours.fileno())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.lowlevel.wait_readable, ours)
+            await trio.testing.wait_all_tasks_blocked()
+            theirs.send(b"x")
+            assert waiting.wait() == ours.fileno()
+            pair[1].send(b"x")
+            assert waiting.wait() == ours.fileno()
+            ours.recv(10)
+            assert waiting.wait() == pair[0].fileno()
+            theirs.send(b"x")
+            waiting.remove(ours.fileno())
+            assert not waiting.wait(), "it is the loop's alone"
+
+
 async def test_it_is_short(waiting, monkeypatch):
     monkeypatch.setattr(pause, "PAUSE_S", 0.05)
     began = trio.current_time()
