@@ -57,7 +57,8 @@ class LiveBroker:
         directory: of configuration, journal and logs.
         configuration: TOML; every port on 127.0.0.1 is replaced by a free one.
 
-    ``addresses`` has what the broker says that it listens on, by ``mqtt``, ``ROUTER``, ``PULL``, ``PUSH``, ``XPUB``, or a front-end's name.
+    ``addresses`` has what the broker says that it listens on, by ``mqtt``, ``ROUTER``, ``PULL``, ``PUSH``, ``XPUB``, or a
+    front-end's name.
     """
 
     def __init__(self, directory: Path, configuration: str = CONFIGURATION) -> None:
