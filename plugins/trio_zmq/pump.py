@@ -25,6 +25,7 @@ All methods are for the thread that runs trio.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import trio
@@ -36,6 +37,9 @@ POLLIN = int(zmq.POLLIN)
 POLLOUT = int(zmq.POLLOUT)
 _EVENTS = int(zmq.EVENTS)
 _FD = int(zmq.FD)
+_TYPE = int(zmq.TYPE)
+_PAIR = int(zmq.PAIR)
+_TERMINATED = "the ZeroMQ context was terminated"
 
 BATCH = 64
 """Messages per wait: more saves little, and makes everybody else wait."""
@@ -100,7 +104,7 @@ class Pump(Generic[Taken]):
 
     ``send`` is the socket's own non-blocking send, ``send(frame, flags, copy)``, for loops where every call counts: flags are
     `NOBLOCK` or `MORE`, it raises `zmq.Again` when there is no room, and `recheck` must follow the loop. ``drained``: the last
-    receive took all that there was.
+    receive took all that there was; False where it took as much as it may, and nobody knows.
 
     Args:
         socket: not used by anybody else from now on, but for options.
@@ -168,6 +172,7 @@ class Pump(Generic[Taken]):
 
     def _take_up_to(self, limit: int) -> list[Taken]:
         self._check_open()
+        self.drained = False
         take = self._take
         batch: list[Taken] = []
         append = batch.append
@@ -177,8 +182,12 @@ class Pump(Generic[Taken]):
         except zmq.Again:
             self.drained = True
         except zmq.ContextTerminated:
-            self._closed = True
-            raise trio.ClosedResourceError("the ZeroMQ context was terminated") from None
+            self._terminated()
+            if not batch:
+                raise trio.ClosedResourceError(_TERMINATED) from None
+        except zmq.ZMQError:
+            if not batch:  # otherwise it comes again with the next call; what was taken is returned
+                raise
         return batch
 
     # -- sending
@@ -188,13 +197,16 @@ class Pump(Generic[Taken]):
 
         Raises:
             zmq.ZMQError: EHOSTUNREACH, a ROUTER that is told to say so knows nobody of that name.
-            trio.ClosedResourceError: the pump is closed.
+            trio.ClosedResourceError: the pump is closed, or its context is.
         """
         self._check_open()
         try:
             self.send_frames(frames)
         except zmq.Again:
             return False
+        except zmq.ContextTerminated:
+            self._terminated()
+            raise trio.ClosedResourceError(_TERMINATED) from None
         finally:
             self.recheck()
         return True
@@ -203,8 +215,26 @@ class Pump(Generic[Taken]):
         """Send one message. As ``send``: it raises `zmq.Again`, and `recheck` must follow."""
         last = len(frames) - 1
         send = self.send
-        for number, frame in enumerate(frames):
-            send(frame, MORE if number < last else NOBLOCK, len(frame) < COPY_BELOW_BYTES)
+        number = 0
+        try:
+            for number, frame in enumerate(frames):
+                send(frame, MORE if number < last else NOBLOCK, len(frame) < COPY_BELOW_BYTES)
+        except zmq.Again:
+            if 0 < number < last:
+                self._finish_dropped(frames[number + 1 :])
+            raise
+
+    def _finish_dropped(self, frames: Sequence[bytes]) -> None:
+        """Send the rest of a message whose peer went in the middle of it.
+
+        libzmq has dropped it, and drops what comes next until a last frame has come: that would be another message. But for PAIR,
+        which begins a message with whatever comes next.
+        """
+        if int(self._get(_TYPE)) != _PAIR:
+            with suppress(zmq.Again):
+                for frame in frames[:-1]:
+                    self.send(frame, MORE)
+                self.send(frames[-1], NOBLOCK)
 
     async def writable(self) -> None:
         """Wait until there is room to send.
@@ -229,8 +259,8 @@ class Pump(Generic[Taken]):
         try:
             events = int(self._get(_EVENTS))
         except zmq.ContextTerminated:
-            self._closed = True
-            raise trio.ClosedResourceError("the ZeroMQ context was terminated") from None
+            self._terminated()
+            raise trio.ClosedResourceError(_TERMINATED) from None
         if events & ((POLLIN if self._readers else 0) | (POLLOUT if self._writers else 0)):
             self._token.run_sync_soon(self._rouse, idempotent=True)
         return events
@@ -243,6 +273,11 @@ class Pump(Generic[Taken]):
     def wake(self) -> None:
         """Make the present or next `receive` return, with what there is. Works where tasks can't be rescheduled, too."""
         self._woken = True
+        self._token.run_sync_soon(self._rouse, idempotent=True)
+
+    def _terminated(self) -> None:
+        """Note that the context is gone. The descriptor has told so to this task, and won't tell the sleeper any more."""
+        self._closed = True
         self._token.run_sync_soon(self._rouse, idempotent=True)
 
     def _rouse(self) -> None:
@@ -280,9 +315,8 @@ class Pump(Generic[Taken]):
         Args:
             linger_ms: how long libzmq may go on, in the background, to send what it has taken.
         """
-        if not self._closed:
+        if not (self._closed and self.socket.closed):
             self._closed = True
             trio.lowlevel.notify_closing(self._fd)
             self._parked.unpark_all()
-        if not self.socket.closed:
             self.socket.close(linger_ms)

@@ -47,12 +47,12 @@ class Pair:
         self.wait_for_descriptor()
 
     def wait_for_descriptor(self):
-        assert select.select([self.near.FD], [], [], 30)[0]
+        assert select.select([self.pump._fd], [], [], 30)[0]
         let_libzmq_work()  # it looks at its commands at most every few million cycles when it sends
 
     @property
     def descriptor_is_readable(self):
-        return bool(select.select([self.near.FD], [], [], 0)[0])
+        return bool(select.select([self.pump._fd], [], [], 0)[0])
 
 
 async def settle(pair):
@@ -478,4 +478,146 @@ async def test_an_unknown_peer_of_a_mandatory_router_is_told(context):
     with pytest.raises(zmq.ZMQError) as error:
         pump.offer([b"nobody", b"x"])
     assert error.value.errno == zmq.EHOSTUNREACH
+    pump.close()
+
+
+# -- a context that ends, a peer that goes in the middle of a message, a take that fails
+
+
+class SaysNothing(Pump):
+    def _terminated(self):
+        """Only the task that looked knows."""
+        self._closed = True
+
+
+@pytest.mark.parametrize("kind", [Pump, SaysNothing])
+@pytest.mark.parametrize("look", ["offer", "events"])
+async def test_whoever_sees_the_context_end_wakes_the_sleeper(context, kind, look):
+    pair = Pair(context, "inproc://test", kind)
+    await settle(pair)
+    ended = []
+
+    async def receive():
+        with pytest.raises(trio.ClosedResourceError):
+            await receive_for_ever(pair.pump)
+        ended.append(True)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receive)
+        await wait_all_tasks_blocked()
+        context.begin_to_end()
+        pair.wait_for_descriptor()
+        with pytest.raises(trio.ClosedResourceError):
+            pair.pump.offer([b"x"]) if look == "offer" else pair.pump.events()
+        assert not pair.descriptor_is_readable
+        await wait_all_tasks_blocked(0.02)
+        assert bool(ended) is (kind is Pump)
+        nursery.cancel_scope.cancel()
+    pair.pump.close()
+
+
+async def test_an_offer_after_the_context_has_ended_says_so(context):
+    pair = Pair(context, "inproc://test")
+    context.begin_to_end()
+    pair.wait_for_descriptor()
+    with pytest.raises(trio.ClosedResourceError, match="terminated"):
+        pair.pump.offer([b"x"])
+    assert pair.pump.closed
+    pair.pump.close()
+
+
+async def test_closing_at_once_after_the_context_has_ended_wakes_the_sleeper(context):
+    pair = Pair(context, "inproc://test")
+    await settle(pair)
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ends_closed, pair.pump)
+            await wait_all_tasks_blocked()
+            context.begin_to_end()
+            pair.wait_for_descriptor()
+            with pytest.raises(trio.ClosedResourceError):
+                pair.pump.events()
+            pair.pump.close()
+
+
+async def ends_closed(pump):
+    with pytest.raises(trio.ClosedResourceError):
+        await receive_for_ever(pump)
+
+
+class LeavesItHalf(Pump):
+    def _finish_dropped(self, frames):
+        """What libzmq drops is not finished: it takes the next message for the rest of this one."""
+
+
+@pytest.mark.parametrize("kind", [Pump, LeavesItHalf])
+async def test_a_peer_that_goes_in_the_middle_of_a_message_takes_no_other_with_it(context, address, kind):
+    pair = Pair(context, address, kind)
+    await settle(pair)
+    send, sent = pair.pump.send, []
+
+    def interrupted(frame, *rest):
+        if len(sent) == 1:
+            pair.far.close(0)
+            pair.wait_for_descriptor()
+        sent.append(frame)
+        return send(frame, *rest)
+
+    pair.pump.send = interrupted
+    assert not pair.pump.offer([b"1", b"2", b"3", b"4"])
+    pair.pump.send = send
+    pair.far = context.socket(zmq.DEALER)
+    pair.connect()
+    with trio.fail_after(30):
+        await pair.pump.writable()
+    assert pair.pump.offer([b"next"])
+    assert pair.pump.offer([b"last"])
+    expected = [[b"next"], [b"last"]] if kind is Pump else [[b"last"]]
+    assert pair.far.poll(30_000)
+    assert [pair.far.recv_multipart() for _ in expected] == expected
+
+
+async def test_a_pair_that_loses_its_peer_in_the_middle_begins_anew(context):
+    near, far = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
+    near.bind("inproc://pair")
+    far.connect("inproc://pair")
+    pump = Pump(near, whole_messages(near))
+    send, sent = pump.send, []
+
+    def interrupted(frame, *rest):
+        if len(sent) == 1:
+            far.close(0)
+            let_libzmq_work()
+        sent.append(frame)
+        return send(frame, *rest)
+
+    pump.send = interrupted
+    assert not pump.offer([b"1", b"2", b"3"])
+    assert sent == [b"1", b"2"]
+    pump.send = send
+    for _ in range(3):  # it reads the end of the old one's messages
+        assert pump._take_up_to(1) == []
+        let_libzmq_work()
+    other = context.socket(zmq.PAIR)
+    other.connect("inproc://pair")
+    with trio.fail_after(30):
+        await pump.writable()
+    assert pump.offer([b"next"])
+    assert other.poll(30_000)
+    assert other.recv_multipart() == [b"next"]
+    pump.close()
+
+
+async def test_what_was_taken_before_a_take_failed_is_returned_and_the_failure_comes_next(context):
+    rep, req = context.socket(zmq.REP), context.socket(zmq.REQ)
+    rep.bind("inproc://rep")
+    req.connect("inproc://rep")
+    req.send(b"question")
+    pump = Pump(rep, whole_messages(rep))
+    with trio.fail_after(30):
+        assert await pump.receive(64) == [b"question"]
+    pump.drained = False
+    with pytest.raises(zmq.ZMQError) as error:
+        await pump.receive(64)
+    assert error.value.errno == zmq.EFSM
     pump.close()
