@@ -1,6 +1,7 @@
 """A real broker with ZeroMQ endpoints on free ports, and peers that are plain pyzmq sockets."""
 
 import json
+import time
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -158,6 +159,11 @@ async def connected(context, running, **options):
     client = Client(context, running.address("ROUTER"))
     await client.hello(**options)
     return client
+
+
+def let_libzmq_work(seconds=0.03):
+    """Wait without letting trio's loop run. When it sends libzmq looks at its commands at most every few million cycles."""
+    time.sleep(seconds)
 
 
 async def until(happened, seconds=PATIENCE_S):

@@ -527,7 +527,8 @@ def test_silence_is_asked_about_after_one_heartbeat_and_is_death_after_three():
     assert talk.peer.tick(2.9)
     assert talk.peer.tick(3.1)
     assert talk.heard() == [[22, None]]
-    assert not talk.peer.tick(5.0)
+    assert talk.peer.tick(5.0)
+    assert not talk.peer.tick(5.2), "two heartbeats after it was asked"
     assert (talk.peer.state, talk.sink.endings) == (State.CLOSED, 1)
     assert talk.heard() == []
 

@@ -9,7 +9,8 @@ import zmq
 from gateway.errors import JournalError
 from gateway.journal.memory import MemoryJournal, MemoryStore
 from tests.runtime.support import HandJournal
-from tests.zeromq.support import ANY, Cable, Client, Plain, connected, serving, until
+from tests.zeromq.support import ANY, Cable, Client, Plain, connected, let_libzmq_work, serving, until
+from trio_zmq.pump import Pump
 
 ROUTER = {"name": "services", "socket": "ROUTER", "bind": ANY}
 
@@ -510,6 +511,26 @@ async def test_what_a_peer_said_before_it_went_counts(context):
             await worker.say(9, "", 1)
             worker.pump.close(1000)
         await until(lambda: running.queue("jobs").count == 0)
+
+
+async def test_what_a_peer_said_before_it_went_counts_however_little_is_read_at_a_time(context, monkeypatch):
+    receive = Pump.receive
+
+    async def receive_one(self, limit=1):
+        return await receive(self, 1)
+
+    monkeypatch.setattr(Pump, "receive", receive_one)
+    async with serving(router(heartbeat_ms=600_000)) as running:
+        goer, stayer = await connected(context, running), await connected(context, running)
+        await queue(stayer)
+        assert await goer.ask(6, 3, "jobs", "c1", 0) == [20, 3, None]
+        for seq in range(1, 51):
+            await goer.say(3, seq, "", "jobs", body=b"%d" % seq)
+        goer.pump.close(1000)
+        let_libzmq_work(0.2)  # it gets all of it, and its end, before the broker looks
+        await until(lambda: running.queue("jobs").count == 50)
+        await until(lambda: not running.queue("jobs").consumers)
+        assert running.count("violations") == 0
 
 
 async def test_a_client_that_reconnects_under_its_own_name_without_hello_holds_nothing_any_more(context):

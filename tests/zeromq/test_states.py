@@ -166,12 +166,11 @@ async def test_silence_is_asked_about_and_then_death(context, clock):
     assert ("ready", "nothing for three heartbeats", "nothing", "gone") in rows()
     async with serving(ROUTER) as running:
         client = await prepared(context, running, "connected")
-        await client.hello(heartbeat_ms=600_000)
-        clock.jump(601)
+        await client.hello(heartbeat_ms=1_000)
+        clock.jump(1.1)
         assert name_of(await client.hear()) == "PING"
         before = running.count("silent_peers")
-        clock.jump(1201)
-        await until(lambda: running.count("silent_peers") > before)
+        await until(lambda: running.count("silent_peers") > before)  # time goes on: a jump would be the broker's own silence
         assert await heard(client, clock, answered=False) == ([], False)
 
 

@@ -17,6 +17,7 @@ from gateway_zeromq.endpoints.feed import Feed, Loose
 from gateway_zeromq.endpoints.frames import MULTIPART, SPLITTERS, Joiner, WrongFrames, join_body, join_headers, join_key, join_raw
 from gateway_zeromq.endpoints.spot import LINGER_MS, Alarm, Spot
 from gateway_zeromq.settings import DealerEndpoint
+from gateway_zeromq.standing import Rounds
 from trio_zmq.pump import POLLIN, POLLOUT, Oversized, Pump, Whole, whole_messages
 
 DRAIN_S = 0.5
@@ -103,10 +104,15 @@ class DealerSocket:
             return
 
     async def _tick(self) -> None:
+        interval_s = min(self._timeout_s / 4, _MOST_TICK_S)
+        rounds = Rounds(trio.current_time())
         while True:
-            await trio.sleep(min(self._timeout_s / 4, _MOST_TICK_S))
+            await trio.sleep(interval_s)
             self._look_for_workers()
             now = trio.current_time()
+            late_s = rounds.late_s(now, interval_s)
+            for request in self._requests.values() if late_s else ():
+                request.deadline += late_s  # what was replied meanwhile has not been read yet
             late = [number for number, request in self._requests.items() if request.deadline <= now]
             for number in late:
                 self._gateway.count("timeouts")

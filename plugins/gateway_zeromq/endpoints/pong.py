@@ -33,6 +33,7 @@ from gateway_zeromq.endpoints.wires import Item, Writer, writer_of
 from gateway_zeromq.endpoints.worker import Worker
 from gateway_zeromq.security.zap import Request
 from gateway_zeromq.settings import PushEndpoint
+from gateway_zeromq.standing import Rounds
 from gateway_zeromq.zmtp.conversation import Conversation
 from gateway_zeromq.zmtp.frames import Limits
 from gateway_zeromq.zmtp.mechanisms import Login, Mechanism, Null, PlainServer
@@ -178,12 +179,16 @@ class PongSocket:
     async def _tick(self) -> None:
         times = [self._rules.heartbeat_s, self._rules.pong_timeout_s or self._rules.heartbeat_s]
         interval_s = min(max(min(times) / 4, _TICK_S[0]), _TICK_S[1])
+        rounds = Rounds(trio.current_time())
         while True:
             await trio.sleep(interval_s)
             now = trio.current_time()
+            late_s = rounds.late_s(now, interval_s)
             self._portion = min(max(int(self._given / interval_s / _PORTIONS_PER_S), 1), _MOST_PORTION)
             self._given = 0
             for worker in list(self._all):
+                if late_s:
+                    worker.excuse(late_s, now)
                 worker.tick(now)
 
     async def admit(self, login: Login, peer: str) -> None:

@@ -205,13 +205,13 @@ class PubSocket:
         except KeyError:
             key = self._key(routing_key)
         if key is not None and (self._settings.key_first or self._prefixes.want(self._join(message, key)[0])):
-            return self.put(message, key)
+            return self._put(message, key)
         if self._settings.queue is not None:
             self._gateway.count("dropped", reason="no subscriber")
             self._spot.say_once("message dropped", "no subscriber", reason="nobody subscribes to such messages of the queue")
         return True
 
-    def put(self, message: Message, key: bytes, *, patient: bool = False) -> bool:
+    def _put(self, message: Message, key: bytes, *, patient: bool = False) -> bool:
         """Send one message to all who want it; False: somebody has no room, and nobody has got it.
 
         Args:
@@ -264,6 +264,13 @@ class PubSocket:
         return self._settings.queue is None or bool(self._prefixes)
 
     # -- last values (`lasts.Publisher`)
+
+    def put(self, message: Message, key: bytes, *, patient: bool = False) -> bool:
+        """See `lasts.Publisher`: as `_put`, by another task than the one that waits for subscriptions."""
+        try:
+            return self._put(message, key, patient=patient)
+        finally:
+            self._pump.recheck()
 
     @property
     def behind(self) -> bool:

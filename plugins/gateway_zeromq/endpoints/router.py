@@ -14,7 +14,7 @@ from gateway_zeromq.endpoints.majordomo import MajordomoSpeech
 from gateway_zeromq.endpoints.speech import Peer, Speech, TgpSpeech
 from gateway_zeromq.endpoints.spot import LINGER_MS, Spot
 from gateway_zeromq.settings import RouterEndpoint
-from gateway_zeromq.standing import State
+from gateway_zeromq.standing import Rounds, State
 from gateway_zeromq.tgp.bridge import Desk
 from gateway_zeromq.tgp.replies import FORCED
 from trio_zmq.pump import NOBLOCK, POLLIN, Oversized, Pump, rest_of_message
@@ -270,7 +270,7 @@ class RouterSocket:
         try:
             sent = speech.write(self._pump.send, name, peer)
         except zmq.ZMQError:  # EHOSTUNREACH: it is gone
-            self._died(peer)
+            self._unreachable(peer)
             return
         if sent < len(peer.out):
             self._fell_behind(peer, speech)
@@ -306,8 +306,21 @@ class RouterSocket:
     def _disconnected(self, descriptor: int) -> None:
         peer = self._by_descriptor.pop(descriptor, None)
         if peer is not None and peer.state is State.READY:
+            self._bury_soon(peer)
+
+    def _unreachable(self, peer: Peer) -> None:
+        """Nothing can be sent to it: what it said before may still be there to be read."""
+        peer.unreachable()
+        self._congested.pop(peer, None)
+        if peer.state is State.READY:
+            self._bury_soon(peer)
+        else:
+            self._died(peer)
+
+    def _bury_soon(self, peer: Peer) -> None:
+        if self._dying.get(peer, (-1, 0.0))[0] != peer.epoch:
             self._dying[peer] = (peer.epoch, trio.current_time() + LATE_DEATH_S)
-            self._pump.wake()
+        self._pump.wake()
 
     def _do_chores(self) -> None:
         """Bury who is gone, once all that they said has been read; try again who was full."""
@@ -316,6 +329,8 @@ class RouterSocket:
             for peer, (epoch, _) in dying.items():
                 if peer.epoch == epoch:
                     self._died(peer)
+        if self._dying:
+            self._pump.wake()  # if this was the last of what they said, nothing else would
         for peer in list(self._congested):
             self._send(peer)
 
@@ -327,9 +342,15 @@ class RouterSocket:
 
     async def _tick(self) -> None:
         """Ask who is silent, bury who stays so, forget sessions."""
+        rounds = Rounds(trio.current_time())
         while True:
-            await trio.sleep(max(_LEAST_TICK_S, min(_TICK_S, self._shortest_beat_s / 4)))
+            interval_s = max(_LEAST_TICK_S, min(_TICK_S, self._shortest_beat_s / 4))
+            await trio.sleep(interval_s)
             now = trio.current_time()
+            late_s = rounds.late_s(now, interval_s)
+            if late_s:
+                for peer in self._peers.values():
+                    peer.excuse(late_s, now)
             for speech in self._speeches:
                 speech.expire()
                 speech.beat(now)

@@ -40,6 +40,12 @@ class Peer(Protocol):
     def tick(self, now: float) -> bool:
         """Look whether it is alive; False: it is not, and has been ended."""
 
+    def excuse(self, late_s: float, now: float) -> None:
+        """Before `tick`: this side was kept from listening for so long."""
+
+    def unreachable(self) -> None:
+        """What waits for it can't be sent."""
+
     def goodbye(self, code: int, text: str) -> None:
         """Tell it that the server ends this, and end."""
 

@@ -267,6 +267,12 @@ class Worker:
 
     # -- time
 
+    def excuse(self, late_s: float, now: float) -> None:
+        """Before `tick`: nobody listened for so long."""
+        self._heard_at = min(self._heard_at + late_s, now)
+        self._progress_at = min(self._progress_at + late_s, now)
+        self._deadline += late_s
+
     def tick(self, now: float) -> None:
         """See whether it is dead, or has to be asked."""
         if self._heard:

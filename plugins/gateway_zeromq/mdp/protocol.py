@@ -103,6 +103,15 @@ class Peer:
         if self.version is Version.V01 and not self.enveloped:
             raise ProtocolViolation("there is no empty frame before the header", codec.SPECS[self.version])
 
+    def unreachable(self) -> None:
+        """What waits for it can't be sent."""
+        self.out.clear()
+        self.out_bytes = 0
+
+    def excuse(self, late_s: float, now: float) -> None:
+        """So long nobody listened: that is not its silence."""
+        self.heard = min(self.heard + late_s, now)
+
     def say(self, frames: list[bytes], sink: Sink) -> None:
         """Have a message sent at the end of this turn."""
         if not self.out:
@@ -158,13 +167,16 @@ class Client(Peer):
         if not self.out:
             self.end()
 
+    def unreachable(self) -> None:
+        """What waits for it can't be sent, and is counted."""
+        if self.out:
+            self._sink.unclaimed(len(self.out))
+        super().unreachable()
+
     def end(self) -> None:
         """It is gone, with what it was to be told."""
         self.state = State.CLOSED
-        if self.out:
-            self._sink.unclaimed(len(self.out))
-            self.out.clear()
-            self.out_bytes = 0
+        self.unreachable()
 
 
 class Worker(Peer):

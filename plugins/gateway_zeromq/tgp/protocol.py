@@ -95,7 +95,7 @@ class Peer:
     __slots__ = (
         "_asked",
         "_last_seq",
-        "_pinged",
+        "_pinged_at",
         "_rules",
         "_sink",
         "deliveries",
@@ -114,7 +114,7 @@ class Peer:
         self._rules: Rules = rules
         self._asked: Encoder = codec.encode
         self._last_seq: int = 0
-        self._pinged: bool = False
+        self._pinged_at: float | None = None
         self.enveloped: bool = enveloped
         self.form: Encoder = codec.encode
         self.out: list[tuple[bytes, bytes | None]] = []
@@ -132,7 +132,7 @@ class Peer:
         if self.state is State.CLOSED:
             return
         self.heard = now
-        self._pinged = False
+        self._pinged_at = None
         self._asked = codec.encode_json if header[:1] == b"{" else codec.encode
         try:
             command = codec.decode(header)
@@ -321,15 +321,33 @@ class Peer:
     # -- the end
 
     def tick(self, now: float) -> bool:
-        """Look whether it is alive. Returns False when it is not, and has been ended."""
+        """Look whether it is alive. Returns False when it is not, and has been ended. Nobody is ended who was not asked first."""
         silence_s = now - self.heard
-        if silence_s >= (self._rules.quiet_s if self.enveloped else BEATS_TO_DEATH * self.heartbeat_s):
-            self.end()
-            return False
-        if silence_s >= self.heartbeat_s and not self._pinged and not self.enveloped:
-            self._pinged = True
+        if self.enveloped:
+            is_dead = silence_s >= self._rules.quiet_s
+        elif silence_s < self.heartbeat_s:
+            return True
+        elif self._pinged_at is None:
+            self._pinged_at = now
             self.say(self.form(codec.PING, None))
-        return True
+            return True
+        else:
+            is_dead = now - self._pinged_at >= (BEATS_TO_DEATH - 1) * self.heartbeat_s
+        if is_dead:
+            self.end()
+        return not is_dead
+
+    def excuse(self, late_s: float, now: float) -> None:
+        """So long nobody listened: that is not its silence."""
+        if self.enveloped:
+            self.heard = min(self.heard + late_s, now)
+        elif self._pinged_at is not None:
+            self._pinged_at += late_s
+
+    def unreachable(self) -> None:
+        """What waits for it can't be sent."""
+        self.out.clear()
+        self.out_bytes = 0
 
     def fail(self, code: int, text: str) -> None:
         """The peer broke the protocol: tell it so, and end."""
