@@ -124,6 +124,12 @@ class Connection(Protocol):
             deadline_s: end with IDLE so long from now, whatever comes, unless another receiver is attached before; 0: never.
         """
 
+    def catch_up(self) -> None:
+        """Feed what has come and was not read yet, now: for who ends a connection because its peer has come again by another one.
+
+        What comes in a flood is not waited for: it is read a few times at most.
+        """
+
     def start(self, task: Callable[[], Awaitable[None]]) -> None:
         """Run something that has to wait (a password's check) in a task that ends with the connection."""
 

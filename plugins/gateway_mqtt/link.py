@@ -289,7 +289,13 @@ class Link(Works):
         self.connection.close(CloseReason.LOCAL)
 
     def take_over(self) -> None:
-        """Another connection has come with this client identifier [MQTT-3.1.4-2] [MQTT5-3.1.4-3]."""
+        """Another connection has come with this client identifier [MQTT-3.1.4-2] [MQTT5-3.1.4-3].
+
+        What its client said before, by this one, counts: a DISCONNECT most of all.
+        """
+        self.connection.catch_up()
+        if self.is_over:
+            return
         gateway = self.broker.gateway
         gateway.count("takeovers")
         gateway.log.info("another connection took over", client=self.key[1], peer=self.connection.peer)

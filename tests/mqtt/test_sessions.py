@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import socket
+
 import pytest
 import trio
 
 from gateway.api import AccessRefused, Principal, QueueSpec
 from gateway.errors import JournalError
-from gateway_mqtt.codec.packets import PUBACK, Ack, ConnAck, Connect, Publish, Will
+from gateway_mqtt.codec.coding import encode
+from gateway_mqtt.codec.names import MQTT_311
+from gateway_mqtt.codec.packets import PUBACK, Ack, ConnAck, Connect, Disconnect, Publish, Will
 from tests.mqtt.support import mqtt_broker, until
 
 
@@ -106,6 +111,25 @@ async def test_a_second_connect_with_the_same_identifier_ends_the_first_and_publ
         await second.subscribe("x")
         await second.ping()
         assert bench.counted("mqtt.takeovers") == 1
+
+
+async def test_what_a_client_said_before_it_came_again_counts_mqtt_3_14_4_3():
+    async with mqtt_broker() as bench:
+        watcher = await bench.client()
+        await watcher.subscribe("#")
+        (listeners,) = bench.broker.listeners
+        for n in range(10):
+            first = await bench.client("same", will=Will("lost", b"will"))
+            # All of it is there before the broker looks; then the newcomer is read from first.
+            os.write(first.stream.socket.fileno(), encode(Publish("said", b"%d" % n), MQTT_311) + encode(Disconnect(), MQTT_311))
+            with socket.create_connection(first.stream.socket.getpeername()) as again:
+                again.send(encode(Connect("same"), MQTT_311))
+                for door in list(getattr(listeners.way, "_doors", {}).values()):
+                    door.let_in()
+                assert await watcher.next() == Publish("said", b"%d" % n)
+                await trio.lowlevel.wait_readable(again)
+                assert again.recv(4) == encode(ConnAck(False, 0), MQTT_311)
+            await first.stream.aclose()
 
 
 @pytest.mark.parametrize("clean", [(False, False), (False, True), (True, False), (True, True)])

@@ -197,6 +197,9 @@ class SimConnection:
         self.touch()
         self._gateway.wake()
 
+    def catch_up(self) -> None:
+        """What has arrived was fed at once; the rest is under way."""
+
     def abort(self, reason: CloseReason = CloseReason.ERROR) -> None:
         self.out.clear()
         self._gone = True

@@ -27,7 +27,7 @@ SEND_BYTES: Final = 65_536
 LINGER_S = 2.0
 """How long a closing connection may take to have its goodbye read."""
 UNREAD_TIMES: Final = 16
-"""How often a closing connection is emptied in one go."""
+"""How often a connection that is to close is read from in one go."""
 
 
 class StreamConnection(Served):
@@ -118,8 +118,8 @@ class StreamConnection(Served):
         elif fresh and self._listeners.arriving is not self:
             self._listeners.way.read(self)
 
-    def readable(self, now: float) -> None:
-        """Feed what has come, if anything. Errors of whatever kind end this connection only.
+    def readable(self, now: float) -> bool:
+        """Feed what has come; return whether anything had. Errors of whatever kind end this connection only.
 
         Args:
             now: what the listeners' `heard_now` says.
@@ -127,25 +127,33 @@ class StreamConnection(Served):
         if self.reason is not None:
             if self.stage == LINGERING:
                 self._empty(1)
-            return
+            return False
         if (self.held_in or self.is_congested) and self._hold():
-            return
+            return False
         most = SIZES[self.pace]
         try:
             data = os.read(self.number, most)
         except BlockingIOError:
-            return
+            return False
         except OSError:
             self.lost()
-            return
+            return False
         if not data:
             self.close(CloseReason.EOF)
-            return
+            return False
         try:
             if self._feed_timed(data, most) if len(data) > SIZES[0] or self.pace < FIRST_PACE else self._feed(data):
                 self.heard_at = now
         except Exception as error:  # an edge: one connection
             self.fail(error)
+        return True
+
+    def catch_up(self) -> None:
+        """See `gateway.api.Connection.catch_up`."""
+        now = self._listeners.heard_now()
+        for _ in range(UNREAD_TIMES):
+            if self.reason is not None or not self.readable(now):
+                return
 
     def go_on(self) -> None:
         """Have the layer do what it has put off. Errors of whatever kind end this connection only."""
