@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
@@ -28,6 +29,8 @@ _IN_TURN = frozenset({int(zmq.REQ), int(zmq.REP)})
 _EVENTS = int(zmq.EVENTS)
 _LINGER = int(zmq.LINGER)
 _SUBSCRIBE = {True: b"\x01", False: b"\x00"}
+_PORT = re.compile(r":([+-]?\d+)(?=;|$)")
+_HIGHEST_PORT = 65_535
 
 
 def checked_linger(linger_ms: int) -> int:
@@ -35,6 +38,11 @@ def checked_linger(linger_ms: int) -> int:
     if linger_ms < 0:
         raise ValueError(f"linger_ms is 0 or more, not {linger_ms}: an end that waits for ever hangs")
     return linger_ms
+
+
+def has_strange_port(address: str) -> bool:
+    """Say whether it names a port that there is not. libzmq takes 99999 for 34463, the lowest 16 bits, without a word."""
+    return address.startswith("tcp://") and any(not 0 <= int(port) <= _HIGHEST_PORT for port in _PORT.findall(address))
 
 
 def checked_frames(frames: Frames) -> Sequence[bytes]:
@@ -147,6 +155,8 @@ class Socket(trio.abc.Channel[list[bytes]]):
 
     def _attach(self, verb: str, do: Callable[[str], object], address: str) -> None:
         self._check()
+        if has_strange_port(address):
+            raise AddressRefused(errno.EINVAL, f"{self.kind} can't {verb} {address}: ports are from 0 to {_HIGHEST_PORT}")
         try:
             do(address)
         except zmq.ContextTerminated:

@@ -9,7 +9,7 @@ import zmq
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 from trio_zmq import AddressRefused, OutOfTurn, UnknownPeer
-from trio_zmq.socket import checked_frames
+from trio_zmq.socket import checked_frames, has_strange_port
 
 
 def pair(sockets, address, near=zmq.DEALER, far=zmq.DEALER, **options):
@@ -401,7 +401,6 @@ async def test_addresses_that_cannot_be_had_are_refused_in_words(sockets, tmp_pa
     where = first.bind("tcp://127.0.0.1:*")
     for call, address, number in [
         (second.bind, where, errno.EADDRINUSE),
-        (second.bind, "tcp://127.0.0.1:99999", errno.EINVAL),
         (second.bind, "nonsense", errno.EINVAL),
         (second.bind, "gopher://x", zmq.EPROTONOSUPPORT),
         (second.bind, f"ipc://{tmp_path}/missing/s", errno.ENOENT),
@@ -412,6 +411,25 @@ async def test_addresses_that_cannot_be_had_are_refused_in_words(sockets, tmp_pa
         with pytest.raises(AddressRefused, match=f"PUSH can't {call.__name__} .*{address}") as error:
             call(address)
         assert error.value.errno == number
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["tcp://127.0.0.1:99999", "tcp://127.0.0.1:-1", "tcp://[::1]:65536", "tcp://127.0.0.1:70000;127.0.0.1:5555"],
+)
+@pytest.mark.parametrize("verb", ["bind", "connect"])
+async def test_a_port_that_there_is_not_is_not_taken_for_another(sockets, verb, address):
+    with pytest.raises(AddressRefused, match=r"ports are from 0 to 65535") as error:
+        getattr(sockets.socket(zmq.PUSH), verb)(address)
+    assert error.value.errno == errno.EINVAL
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["tcp://[::1]:5555", "tcp://::1:65535", "tcp://*:*", "tcp://eth0:0", "ipc:///tmp/a:99999", "inproc://a:99999", "nonsense"],
+)
+def test_what_has_no_strange_port_is_for_libzmq_to_judge(address):
+    assert not has_strange_port(address)
 
 
 async def test_an_address_that_was_given_up_is_no_more(sockets, address):
