@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from gateway.api import COMMON, AccessRefused, Message, Outcome, Principal, Route, swap_key
+from gateway.api import COMMON, AccessRefused, Message, Outcome, PreconditionFailed, Principal, Route, swap_key
 from gateway_zeromq.endpoints.frames import SPLITTERS, WrongFrames
 from gateway_zeromq.endpoints.spot import Spot
-from gateway_zeromq.settings.taking import TakingEndpoint
+from gateway_zeromq.lasting import take_retain
+from gateway_zeromq.settings.taking import CollectingEndpoint
 from trio_zmq.pump import Oversized, Whole
 
 ROUTES_KEPT = 10_000
@@ -29,7 +30,7 @@ class Intake:
         AccessRefused: the user may not publish with the endpoint's own key.
     """
 
-    def __init__(self, spot: Spot, settings: TakingEndpoint, principal: Principal, decided: Callable[[], None]) -> None:
+    def __init__(self, spot: Spot, settings: CollectingEndpoint, principal: Principal, decided: Callable[[], None]) -> None:
         self._spot = spot
         self._settings = settings
         self._gateway = spot.gateway
@@ -61,6 +62,8 @@ class Intake:
     # -- the way of every message
 
     def _work(self) -> Callable[[list[Whole]], None]:
+        if self._settings.retain:
+            return self._publish_all if self._persistent else self._post_all
         if self._persistent:
             return {"body": self._publish_bodies, "key,body": self._publish_pairs}.get(self._settings.frames, self._publish_all)
         return {"body": self._post_bodies, "key,body": self._post_pairs}.get(self._settings.frames, self._post_all)
@@ -127,15 +130,19 @@ class Intake:
             return None
         try:
             key, body, wire = self._split(whole)
+            retain, wire = take_retain(wire, default=self._settings.retain)
             route = self._fixed if key is None else self._routes.get(key) or self._route(key)
-        except WrongFrames as error:
+        except (WrongFrames, PreconditionFailed) as error:
             self.drop("frames", str(error))
         except UnicodeDecodeError:
             self.drop("key", "a routing key that is not UTF-8")
         except AccessRefused as error:
             self.drop("refused", error.text)
         else:
-            return route, Message(route.address, body, self._persistent, COMMON if wire else "", wire)
+            message = Message(route.address, body, self._persistent, COMMON if wire else "", wire)
+            if retain:  # with the publish that comes next
+                self._channel.retain(route, message)
+            return route, message
         return None
 
     def _route(self, key: bytes) -> Route:

@@ -13,7 +13,7 @@ import zmq
 from gateway.api import AccessRefused, Principal
 from gateway_zeromq.endpoints.intake import Intake
 from gateway_zeromq.endpoints.spot import Alarm, Spot
-from gateway_zeromq.settings.taking import TakingEndpoint
+from gateway_zeromq.settings.taking import CollectingEndpoint
 from trio_zmq.pump import NOBLOCK, POLLIN, Oversized, Pump, Whole, rest_of_message, whole_messages
 
 MAX_PENDING = 16_384
@@ -47,7 +47,7 @@ class PullSocket:
     Where users are known, each has a channel of its own; elsewhere, there is one for all.
     """
 
-    def __init__(self, spot: Spot, settings: TakingEndpoint, principal: Principal) -> None:
+    def __init__(self, spot: Spot, settings: CollectingEndpoint, principal: Principal) -> None:
         self._spot = spot
         self._settings = settings
         self._principal = principal

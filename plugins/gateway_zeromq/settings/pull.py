@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from gateway_zeromq.settings.taking import TakingEndpoint
+from gateway_zeromq.settings.taking import CollectingEndpoint
 
 
-class PullEndpoint(TakingEndpoint):
+class PullEndpoint(CollectingEndpoint):
     """A PULL socket: what plain PUSH peers send is published."""
 
     socket: Literal["PULL"] = Field(default="PULL", description="The kind of socket.")

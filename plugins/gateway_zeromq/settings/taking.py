@@ -10,6 +10,8 @@ from pydantic import Field, model_validator
 from gateway.api import DEFAULT_EXCHANGE
 from gateway_zeromq.settings.common import Endpoint, ExchangeName, Frames
 
+_NOT_TOPIC = (DEFAULT_EXCHANGE, "amq.direct", "amq.fanout", "amq.headers")
+
 
 class TakingEndpoint(Endpoint):
     """A socket whose messages are published."""
@@ -51,3 +53,19 @@ class TakingEndpoint(Endpoint):
     def exchanges(self) -> Sequence[tuple[str, str | None]]:
         """See `Endpoint.exchanges`."""
         return ((self.exchange, self.exchange_type),)
+
+
+class CollectingEndpoint(TakingEndpoint):
+    """A socket whose peers send and expect no reply."""
+
+    retain: bool = Field(
+        default=False,
+        description="Each message is the last value of its key, and an empty body clears it: who subscribes later gets it, by MQTT "
+        "or XPUB. With frames key,headers,body the header x-retain says it for one message.",
+    )
+
+    @model_validator(mode="after")
+    def _check_retain(self) -> CollectingEndpoint:
+        if self.retain and (self.exchange in _NOT_TOPIC or self.exchange_type not in (None, "topic")):
+            raise ValueError(f"has retain, but last values are a topic exchange's, and {self.exchange!r} is none")
+        return self

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from gateway.api import Gateway, GatewayError, Message, Outcome, Principal, Route
+from gateway.api import COMMON, Gateway, GatewayError, Message, Outcome, PreconditionFailed, Principal, Route
+from gateway_zeromq.lasting import HEADER, take_retain
 from gateway_zeromq.tgp.codec import MANDATORY, NO_CONFIRM, Publish
 from gateway_zeromq.tgp.replies import NO_ROOM, NO_ROUTE, NOT_BUILT, Rules
 from gateway_zeromq.tgp.session import Admission, Pending, Session
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 MARKS = "tgp.mark"
 """Namespace of the marks in the journal."""
 ROUTES_KEPT = 10_000
+_RETAIN = HEADER.encode()
 
 
 class Marks:
@@ -86,6 +88,8 @@ class Publisher:
                 self._refuse(command, NO_ROOM)
             return
         message = message_of(route.address, command, body, self._gateway.now_ms)
+        if message.wire and _RETAIN in message.wire and not self._retain(command, route, message):
+            return
         if command.due_ms:
             self._schedule(command, route, message)
         elif command.flags == NO_CONFIRM:
@@ -95,6 +99,21 @@ class Publisher:
         session.note(seq, keep=message.persistent)
         if session.dirty:
             self._marks.note(self)
+
+    def _retain(self, command: Publish, route: Route, message: Message) -> bool:
+        """Make it the last value of its key if a header says so; False: it is refused."""
+        try:
+            retain, message.wire = take_retain(message.wire)
+        except PreconditionFailed as error:
+            self._refuse(command, code_of(error))
+            return False
+        message.wire_tag = COMMON if message.wire else ""
+        if retain and command.due_ms:  # which value would be the last one then?
+            self._refuse(command, NOT_BUILT)
+            return False
+        if retain:
+            self.channel.retain(route, message)
+        return True
 
     def _schedule(self, command: Publish, route: Route, message: Message) -> None:
         if command.flags & MANDATORY:
