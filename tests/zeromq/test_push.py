@@ -163,7 +163,7 @@ async def test_a_hand_over_confirms_nothing_before_the_disk_has_it_and_spares_it
 
 
 async def test_when_its_queue_is_deleted_it_waits_for_a_new_one(context, monkeypatch):
-    monkeypatch.setattr("gateway_zeromq.endpoints.push.RETRY_S", 0.01)
+    monkeypatch.setattr("gateway_zeromq.endpoints.feed.RETRY_S", 0.01)
     async with serving(push()) as running:
         worker = Plain(context, zmq.PULL, running.address("PUSH"))
         await publish(running, b"1")

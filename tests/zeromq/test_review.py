@@ -9,7 +9,7 @@ import zmq
 
 from gateway.api import Principal, QueueSpec
 from gateway.errors import JournalError
-from gateway_zeromq.endpoints import push
+from gateway_zeromq.endpoints import feed
 from gateway_zeromq.endpoints.router import RouterSocket
 from gateway_zeromq.tgp import session as session_module
 from gateway_zeromq.tgp.bridge import Desk
@@ -102,7 +102,7 @@ async def test_what_is_said_to_strangers_who_do_not_read_does_not_pile_up(contex
 
 
 async def test_a_push_endpoint_whose_queue_goes_before_it_consumes_asks_again(context, monkeypatch):
-    monkeypatch.setattr(push, "RETRY_S", 0.02)
+    monkeypatch.setattr(feed, "RETRY_S", 0.02)
     journal = HandJournal(automatic=True)
     async with serving({"name": "out", "socket": "PUSH", "bind": ANY, "queue": "jobs"}, journal=journal) as running:
         worker = Plain(context, zmq.PULL, running.address("PUSH"))

@@ -5,7 +5,8 @@ import pytest
 import trio
 import zmq
 
-from gateway.api import Message, Principal, Properties, encode_properties
+from gateway.api import Message, Principal, Properties, QueueSpec, encode_properties
+from tests.runtime.support import HandJournal
 from tests.zeromq.support import ANY, Plain, serving, until
 
 XPUB = {"name": "events", "socket": "XPUB", "bind": ANY}
@@ -299,6 +300,24 @@ async def test_when_its_queue_is_deleted_it_makes_another(context, monkeypatch):
         running.broker.engine.definitions.delete_queue("/", OWN, first.owner)
         await until(lambda: OWN in running.broker.engine.vhosts["/"].queues and running.queue(OWN) is not first)
         await until(lambda: running.queue(OWN).consumers)
+        await publish(running, "a.b", b"x")
+        assert await peer.receive() == [b"a.b", b"x"]
+
+
+async def test_when_its_queue_is_deleted_it_waits_for_the_answer_that_belongs_to_the_new_one(context, monkeypatch):
+    monkeypatch.setattr("gateway_zeromq.endpoints.feed.RETRY_S", 0.05)
+    journal = HandJournal(automatic=True)
+    async with serving(xpub(), journal=journal) as running:
+        peer = Subscriber(context, running.address("XPUB"), b"a.")
+        await subscribed(running, "a.*.#")  # its answer comes late, and must not be taken for another's
+        first = running.queue(OWN)
+        journal.automatic = False
+        running.channel.declare_queue(QueueSpec("other"))
+        await until(lambda: journal.writes)
+        running.broker.engine.definitions.delete_queue("/", OWN, first.owner)
+        await until(lambda: OWN in running.broker.engine.vhosts["/"].queues and running.queue(OWN).consumers)
+        journal.automatic = True
+        journal.finish()
         await publish(running, "a.b", b"x")
         assert await peer.receive() == [b"a.b", b"x"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import trio
 
@@ -23,6 +24,8 @@ from gateway.api import (
 from gateway_zeromq.endpoints.spot import Alarm, Spot
 
 RETRY_S = 1.0
+_TOO_LATE = "settled_without_delivery"
+"""Its queue was deleted, or asked for anew, meanwhile: it is settled, or back."""
 
 
 class Loose:
@@ -39,7 +42,8 @@ class Feed:
 
     Credit is given by hand, so that what can't be used stays in the queue. A queue that is deleted is asked for until it is back.
 
-    ``channel``: the consumer's; another one when the queue was gone.
+    ``channel``: the consumer's; another one when the queue was gone. ``has_room``: what needs no settlement, for which no credit
+    counts, may be collected; without room it is dropped.
 
     Args:
         spot: the endpoint.
@@ -69,8 +73,9 @@ class Feed:
         self._failure: GatewayError | None = None
         self._answered = Alarm()
         self._lost = Alarm()
-        self._gone = self._touched = False
+        self._gone = self._touched = self._held = self._has_loose = False
         self._credit = self._number = 0
+        self.has_room = True
         self.queue = queue
         self.pending: list[Delivery | Loose] = []
         self.channel = spot.gateway.open_channel(principal, self)
@@ -115,6 +120,7 @@ class Feed:
         if not self._options.no_ack:
             self.pending.clear()
         self._credit = 0
+        self._held = False
         self.channel.close()
         self.channel = self._spot.gateway.open_channel(self._principal, self)
 
@@ -128,8 +134,11 @@ class Feed:
 
     def hold(self, *, held: bool) -> None:
         """Let nothing come, whatever the credit; or again what the credit allows."""
-        if self._consumer is not None:
+        if self._consumer is not None and held is not self._held:
+            self._held = held
             (self._consumer.pause if held else self._consumer.resume)()
+
+    # -- settling
 
     def settle(self, delivery: Delivery | Loose, how: Callable[[Delivery], object]) -> None:
         """Settle a delivery, if it is one and its queue is still there."""
@@ -137,7 +146,35 @@ class Feed:
             try:
                 how(delivery)
             except NotFound:
-                self._spot.gateway.count("settled_without_delivery")
+                self._spot.gateway.count(_TOO_LATE)
+
+    def hand_over(self, items: Sequence[Delivery | Loose]) -> None:
+        """Settle what went where no acknowledgement comes from."""
+        settle = self.channel.settle_handed_over
+        for item in items:
+            if not isinstance(item, Loose):
+                try:
+                    settle(item)
+                except NotFound:
+                    self._spot.gateway.count(_TOO_LATE)
+
+    def ack(self, items: Sequence[Delivery | Loose]) -> None:
+        """Settle what was acknowledged."""
+        if self._has_loose:
+            items = [item for item in items if not isinstance(item, Loose)]
+        try:
+            self.channel.ack_many(items)  # type: ignore[arg-type]  # they are deliveries
+        except NotFound:
+            self._spot.gateway.count(_TOO_LATE)
+
+    def give_back(self, items: Sequence[Delivery | Loose], reason: str) -> None:
+        """Return deliveries to their places in the queue; what needs no settlement is dropped, for this reason."""
+        for item in items:
+            if isinstance(item, Loose):
+                self._spot.gateway.count("dropped", reason=reason)
+            else:
+                with suppress(NotFound):  # its queue is gone, or was asked for anew: it is back already
+                    self.channel.nack(item, requeue=True)
 
     # -- ConsumerSink, OutcomeSink
 
@@ -151,7 +188,15 @@ class Feed:
 
     def deliver_transient(self, message: Message, options: BindingOptions | None) -> None:
         """See `gateway.api.ConsumerSink`."""
-        self.pending.append(Loose(message))
+        if self.has_room:
+            self._has_loose = True
+            self.pending.append(Loose(message))
+            self.touch()
+        else:
+            self._spot.gateway.count("dropped", reason="no room")
+
+    def touch(self) -> None:
+        """Have `flushable` flushed at the end of the turn."""
         if not self._touched:
             self._touched = True
             self._spot.gateway.touch(self._flushable)
@@ -176,5 +221,5 @@ class Feed:
                 self._spot.say_once("queue can't be used", outcome.error.text, queue=self.queue, reason=outcome.error.text)
             elif outcome.number == self._number and not self._gone:
                 self._consumer = outcome.result
-        if through >= self._number:
-            self._answered.ring()
+            if outcome.number == self._number:
+                self._answered.ring()
