@@ -286,7 +286,8 @@ class FakeRouter:
             self.say(identity, ERROR, None, 404, f"no delivery {number}", command)
             return
         numbers = [n for n in taker.unacked if n == number or (multiple and n < number)]
-        taker.credit += len(numbers)
+        if tag:  # what GET brought is no consumer's
+            taker.credit += len(numbers)
         if command == NACK and requeue:
             self._give_back(taker, numbers)
         for n in numbers:

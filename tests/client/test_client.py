@@ -291,7 +291,8 @@ def test_after_close_everything_says_so(router):
 
 def test_goodbye_is_said(router):
     connect(router.address).close()
-    with connect(router.address):  # its HELLO comes after that
+    with connect(router.address) as other:  # it is there until that has come
+        until(other, lambda: of(router, BYE))
         assert of(router, BYE) == [[200, "done"]]
 
 
