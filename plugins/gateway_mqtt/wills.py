@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from gateway.api import TOPIC_EXCHANGE, AccessRefused, Channel, Gateway, Message, Principal, swap_key
+from gateway.api import TOPIC_EXCHANGE, AccessRefused, Channel, Gateway, Message, Principal
 from gateway_mqtt.codec import reasons
 from gateway_mqtt.codec.coding import is_utf8
 from gateway_mqtt.codec.packets import PUBLISH, Will
@@ -13,7 +13,7 @@ from gateway_mqtt.codec.properties import NO_PROPERTIES, decode_properties, enco
 from gateway_mqtt.store import StoredWill
 from gateway_mqtt.translate.properties import RETAIN, WIRE_TAG, wire_of
 from gateway_mqtt.translate.sessions import Refused
-from gateway_mqtt.translate.topics import TopicLimits, is_reserved
+from gateway_mqtt.translate.topics import TopicLimits, address_of, is_reserved
 
 if TYPE_CHECKING:
     from gateway_mqtt.settings import MqttSettings
@@ -64,7 +64,7 @@ def check_will(will: Will, gateway: Gateway, principal: Principal, limits: Topic
         return
     channel = gateway.open_channel(principal)
     try:
-        channel.route(TOPIC_EXCHANGE, swap_key(will.topic))
+        channel.route(*address_of(will.topic))
     except AccessRefused as error:
         raise Refused(reasons.NOT_AUTHORIZED, error.text) from None
     finally:
@@ -80,14 +80,14 @@ def publish_will(channel: Channel, will: StoredWill, now_ms: int) -> bool:
     Returns:
         False: it is refused for now (memory is short, the journal fails, a queue is full). One of QoS 0 is lost then.
     """
-    route = channel.route(TOPIC_EXCHANGE, swap_key(will.topic))
+    route = channel.route(*address_of(will.topic))
     properties = decode_properties(PUBLISH, will.properties)
     expiry_s = properties.message_expiry_s
     raw = _raw(encode_properties(replace(properties, message_expiry_s=None))) if will.properties else b""
     wire = wire_of(will.qos | (RETAIN if will.retain else 0), raw)
     expires_at_ms = 0 if expiry_s is None else now_ms + (expiry_s * MILLISECONDS or 1)  # 0 is never
     message = Message(route.address, will.payload, will.qos > 0, WIRE_TAG if wire else "", wire, 0, expires_at_ms)
-    if will.retain:  # else it is a passing message [MQTT-3.1.2-16] [MQTT5-3.1.2-14]
+    if will.retain and route.address.exchange == TOPIC_EXCHANGE:  # else it is a passing message [MQTT-3.1.2-16] [MQTT5-3.1.2-14]
         channel.retain(route, message)  # [MQTT-3.1.2-17] [MQTT5-3.1.2-15]
     if will.qos:
         return channel.refused(channel.publish(route, message)) is None

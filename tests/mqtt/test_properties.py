@@ -56,7 +56,9 @@ plain = st.builds(
     content_encoding=st.sampled_from([None, "utf-8"]),
     headers=st.none() | headers.filter(bool),
     correlation_id=st.none() | st.binary(max_size=20),
-    reply_to=st.none() | topics.map(lambda topic: reply_address("amq.topic", swap_key(topic))),
+    reply_to=st.none()
+    | topics.map(lambda topic: reply_address("amq.topic", swap_key(topic)))
+    | st.text(st.characters(codec="utf-8"), min_size=1, max_size=20),
 )
 NOW_MS = 1_700_000_000_000
 
@@ -105,6 +107,12 @@ def test_to_level_3_a_message_goes_without_properties(properties):
     assert low.packet_parts(message, 2) == (encode(Publish("a/b", b"x", 2, packet_id=7))[:-3], b"")
 
 
+@given(topics)
+def test_a_topic_that_leads_to_who_asked_is_the_same_there_and_back(topic):
+    asked = to_common(mqtt.Properties(response_topic=f"$reply/{topic}"))
+    assert to_common(mqtt.decode_properties(PUBLISH, from_common(asked, b""))) == asked
+
+
 @given(plain)
 def test_what_the_common_model_and_mqtt_5_both_have_is_the_same_there_and_back(properties):
     assert to_common(mqtt.decode_properties(PUBLISH, from_common(properties, b"body"))) == properties
@@ -145,10 +153,10 @@ def test_what_only_amqp_has_becomes_user_properties():
     )
     heard = mqtt.decode_properties(PUBLISH, from_common(common, b""))
     assert heard.correlation_data == "text é".encode()
-    assert heard.response_topic is None
+    assert heard.response_topic == "$reply/a queue"
     assert heard.user == (
         ("n", "7"), ("yes", "true"), ("list", "a"), ("list", "1"), ("map", '{"k": null}'), ("raw", "\ufffdx"),
-        ("reply-to", "a queue"), ("content-encoding", "gzip"), ("message-id", "m"), ("timestamp", "5"), ("type", "t"),
+        ("content-encoding", "gzip"), ("message-id", "m"), ("timestamp", "5"), ("type", "t"),
         ("user-id", "u"), ("app-id", "a"), ("priority", "3"),
     )  # fmt: skip
 
@@ -161,8 +169,11 @@ def test_what_only_amqp_has_becomes_user_properties():
         (Properties(headers={"x" * 65_536: "1", "a": "y" * 65_536, "b": "\ud800"}), mqtt.Properties(user=(("b", "?"),))),
         (Properties(correlation_id=b"x" * 65_536), mqtt.Properties()),
         (Properties(reply_to="/exchanges/amq.topic/a.%2B"), mqtt.Properties(response_topic="a/*")),
-        (Properties(reply_to="/exchanges/amq.topic/a.*"), mqtt.Properties(user=(("reply-to", "/exchanges/amq.topic/a.*"),))),
-        (Properties(reply_to="/exchanges/other/a"), mqtt.Properties(user=(("reply-to", "/exchanges/other/a"),))),
+        (Properties(reply_to="/exchanges/amq.topic/a.*"), mqtt.Properties(response_topic="$reply//exchanges/amq.topic/a.*")),
+        (Properties(reply_to="/exchanges/other/a"), mqtt.Properties(response_topic="$reply//exchanges/other/a")),
+        (Properties(reply_to="a+b/#"), mqtt.Properties(response_topic="$reply/a%2Bb/%23")),
+        (Properties(reply_to=""), mqtt.Properties(user=(("reply-to", ""),))),
+        (Properties(reply_to="\ud800"), mqtt.Properties(user=(("reply-to", "?"),))),
         (Properties(content_encoding="UTF-8"), mqtt.Properties(user=(("content-encoding", "UTF-8"),))),
     ],
 )

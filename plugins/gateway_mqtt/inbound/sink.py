@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from gateway.api import (
+    TOPIC_EXCHANGE,
     AccessRefused,
     Channel,
     Connection,
@@ -36,13 +37,17 @@ from gateway_mqtt.store import Kept, SessionStore
 from gateway_mqtt.translate.messages import Encoder, PacketRun
 from gateway_mqtt.translate.properties import RETAIN, WIRE_TAG, wire_of
 from gateway_mqtt.translate.refusals import reason_code
-from gateway_mqtt.translate.topics import Routes
+from gateway_mqtt.translate.topics import ANSWERS, Routes
 
 PUBACK_FRONT: Final = b"\x40\x02"
 IDENTIFIER_BYTES: Final = 2
 MOST_REMEMBERED_BYTES: Final = 512
 """Properties that come again and again are read once, unless they are longer."""
 _NO_PROPERTIES: Final = PublishProperties()
+_QOS_0: Final = 0x30
+_QOS_1: Final = 0x32
+_ANSWERS: Final = ANSWERS.encode()
+"""What is published under such topics goes elsewhere under another key: no subscriber is sent the packet as it came."""
 
 
 class Inbound:
@@ -130,6 +135,9 @@ class Inbound:
         """QoS 0 [MQTT-4.3.1-1]. Subscribers of QoS 0 are sent the very packet."""
         route = self._known.get(topic)
         if route is None:
+            if topic.startswith(_ANSWERS):
+                self.publish_other(_QOS_0, topic, body, b"", b"")
+                return
             route = self._resolve(topic, 0, b"")
             if route is None:
                 return
@@ -155,6 +163,9 @@ class Inbound:
         """QoS 1 [MQTT-4.3.2-2]: the PUBACK comes with the outcome."""
         route = self._known.get(topic)
         if route is None:
+            if topic.startswith(_ANSWERS):
+                self.publish_other(_QOS_1, topic, body, packet_id, b"")
+                return
             route = self._resolve(topic, 1, packet_id)
             if route is None:
                 return
@@ -192,6 +203,7 @@ class Inbound:
         kept = said.kept
         if route is None or (kept and self._objects(said, qos, packet_id, body)):
             return
+        retain = retain and route.address.exchange == TOPIC_EXCHANGE  # answers are nobody's last value
         expiry_s = said.message_expiry_s
         expires_at_ms = 0 if expiry_s is None else self._gateway.now_ms() + (expiry_s * 1000 or 1)  # 0 is not never
         wire = wire_of(qos | RETAIN if retain else qos, kept) if kept or retain or qos > 1 else b""

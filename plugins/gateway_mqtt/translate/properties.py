@@ -6,19 +6,11 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final
 
-from gateway.api import (
-    NO_PROPERTIES,
-    TOPIC_EXCHANGE,
-    Message,
-    Properties,
-    is_mqtt_topic,
-    parse_reply_address,
-    reply_address,
-    swap_key,
-)
+from gateway.api import NO_PROPERTIES, Message, Properties
 from gateway_mqtt.codec import properties as mqtt
 from gateway_mqtt.codec.fields import is_utf8
 from gateway_mqtt.codec.names import MAX_STRING_BYTES, PUBLISH
+from gateway_mqtt.translate.topics import reply_to_of, response_topic_of
 
 WIRE_TAG: Final = "mqtt"
 """Who wrote `Message.wire`: a byte of flags (`QOS`, `RETAIN`), then MQTT 5 publish properties as they came, in their order.
@@ -61,13 +53,12 @@ def read_wire(wire: bytes) -> Properties:
 
 def to_common(said: mqtt.Properties) -> Properties:
     """Return publish or will properties in the common form."""
-    reply_to = None if said.response_topic is None else reply_address(TOPIC_EXCHANGE, swap_key(said.response_topic))
     return Properties(
         content_type=said.content_type,
         content_encoding=UTF_8 if said.payload_format == 1 else None,
         headers=_headers(said.user) or None,
         correlation_id=said.correlation_data,
-        reply_to=reply_to,
+        reply_to=None if said.response_topic is None else reply_to_of(said.response_topic),
     )
 
 
@@ -96,7 +87,7 @@ def from_common(properties: Properties, body: bytes) -> bytes:
         return b""
     encoding = properties.content_encoding
     is_text = encoding is not None and encoding.lower() == UTF_8 and is_utf8(body)
-    response_topic = _response_topic(properties.reply_to)
+    response_topic = None if properties.reply_to is None else response_topic_of(properties.reply_to)
     others = {
         "reply-to": None if response_topic is not None else properties.reply_to,
         "content-encoding": None if is_text else encoding,
@@ -119,17 +110,6 @@ def from_common(properties: Properties, body: bytes) -> bytes:
     while encoded[at - 1] > 127:  # noqa: PLR2004 - the length in front
         at += 1
     return encoded[at:]
-
-
-def _response_topic(reply_to: str | None) -> str | None:
-    address = parse_reply_address(reply_to) if reply_to is not None else None
-    if address is None or address[0] != TOPIC_EXCHANGE:
-        return None
-    topic = swap_key(address[1])
-    try:
-        return topic if is_mqtt_topic(topic) else None
-    except UnicodeEncodeError:
-        return None
 
 
 def _correlation(value: object) -> bytes | None:

@@ -4,14 +4,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import quote, unquote
 
-from gateway.api import TOPIC_EXCHANGE, AccessRefused, Channel, Principal, Route, make_room, swap_key
+from gateway.api import (
+    DEFAULT_EXCHANGE,
+    TOPIC_EXCHANGE,
+    AccessRefused,
+    Channel,
+    Principal,
+    Route,
+    is_mqtt_topic,
+    make_room,
+    parse_reply_address,
+    reply_address,
+    swap_key,
+)
 from gateway_mqtt.codec.coding import topic_name
 from gateway_mqtt.codec.packets import malformed
 from gateway_mqtt.codec.reasons import TOPIC_NAME_INVALID
 
 RESERVED: Final = ("$SYS/", "$share/")
 """How topics begin that are no topics of messages: what the broker says of itself, and shared filters."""
+ANSWERS: Final = "$reply/"
+"""How topics begin that lead to who has asked by another protocol: a reply address or a queue's name follows, percent-encoded."""
+_PLAIN: Final = "/!$&'()*,;=:@ "
 MAX_CACHED_TOPICS = 50_000
 MAX_OWN_TOPICS = 200
 """Of a connection that has a cache of its own: there may be very many."""
@@ -49,6 +65,33 @@ def is_reserved(topic: str) -> bool:
     return topic.startswith("$") and f"{topic}/".startswith(RESERVED)
 
 
+def address_of(topic: str) -> tuple[str, str]:
+    """Return exchange and routing key for a topic name."""
+    if topic.startswith(ANSWERS):
+        return DEFAULT_EXCHANGE, unquote(topic.removeprefix(ANSWERS))
+    return TOPIC_EXCHANGE, swap_key(topic)
+
+
+def reply_to_of(response_topic: str) -> str:
+    """Return where the common model sends answers for a Response Topic."""
+    exchange, key = address_of(response_topic)
+    return key if exchange == DEFAULT_EXCHANGE else reply_address(exchange, key)
+
+
+def response_topic_of(reply_to: str) -> str | None:
+    """Return the topic under which MQTT clients answer; None: there is none."""
+    address = parse_reply_address(reply_to)
+    try:
+        if address is not None and address[0] == TOPIC_EXCHANGE:
+            topic = swap_key(address[1])
+            if is_mqtt_topic(topic) and not topic.startswith(ANSWERS):
+                return topic
+        topic = ANSWERS + quote(reply_to, _PLAIN)
+        return topic if reply_to and is_mqtt_topic(topic) else None
+    except UnicodeEncodeError:  # a lone surrogate
+        return None
+
+
 class Routes:
     """Where do topics lead? One cache for all connections of a principal.
 
@@ -72,7 +115,7 @@ class Routes:
             self.known = {} if queue else self.principal.cache.setdefault("mqtt", {})
 
     def resolve(self, topic: bytes, level: int = 4) -> Route:
-        """Check a topic that is not in `known`, and put it there.
+        """Check a topic that is not in `known`, and put it there, unless it is one of `ANSWERS`.
 
         Args:
             level: protocol level, whose section a malformed topic breaks.
@@ -85,12 +128,12 @@ class Routes:
         self._limits.check(name)
         if is_reserved(name):
             raise AccessRefused("topics under $SYS and $share are the broker's own")  # [MQTT-4.7.2-1] [MQTT5-4.7.2-1]
-        key = swap_key(name)
+        exchange, key = address_of(name)
         if self._local_to:
-            route = self._channel.route(TOPIC_EXCHANGE, key, local_to=self._local_to)
+            route = self._channel.route(exchange, key, local_to=self._local_to)
         else:
-            route = self._channel.route(TOPIC_EXCHANGE, key)
-        if len(topic) <= MAX_CACHED_TOPIC_BYTES:
+            route = self._channel.route(exchange, key)
+        if len(topic) <= MAX_CACHED_TOPIC_BYTES and not name.startswith(ANSWERS):
             make_room(self.known, MAX_OWN_TOPICS if self._local_to else MAX_CACHED_TOPICS)
             self.known[topic] = route
         return route
