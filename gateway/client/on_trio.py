@@ -287,8 +287,10 @@ class Client:
 
     async def run(self) -> None:
         """Keep connected until cancelled, or until the gateway ends it for good."""
-        while self._session.state is not State.CLOSED:
+        while True:
             await trio.sleep(self._pulse.next_pause_s())
+            if self._session.state is State.CLOSED:
+                return
             self._link.open()
             self._pulse.began(trio.current_time())
             self._session.greet()
@@ -348,16 +350,18 @@ async def connect(address: str, *, client: str = "", **settings: Any) -> AsyncIt
     """
     made = Client(address, client=client, **settings)
     failure: BaseException | None = None
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(made.run)
-        try:
-            await made.opened()
-            yield made
-            await made.flush()
-        except BaseException as error:  # raised outside of the nursery, which would wrap it
-            failure = error
-        finally:
-            nursery.cancel_scope.cancel()
-            made.close()
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(made.run)
+            try:
+                await made.opened()
+                yield made
+                await made.flush()
+            except BaseException as error:  # raised outside of the nursery, which would wrap it
+                failure = error
+            finally:
+                nursery.cancel_scope.cancel()
+    finally:
+        made.close()
     if failure is not None:
         raise failure

@@ -6,6 +6,8 @@ wakes the one task that sleeps on the descriptor if there is something for it.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import trio
 import zmq
 from zmq.utils.monitor import recv_monitor_message
@@ -46,27 +48,39 @@ class TrioLink(Link):
     async def something(self) -> None:
         """Wait until something can be received, what was kept has been sent in part, or the connection is lost.
 
-        Cancellation: safe. One task at a time.
+        It may be closed meanwhile. Cancellation: safe. One task at a time.
         """
         assert self._socket is not None
         descriptor = int(self._socket.getsockopt(_FD))
         await trio.lowlevel.checkpoint_if_cancelled()
-        while not (self.lost or self._has_news()):
+        while not self._is_over():
             try:
                 with trio.CancelScope() as self._sleep:
                     await trio.lowlevel.wait_readable(descriptor)
             finally:
                 self._sleep = None
-        if self._backlog and int(self._socket.getsockopt(_EVENTS)) & _POLLOUT:
+        if self._backlog and int(self._socket.getsockopt(_EVENTS)) & _POLLOUT:  # what is closed has none
             self._send_backlog()
         await trio.lowlevel.cancel_shielded_checkpoint()
 
+    def _is_over(self) -> bool:
+        return self._socket is None or self.lost or self._has_news()
+
     async def watch(self) -> None:
-        """Note it when the connection that is open now is lost, and return. Cancellation: safe."""
-        assert self._monitor is not None
-        descriptor = int(self._monitor.getsockopt(_FD))
-        while not int(self._monitor.getsockopt(_EVENTS)) & _POLLIN:
-            await trio.lowlevel.wait_readable(descriptor)
-        recv_monitor_message(self._monitor)
-        self.lost = True
+        """Note it when the connection that is open now is lost, and return; or when it is closed. Cancellation: safe."""
+        monitor = self._monitor
+        with suppress(trio.ClosedResourceError):
+            while monitor is not None and not monitor.closed:
+                if int(monitor.getsockopt(_EVENTS)) & _POLLIN:
+                    recv_monitor_message(monitor)
+                    self.lost = True
+                    self._wake()
+                    return
+                await trio.lowlevel.wait_readable(int(monitor.getsockopt(_FD)))
+
+    def close(self, linger_ms: int) -> None:
+        """End the connection, and wake who waits for it. What was not sent within `linger_ms` is dropped."""
+        if self._monitor is not None:
+            trio.lowlevel.notify_closing(int(self._monitor.getsockopt(_FD)))
+        super().close(linger_ms)
         self._wake()

@@ -14,6 +14,7 @@ from gateway.client import (
     Unroutable,
 )
 from gateway.client.on_trio import connect
+from gateway.client.trio_link import TrioLink
 from tests.client.fake_router import ACK, BATCH, BYE, CONSUME, HELLO, NACK, PING, PONG, PUBLISH, encode
 
 
@@ -350,3 +351,27 @@ async def test_a_delivery_that_comes_between_two_looks_is_not_overlooked(router)
                 delivery.ack()
     assert not of(router, NACK)
     assert not of(router, BATCH)
+
+
+async def test_who_leaves_just_when_a_connection_is_begun_leaves_in_peace(router, monkeypatch):
+    begun = trio.Event()
+    watch = TrioLink.watch
+
+    async def watch_late(link):
+        begun.set()
+        for _ in range(20):  # the block ends before this task has its turn
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        await watch(link)
+
+    async with connect(router.address):
+        monkeypatch.setattr(TrioLink, "watch", watch_late)
+        router.kill()
+        router.start()
+        await begun.wait()
+
+
+async def test_a_client_that_is_closed_by_its_own_program_ends_at_once(router):
+    with trio.fail_after(30), pytest.raises(Disconnected, match="closed"):
+        async with connect(router.address) as client:
+            client.close()
+            await trio.testing.wait_all_tasks_blocked()
