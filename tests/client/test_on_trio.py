@@ -371,7 +371,10 @@ async def test_who_leaves_just_when_a_connection_is_begun_leaves_in_peace(router
 
 
 async def test_a_client_that_is_closed_by_its_own_program_ends_at_once(router):
-    with trio.fail_after(30), pytest.raises(Disconnected, match="closed"):
+    async def program():
         async with connect(router.address) as client:
             client.close()
             await trio.testing.wait_all_tasks_blocked()
+
+    with trio.fail_after(30), pytest.raises(Disconnected, match="closed"):
+        await program()
