@@ -45,7 +45,7 @@ async def test_a_device_gets_a_response_topic_for_any_queue_and_its_answer_is_th
         await until(lambda: bench.broker.engine.vhost("/").queues[queue].count)
         message = await answer_in(channel, queue)
         assert (message.exchange, message.routing_key, message.body, message.persistent) == ("", queue, b"42", qos > 0)
-        assert read_wire(message.wire) == Properties(correlation_id=b"seven")
+        assert read_wire(message.wire) == Properties(correlation_id="seven")
         assert list(channel.retained("", "#")) == list(channel.retained("amq.topic", "#")) == []
 
 

@@ -21,6 +21,7 @@ from gateway.api import (
 )
 from gateway_mqtt.codec import properties as mqtt
 from gateway_mqtt.codec.coding import decode, encode
+from gateway_mqtt.codec.fields import is_utf8
 from gateway_mqtt.codec.packets import PUBLISH, Publish
 from gateway_mqtt.codec.publishing import publish_properties
 from gateway_mqtt.codec.splitter import Splitter
@@ -55,7 +56,7 @@ plain = st.builds(
     content_type=st.none() | text,
     content_encoding=st.sampled_from([None, "utf-8"]),
     headers=st.none() | headers.filter(bool),
-    correlation_id=st.none() | st.binary(max_size=20),
+    correlation_id=st.none() | text | st.binary(max_size=20).filter(lambda data: not is_utf8(data)),
     reply_to=st.none()
     | topics.map(lambda topic: reply_address("amq.topic", swap_key(topic)))
     | st.text(st.characters(codec="utf-8"), min_size=1, max_size=20),

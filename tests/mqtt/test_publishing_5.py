@@ -107,7 +107,7 @@ async def test_properties_retain_and_qos_2_go_with_the_message(autojump_clock):
         ]  # fmt: skip
         assert 59_000 < first.expires_at_ms - bench.gateway.now_ms() <= 60_000
         common = bench.gateway.properties(first)
-        assert (common.headers, common.correlation_id) == ({"a": ["1", "2"]}, b"c")
+        assert (common.headers, common.correlation_id) == ({"a": ["1", "2"]}, "c")
         assert {message.expires_at_ms for message in others} == {0}
 
 

@@ -451,7 +451,7 @@ def test_answers_come_in_the_form_of_the_question_and_the_rest_in_that_of_hello(
     talk.peer.confirm(1, 0)
     (deliver, body), ok, confirm = talk.heard()
     assert (deliver["cmd"], deliver["tag"], body) == ("DELIVER", "c1", b"\x00")
-    assert deliver["props"] == {"headers": {"n": 1}, "correlation_id": "/w=="}
+    assert deliver["props"] == {"headers": {"n": 1}, "correlation_id": "base64:/w=="}
     assert ok == [20, 5, None]
     assert confirm == {"cmd": "CONFIRM", "seq": 1, "multiple": False, "status": 0}
 

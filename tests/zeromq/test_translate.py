@@ -2,6 +2,8 @@
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import gateway.errors
 from gateway.api import (
@@ -17,8 +19,10 @@ from gateway.api import (
     PreconditionFailed,
     Properties,
     QueueInfo,
+    decode_properties,
     encode_properties,
 )
+from gateway_zeromq.tgp import codec
 from gateway_zeromq.tgp.codec import Bind, Declare, Delete, Props, Publish, Purge
 from gateway_zeromq.tgp.translate import (
     CODES,
@@ -33,6 +37,7 @@ from gateway_zeromq.tgp.translate import (
 )
 
 ADDRESS = Address("/", "amq.topic", "a.b")
+SAYS_SO, SILENT = encode_properties(Properties(expiration_ms=9_000)), encode_properties(Properties(type="t"))
 
 
 def test_every_error_of_the_gateway_has_a_code_and_it_is_its_own():
@@ -71,12 +76,56 @@ def test_a_publish_becomes_a_message(props, expected):
 def test_properties_go_into_a_header_as_they_came_if_that_can_be():
     common = Message(ADDRESS, b"", True, COMMON, encode_properties(Properties(type="t")))
     decode = lambda _: Properties(type="t")  # noqa: E731
-    assert msgspec.msgpack.encode(properties_of(common, decode, as_json=False)) == common.wire
-    assert msgspec.json.encode(properties_of(common, decode, as_json=True)) == b'{"type":"t"}'
+    assert msgspec.msgpack.encode(properties_of(common, decode, lambda: 1_000, as_json=False)) == common.wire
+    assert msgspec.json.encode(properties_of(common, decode, lambda: 1_000, as_json=True)) == b'{"type":"t"}'
     foreign = Message(ADDRESS, b"", True, "mqtt", b"\x00")
-    assert msgspec.msgpack.encode(properties_of(foreign, decode, as_json=False)) == common.wire
-    assert properties_of(foreign, lambda _: Properties(), as_json=False) is None
-    assert properties_of(Message(ADDRESS, b""), decode, as_json=False) is None
+    assert msgspec.msgpack.encode(properties_of(foreign, decode, lambda: 1_000, as_json=False)) == common.wire
+    assert properties_of(foreign, lambda _: Properties(), lambda: 1_000, as_json=False) is None
+    assert properties_of(Message(ADDRESS, b""), decode, lambda: 1_000, as_json=False) is None
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (
+            Message(ADDRESS, b"", False, COMMON, encode_properties(Properties(expiration_ms=9_000)), 0, 3_000),
+            {"expiration_ms": 9_000},
+        ),
+        (
+            Message(ADDRESS, b"", False, COMMON, encode_properties(Properties(type="t")), 0, 3_000),
+            {"expiration_ms": 2_000, "type": "t"},
+        ),
+        (Message(ADDRESS, b"", False, "", b"", 0, 3_000), {"expiration_ms": 2_000}),
+        (Message(ADDRESS, b"", False, "other", b"x", 0, 3_000), {"expiration_ms": 2_000, "type": "t"}),
+        (Message(ADDRESS, b"", False, "", b"", 0, 900), {"expiration_ms": 0}),
+    ],
+)
+def test_what_expires_says_after_how_long_as_published_or_else_how_long_is_left(message, expected, as_json):
+    def decode(message):
+        return Properties(type="t") if message.wire_tag == "other" else decode_properties(message.wire)
+
+    said = properties_of(message, decode, lambda: 1_000, as_json=as_json)
+    encoder = msgspec.json if as_json else msgspec.msgpack
+    assert encoder.decode(encoder.encode(said)) == expected
+
+
+@given(st.binary(max_size=12) | st.text(max_size=12) | st.text(max_size=12).map("base64:".__add__))
+def test_a_correlation_id_that_goes_through_json_and_back_has_the_same_bytes(correlation_id):
+    message = Message(ADDRESS, b"", True, COMMON, encode_properties(Properties(correlation_id=correlation_id)))
+    said = msgspec.json.encode(properties_of(message, lambda m: decode_properties(m.wire), lambda: 0, as_json=True))
+    header = b'{"cmd":"PUBLISH","seq":1,"exchange":"","routing_key":"","props":' + said + b"}"
+    again = codec.decode(header).props.correlation_id
+    assert as_bytes(again) == as_bytes(correlation_id)
+
+
+def as_bytes(correlation_id):
+    return correlation_id if isinstance(correlation_id, bytes) else correlation_id.encode()
+
+
+def test_a_correlation_id_of_a_json_client_that_is_no_base64_stays_what_it_is():
+    header = b'{"cmd":"PUBLISH","seq":1,"exchange":"","routing_key":"","props":{"correlation_id":"base64:my own"}}'
+    assert codec.decode(header).props.correlation_id == "base64:my own"
 
 
 def test_declarations_take_arguments_in_a_map_of_their_own_or_beside_the_others():

@@ -57,9 +57,14 @@ def to_common(said: mqtt.Properties) -> Properties:
         content_type=said.content_type,
         content_encoding=UTF_8 if said.payload_format == 1 else None,
         headers=_headers(said.user) or None,
-        correlation_id=said.correlation_data,
+        correlation_id=_correlation_id(said.correlation_data),
         reply_to=None if said.response_topic is None else reply_to_of(said.response_topic),
     )
+
+
+def _correlation_id(data: bytes | None) -> str | bytes | None:
+    """Return text where it is text: whoever asked by another protocol mostly said text, and looks for that in the answer."""
+    return data.decode() if data is not None and is_utf8(data) else data
 
 
 def _headers(user: tuple[tuple[str, str], ...]) -> dict[str, Any]:

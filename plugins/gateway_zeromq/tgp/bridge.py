@@ -235,7 +235,7 @@ class Bridge:
 
     def properties(self, message: Message, *, as_json: bool) -> Any:
         """See `ConsumingSink`."""
-        return translate.properties_of(message, self._gateway.properties, as_json=as_json)
+        return translate.properties_of(message, self._gateway.properties, self._gateway.now_ms, as_json=as_json)
 
     # -- what exists
 

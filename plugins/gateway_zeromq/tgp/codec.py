@@ -14,6 +14,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct
 
 from gateway.api import Properties, ProtocolViolation
+from gateway_zeromq.tgp.correlation import from_json
 
 VERSION = 1
 SPEC = "TGP/1"
@@ -29,7 +30,11 @@ READY, CONFIRM, RETURN, CANCEL, DELIVER, EMPTY, GOT, OK, ERROR, PING, PONG, BYE 
 CAPABILITIES = ("batch", "credit_bytes", "extend", "nack_delay", "refused", "schedule")
 """What the server can do beyond the least that TGP/1 asks for, as READY says it (docs/tgp.md, capabilities)."""
 
-Count: TypeAlias = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+HIGHEST = (1 << 63) - 1
+MOST_PARTS = 4_096
+"""Messages of one BATCH."""
+
+Count: TypeAlias = Annotated[int, Meta(ge=0, le=HIGHEST)]
 Milliseconds: TypeAlias = Annotated[int, Meta(ge=0, le=1 << 53)]
 Tag: TypeAlias = Annotated[str, Meta(max_length=255)] | Count
 Name: TypeAlias = str
@@ -96,7 +101,7 @@ class Batch(Struct, array_like=True, tag=25, forbid_unknown_fields=True, gc=Fals
     """Messages in a row, numbered from `seq` on; their bodies, one behind the other, are the next frame."""
 
     seq: Count
-    messages: Annotated[list[Part], Meta(min_length=1)]
+    messages: Annotated[list[Part], Meta(min_length=1, max_length=MOST_PARTS)]
     flags: Annotated[int, Meta(ge=0, le=MANDATORY | NO_CONFIRM)] = 0
 
 
@@ -345,7 +350,7 @@ def is_json(header: bytes) -> bool:
 
 _IN_JSON: dict[str, Any] = {
     "props": dict[str, Any] | None,
-    "messages": Annotated[list[dict[str, Any]], Meta(min_length=1)],
+    "messages": Annotated[list[dict[str, Any]], Meta(min_length=1, max_length=MOST_PARTS)],
 }
 """Properties hold text or bytes, which JSON can't tell apart: they are converted in a second step."""
 
@@ -375,6 +380,8 @@ def _decode_json(header: bytes) -> Command:
 
 
 def _props(values: dict[str, Any]) -> Props:
+    if "correlation_id" in values:
+        values["correlation_id"] = from_json(values["correlation_id"])
     props = msgspec.convert(values, Props)
     _pack(props)  # numbers may be too large for others
     return props

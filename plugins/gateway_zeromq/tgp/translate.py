@@ -33,6 +33,7 @@ from gateway.api import (
     queue_spec,
 )
 from gateway_zeromq.tgp.codec import Bind, Declare, Definition, Delete, Publish, Unbind
+from gateway_zeromq.tgp.correlation import in_json
 
 CODES: dict[type[GatewayError], int] = {
     AccessRefused: 403,
@@ -59,6 +60,7 @@ def code_of(error: GatewayError) -> int:
 PERSISTENT = 2
 """AMQP 0-9-1 §1.8, basic.delivery-mode."""
 _NOTHING = encode_properties(NO_PROPERTIES)
+_EXPIRATION = b"expiration_ms"
 _json = msgspec.json.Encoder(enc_hook=str).encode
 
 
@@ -75,24 +77,38 @@ def message_of(address: Address, command: Publish, body: bytes, now_ms: Callable
     return Message(address, body, persistent, tag, wire if tag else b"", props.priority or 0, expires_at_ms)
 
 
-def properties_of(message: Message, decode: Callable[[Message], Properties], *, as_json: bool) -> Any:
+def properties_of(
+    message: Message, decode: Callable[[Message], Properties], now_ms: Callable[[], int], *, as_json: bool
+) -> msgspec.Raw | Properties | None:
     """Return a message's properties as they go into a header.
 
     Args:
         decode: reads those that came by another protocol.
+        now_ms: what expires and does not say after how long, as its publisher spoke another protocol, says how long is left.
         as_json: as plain values; else as msgpack, which they mostly are already.
     """
-    if not message.wire_tag:
+    expires = message.expires_at_ms and not (message.wire_tag == COMMON and _EXPIRATION in message.wire)
+    if not message.wire_tag and not expires:
         return None
-    if message.wire_tag == COMMON and not as_json:
+    if message.wire_tag == COMMON and not as_json and not expires:
         return msgspec.Raw(message.wire)
     properties = decode(message)
+    if expires:
+        left_ms = max(message.expires_at_ms - now_ms(), 0)
+        properties = msgspec.structs.replace(properties, expiration_ms=left_ms)
     if properties == NO_PROPERTIES:
         return None
     return msgspec.Raw(_as_json(properties)) if as_json else properties
 
 
 def _as_json(properties: Properties) -> bytes:
+    correlation = in_json(properties.correlation_id)
+    if correlation is not properties.correlation_id:
+        properties = msgspec.structs.replace(properties, correlation_id=correlation)
+    return _plain_json(properties)
+
+
+def _plain_json(properties: Properties) -> bytes:
     """Return properties as JSON; what it can't say (msgpack's extensions, keys that are no text) is said as text."""
     try:
         return _json(properties)
