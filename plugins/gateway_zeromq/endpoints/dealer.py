@@ -159,7 +159,11 @@ class DealerSocket:
         message = item.message
         key = swap_key(message.routing_key) if self._settings.key_syntax == "mqtt" else message.routing_key
         number = self._origin + (self._last + 1).to_bytes(_NUMBER_BYTES, "big")
-        self._pump.send_frames([number, b"", *self._join(message, key.encode())])
+        frames = [number, b"", *self._join(message, key.encode())]
+        try:
+            self._pump.send_frames(frames)
+        except zmq.Again:  # nobody is there; or its worker went in the middle of it, and others are
+            self._pump.send_frames(frames)
         self._last += 1
         self._requests[number] = Request(item, trio.current_time() + self._timeout_s)
 
