@@ -38,7 +38,9 @@ def make_actors(world: World) -> Iterator[Any]:
     for kind, name in ((Keeper, "k"), (Lodger, "lodger")):
         if chance.random() < 0.4:
             yield kind(name, world)
-    for number in range(0 if world.is_narrow else chance.randrange(3, 6) if world.is_mqtt else chance.randrange(1, 4)):
+    if world.is_served:
+        yield from world.services.make_actors()
+    for number in range(0 if world.is_narrow or world.is_served else chance.randrange(3, 6) if world.is_mqtt else chance.randrange(1, 4)):
         level = chance.choice((4, 5, 5))
         expiry_s = chance.choice(EXPIRIES_S if level == MQTT_5 else (None, None, 0))
         yield MqttClient(f"m{number}", world, level=level, expiry_s=expiry_s)

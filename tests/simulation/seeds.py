@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import secrets
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,15 +30,22 @@ class _Dice(threading.local):
 
 @contextmanager
 def _determined(seed: int) -> Iterator[None]:
-    """Take out what would make two runs of a seed differ: trio's dice, sets in the order of addresses, slices of real time."""
+    """Take out what would make two runs of a seed differ: trio's dice, secrets, sets in the order of addresses, real time."""
     runner: Any = trio._core._run
     allowed, runner._ALLOW_DETERMINISTIC_SCHEDULING = runner._ALLOW_DETERMINISTIC_SCHEDULING, True
     dice, runner._r = runner._r, _Dice(seed)
     slice_s, parts.SLICE_S = parts.SLICE_S, 3_600.0
     Entry.__hash__ = _hash_of_entry  # type: ignore[method-assign,assignment]
+    secret = random.Random(seed)
+    choosers = {"token_urlsafe": lambda amount: secret.randbytes(amount).hex(), "randbits": secret.getrandbits}
+    former = {name: getattr(secrets, name) for name in choosers}
+    for name, chooser in choosers.items():
+        setattr(secrets, name, chooser)
     try:
         yield
     finally:
+        for name, chooser in former.items():
+            setattr(secrets, name, chooser)
         parts.SLICE_S = slice_s
         del Entry.__hash__
         runner._r = dice
@@ -48,9 +56,11 @@ def _hash_of_entry(entry: Any) -> int:
     return int(entry.position) * 1_009 + int(entry.queue_id)
 
 
-def play(seed: int, *, directory: Path | None = None, prepare: Callable[[World], None] | None = None) -> World:
-    """Let one world happen. Raises `Wrong`, whose text says how to see it again."""
-    world = World(seed, directory=directory)
+def play(
+    seed: int, *, directory: Path | None = None, served: bool = False, prepare: Callable[[World], None] | None = None
+) -> World:
+    """Let one world happen (see `World`). Raises `Wrong`, whose text says how to see it again."""
+    world = World(seed, directory=directory, served=served)
     if prepare is not None:
         prepare(world)
     try:
@@ -70,5 +80,6 @@ def _innermost(error: BaseException) -> str:
 
 def _how(world: World) -> str:
     tail = "\n".join(f"    {line}" for line in world.ledger.tail[-12:])
-    again = f"python -m tests.simulation {world.seed}" + (" --sqlite" if world.directory is not None else "")
+    options = (" --sqlite" if world.directory is not None else "") + (" --served" if world.is_served else "")
+    again = f"python -m tests.simulation {world.seed}{options}"
     return f"  after {world.ledger.steps} events, the last of them:\n{tail}\n  again: {again}"

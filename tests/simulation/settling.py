@@ -24,6 +24,8 @@ async def settle(world: World) -> None:
     """Let all clients come back, and take and answer what there is; then all of them go, and time passes."""
     clients = [actor for actor in world.actors if isinstance(actor, MqttClient)]
     world.log("all comes to rest")
+    if world.is_served and world.chance.random() < 0.5:
+        await world.services.settle()
     for client in clients:
         client.refusals = 0
     await _until(world, clients, _is_done, "does not come to rest")

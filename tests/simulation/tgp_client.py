@@ -2,52 +2,86 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from gateway_zeromq.tgp.codec import BYE, CANCEL, CONFIRM, DELIVER, EMPTY, ERROR, GOT, OK, PING, READY
+from gateway_zeromq.tgp.codec import BYE, CANCEL, CONFIRM, DELIVER, EMPTY, ERROR, GOT, NUMBERS, OK, PING, READY, SERVER_FIELDS, Part
 from tests.simulation.ledger import Sent
-from tests.simulation.sockets import Frame
+from tests.simulation.program import EXCHANGE, text_of
 
 if TYPE_CHECKING:
+    from tests.simulation.libzmq import Peer
     from tests.simulation.world import World
 
-HELLO, PUBLISH, CONSUME, ACK, NACK, CREDIT, GET, PONG, GOODBYE = 1, 3, 6, 9, 10, 11, 12, 23, 24
+HELLO, PUBLISH, CONSUME, ACK, NACK, CREDIT, GET, PONG, GOODBYE, BATCH = 1, 3, 6, 9, 10, 11, 12, 23, 24, 25
+_KINDS = {number: kind for kind, number in NUMBERS.items()}
+_SAID = {name: (number, fields) for number, (name, fields) in SERVER_FIELDS.items()}
 _pack = msgspec.msgpack.encode
 _unpack = msgspec.msgpack.decode
-REFUSING = {506}
+
+
+def _as_json(fields: tuple[Any, ...]) -> bytes:
+    """Return a header in the form for clients that are written by hand."""
+    kind = _KINDS[fields[0]]
+    named = dict(zip(kind.__struct_fields__, fields[1:], strict=False))
+    if fields[0] == BATCH:
+        named["messages"] = [dict(zip(Part.__struct_fields__, part, strict=True)) for part in named["messages"]]
+    return msgspec.json.encode({"cmd": kind.__name__.upper(), **named})
+
+
+def _heard(header: bytes) -> list[Any]:
+    """Return number and fields of what the broker says."""
+    if header[:1] != b"{":
+        return list(_unpack(header))
+    said = msgspec.json.decode(header)
+    number, names = _SAID[said["cmd"]]
+    return [number, *(said[name] for name in names if name in said)]
+
+
+class Undecided(NamedTuple):
+    """What was published and has no CONFIRM."""
+
+    text: str
+    key: str
+    priority: int
+    due_ms: int = 0
+
+    @property
+    def props(self) -> dict[str, Any] | None:
+        return {"priority": self.priority} if self.priority else None
 
 
 class TgpClient:
     """One client name, over all its connections: it resumes its session and sends again what is undecided.
 
-    ``undecided``: sequence number -> text, key and priority. ``held``: by number, the text of a delivery and its queue.
+    Where a broker serves more than this, it makes use of all that TGP/1 has: batches, schedules, delays, a limit in bytes, JSON.
+
+    ``undecided``: by sequence number. ``held``: by number, the text of a delivery, its consumer, and its bytes.
     """
 
     def __init__(self, name: str, world: World, queue: str) -> None:
         self.name = name
         self.queue = queue
         self.world = world
-        self.undecided: dict[int, tuple[str, str, int]] = {}
+        self.undecided: dict[int, Undecided] = {}
         self.seq = 0
         self.token: str | None = None
         self.connections = 0
-        self.identity: bytes | None = None
+        self.peer: Peer | None = None
         self._anew = False
 
     def begin_life(self) -> None:
-        self.identity = None
+        self.peer = None
         self._anew = True
 
     # -- coming and going
 
     def connect(self) -> None:
         self.connections += 1
-        self.identity = f"{self.name}.{self.connections}".encode()
-        self._descriptor = self.world.next_descriptor()
-        self.world.sockets.pump.mailboxes[self.identity] = []
-        self.held: dict[int, tuple[str, str]] = {}
+        self.peer = self.world.sockets.router.meet(f"{self.name}.{self.connections}".encode(), self.world.next_descriptor())
+        self.held: dict[int, tuple[str, str, int]] = {}
         self.credit = 0
         self._question = 0
         self._asked: dict[int, str] = {}
@@ -56,19 +90,23 @@ class TgpClient:
         options: dict[str, Any] = {"client": self.name, "heartbeat_ms": 1_000}
         if self.token is not None:
             options["session"] = self.token
+        self._json = self.world.is_served and self.world.chance.random() < 0.3
+        self._most_bytes = self.world.chance.choice((0, 2_000)) if self.world.is_served else 0
+        if self._most_bytes:
+            options["credit_bytes"] = self._most_bytes
         self._say(HELLO, 0, 1, options)
 
     def die(self, *, noticed: bool) -> None:
         """It is gone. `noticed`: libzmq tells; else only its silence does."""
-        if self.identity is not None:
+        if self.peer is not None:
             self.world.log(f"{self.name} dies {noticed}")
-            del self.world.sockets.pump.mailboxes[self.identity]
-            if noticed:
-                self.world.sockets.router._disconnected(self._descriptor)
-            self.identity = None
+            self.peer.leave(noticed=noticed)
+            self.peer = None
 
     def _say(self, *fields: Any, body: bytes | None = None) -> None:
-        self.world.sockets.pump.arrive((self.identity, Frame(_pack(fields), self._descriptor), body, False, None))
+        assert self.peer is not None
+        header = _as_json(fields) if self._json else _pack(fields)
+        self.peer.say(header, *(() if body is None else (body,)))
 
     def _ask(self, command: int, what: str, *fields: Any) -> None:
         self._question += 1
@@ -77,18 +115,17 @@ class TgpClient:
 
     # -- what it does
 
-    def act(self) -> None:  # noqa: C901 - a table of what may happen
+    def act(self) -> None:
         chance = self.world.chance
-        if self.identity is None:
+        if self.peer is None:
             self.connect()
             return
         self.read(chance.choice((1, 5, 100, 1_000)))
-        if self.identity is None or not self._ready:
+        if self.peer is None or not self._ready:
             return
         what = chance.random()
         if what < 0.4:
-            for _ in range(chance.randrange(1, 15)):
-                self.publish()
+            self.publish(chance.randrange(1, 15))
         elif what < 0.7:
             self.settle()
         elif what < 0.8:
@@ -103,21 +140,49 @@ class TgpClient:
             self._say(GOODBYE, 200, "")
             self.die(noticed=False)
 
-    def publish(self) -> None:
-        if len(self.undecided) > 300:
-            return
+    def publish(self, amount: int) -> None:
         chance = self.world.chance
-        self.seq += 1
-        text = f"{self.name} {self.seq:06d}"
-        key, priority = chance.choice(("work.a", "work.b")), chance.choice((0, 0, 2))
-        self.world.ledger.submit(text, self.world.padded(text), Sent(self.name, self.seq, key, priority))
-        self.undecided[self.seq] = (text, key, priority)
-        self._publish(self.seq)
+        first = self.seq + 1
+        for _ in range(amount if len(self.undecided) < 300 else 0):
+            self.seq += 1
+            is_late = self.world.is_served and chance.random() < 0.05
+            self._submit(chance.choice(("work.a", "work.b")), chance.choice((0, 0, 2)), is_late=is_late)
+        self._publish([seq for seq in self.undecided if seq >= first])
 
-    def _publish(self, seq: int) -> None:
-        text, key, priority = self.undecided[seq]
-        props = {"priority": priority} if priority else None
-        self._say(PUBLISH, seq, "amq.topic", key, props, 0, body=self.world.ledger.bodies[text])
+    def _submit(self, key: str, priority: int, *, is_late: bool) -> None:
+        ledger = self.world.ledger
+        text = f"{self.name} {self.seq:06d}"
+        sent = Sent(self.name, self.seq, key, priority, delayed=is_late)
+        due_ms = 0
+        if is_late:
+            due_ms = self.world.engine.now_ms + self.world.chance.choice((1, 30, 500, 20_000))
+            self.world.rules.due[text] = due_ms
+            sent.expected = tuple(name for name in ledger.reaches(key) if not name.startswith("mqtt."))
+        ledger.submit(text, self.world.padded(text), sent)
+        self.undecided[self.seq] = Undecided(text, key, priority, due_ms)
+
+    def _publish(self, seqs: list[int]) -> None:
+        """Publish what is undecided, one by one or in batches."""
+        for run in self._runs(seqs):
+            bodies = [self.world.ledger.bodies[self.undecided[seq].text] for seq in run]
+            if len(run) > 1:
+                items = [self.undecided[seq] for seq in run]
+                parts = [[len(body), EXCHANGE, item.key, item.props] for body, item in zip(bodies, items, strict=True)]
+                self._say(BATCH, run[0], parts, body=b"".join(bodies))
+            else:
+                item = self.undecided[run[0]]
+                self._say(PUBLISH, run[0], EXCHANGE, item.key, item.props, 0, item.due_ms, body=bodies[0])
+
+    def _runs(self, seqs: list[int]) -> list[list[int]]:
+        """Return what may be published together: numbers in a row, nothing that is for later."""
+        runs = [seqs[:1]] if seqs else []
+        for before, seq in pairwise(seqs):
+            alone = self.undecided[before].due_ms or self.undecided[seq].due_ms or seq - before > 1
+            if alone or not self.world.is_served or self.world.chance.random() < 0.3:
+                runs.append([seq])
+            else:
+                runs[-1].append(seq)
+        return runs
 
     def _consume(self) -> None:
         if not self.credit:
@@ -133,7 +198,7 @@ class TgpClient:
         chance = self.world.chance
         ledger = self.world.ledger
         for tag in ("t", None):
-            mine = [number for number, (_, whose) in self.held.items() if (whose == "t") is (tag == "t")]
+            mine = [number for number, (_, whose, _) in self.held.items() if (whose == "t") is (tag == "t")]
             if not mine:
                 continue
             number = chance.choice(mine)
@@ -147,7 +212,9 @@ class TgpClient:
                 self._say(ACK, tag, number, multiple)
             elif what < 0.85:
                 self.world.log(f"{self.name} gives back {texts}")
-                self._say(NACK, tag, number, multiple, True)
+                delay_ms = chance.choice((0, 0, 1, 100, 3_000)) if self.world.is_served else 0
+                self.world.ledger.postponed.update(texts if delay_ms else ())
+                self._say(NACK, tag, number, multiple, True, delay_ms)
             else:
                 for text in texts:
                     ledger.reject(self.queue, text)
@@ -156,11 +223,9 @@ class TgpClient:
     # -- what it is told
 
     def read(self, most: int) -> None:
-        mailbox = self.world.sockets.pump.mailboxes[self.identity or b""]
-        for _ in range(min(most, len(mailbox))):
-            frames = mailbox.pop(0)
-            self._told(_unpack(frames[0]), frames[1] if len(frames) > 1 else b"")
-            if self.identity is None:
+        for frames in self.peer.take(most) if self.peer is not None else ():
+            self._told(_heard(frames[0]), frames[1] if len(frames) > 1 else b"")
+            if self.peer is None:
                 return
 
     def _told(self, fields: list[Any], body: bytes) -> None:
@@ -203,29 +268,32 @@ class TgpClient:
             refused = any(first <= seq <= last for first, last, _ in options.get("refused", ()))
             self._decided(seq, refused)
         self.seq = max(self.seq, last_seq)
-        for seq in self.undecided:
-            self.world.ledger.again(self.undecided[seq][0], anew=self._anew)
-            self._publish(seq)
+        for item in self.undecided.values():
+            self.world.ledger.again(item.text, anew=self._anew)
+        self._publish(list(self.undecided))
         self._anew = False
 
-    def _confirmed(self, seq: int, multiple: bool, status: int) -> None:
+    def _confirmed(self, seq: int, multiple: bool, status: int, _scheduled_id: int = 0) -> None:
         for decided in [each for each in self.undecided if each == seq or (multiple and each < seq)]:
             self._decided(decided, bool(status))
 
     def _decided(self, seq: int, refused: bool) -> None:
-        text = self.undecided.pop(seq)[0]
+        text = self.undecided.pop(seq).text
         if refused:
             self.world.ledger.refuse(text)
         else:
             self.world.ledger.confirm(text)
 
     def _delivered(self, number: int, tag: str, body: bytes, *, redelivered: bool) -> None:
-        text = body.decode().partition("\n")[0]
-        self.held[number] = (text, tag)
-        mine = sum(whose == tag for _, whose in self.held.values())
+        text = text_of(body)
+        self.held[number] = (text, tag, len(body))
+        mine = sum(whose == tag for _, whose, _ in self.held.values())
         self.world.ledger.check(
             mine <= (self.credit if tag else self.world.max_credit), f"{self.name} holds {mine}, credit is {self.credit}"
         )
+        sizes = [size for _, whose, size in self.held.values() if whose]
+        fits = not self._most_bytes or not tag or len(sizes) == 1 or sum(sizes) <= self._most_bytes
+        self.world.ledger.check(fits, f"{self.name} holds {sum(sizes)} bytes, it takes {self._most_bytes}")
         self.world.ledger.delivered(self.queue, text, redelivered=redelivered, consumer=f"{self.name} {tag}")
 
 
@@ -255,23 +323,17 @@ class Puller:
         self.world = world
 
     def begin_life(self) -> None:
-        pass
+        self.peer = self.world.sockets.outlet.meet(b"puller", self.world.next_descriptor())
 
     def act(self) -> None:
-        outlet = self.world.sockets.outlet
-        assert outlet.line is not None
-        taken = self.world.chance.randrange(len(outlet.line) + 1)
-        for frames in outlet.line[:taken]:
-            self.take(frames)
-        del outlet.line[:taken]
-        outlet._rouse()
+        self.take(self.world.chance.randrange(len(self.peer.inbox) + 1))
 
-    def take(self, frames: list[bytes]) -> None:
-        text = frames[-1].decode().partition("\n")[0]
-        self.world.log(f"puller gets {text}")
-        self.world.ledger.hand_over("pushed", text)
+    def take(self, amount: int) -> None:
+        for frames in self.peer.take(amount):
+            text = text_of(frames[-1])
+            self.world.log(f"puller gets {text}")
+            self.world.ledger.hand_over("pushed", text)
 
     def end_life(self) -> None:
         """What the library had is lost with the connection: that is what handing over means."""
-        for frames in self.world.sockets.outlet.line or ():
-            self.take(frames)
+        self.take(len(self.peer.inbox))

@@ -16,6 +16,7 @@ from gateway.runtime.broker import Broker
 from gateway.runtime.clock import VirtualClock
 from gateway_mqtt.server import Server
 from gateway_mqtt.settings import MqttSettings
+from gateway_zeromq.plugin import ZeroMqFrontEnd
 from tests.runtime.support import Log, let_in
 from tests.simulation import contents
 from tests.simulation.actors import make_actors
@@ -26,6 +27,7 @@ from tests.simulation.mqtt_client import MAX_INFLIGHT, MqttClient
 from tests.simulation.program import EXCHANGE, origin_of, text_of
 from tests.simulation.queues import ALWAYS, DEAD, EXCHANGES, KEPT, QUEUES, WILLS
 from tests.simulation.rules import Rules
+from tests.simulation.services import Services
 from tests.simulation.settling import settle
 from tests.simulation.sockets import Sockets
 from tests.simulation.specials import Keeper
@@ -42,10 +44,12 @@ class World:
     Args:
         seed: decides everything.
         directory: where a real journal is; None: it is in memory.
+        served: whether there is all that ZeroMQ endpoints have for those who ask and answer, and nobody who speaks MQTT.
     """
 
-    def __init__(self, seed: int, *, directory: Path | None = None) -> None:
+    def __init__(self, seed: int, *, directory: Path | None = None, served: bool = False) -> None:
         self.seed = seed
+        self.is_served = served
         self.chance = chance = random.Random(seed)
         self.ledger = Ledger()
         self.ledger.look = self._look_at_sessions
@@ -63,13 +67,12 @@ class World:
         self.is_dead = True
         self._set_ms = 0
         self.clock_was_set = False
-        self._tokens = 0
-        self._descriptors = 0
+        self._descriptors = self._lives = 0
         self._pad = chance.choice((0, 300, 3_000))
         others = [name for name in QUEUES if name not in {*ALWAYS, WILLS}]
         kind = chance.random()
         self.is_narrow = kind < 0.25  # few are interested in a message, so that it is often settled before it is written
-        self.is_mqtt = kind > 0.5
+        self.is_mqtt = kind > 0.5 and not served
         few = 1 if self.is_narrow or self.is_mqtt else chance.randrange(2, 7)
         self.queues = [*ALWAYS, *(() if self.is_narrow else (WILLS,)), *chance.sample(others, few)]
         self.mqtt_settings = MqttSettings(
@@ -86,9 +89,10 @@ class World:
         self.forgets_ids = chance.random() < 0.3
         self.is_calm = True
         self.testaments = Testaments(self)
+        self.services = Services(self)
         self._numbers: dict[Any, Any] = {}
         self.actors = list(make_actors(self))
-        self.wired = [actor for actor in self.actors if isinstance(actor, MqttClient | TgpClient)]
+        self.wired = [actor for actor in self.actors if hasattr(actor, "connect")]
         self.mqtt_clients = [actor for actor in self.wired if isinstance(actor, MqttClient)]
 
     @property
@@ -104,10 +108,6 @@ class World:
     def next_descriptor(self) -> int:
         self._descriptors += 1
         return self._descriptors
-
-    def _make_token(self) -> str:
-        self._tokens += 1
-        return f"token-{self._tokens}"
 
     def spec(self, queue: str) -> QueueSpec:
         return QueueSpec(queue, **QUEUES[queue][0])
@@ -126,6 +126,8 @@ class World:
         self.letters: list[tuple[str, str]] = []
         left = await self.rest()
         self.books.gather(left)
+        if self.is_served:
+            self.services.close(left)
         self.ledger.audit(left, self.dropped, self.letters)
 
     def _journal(self, nursery: trio.Nursery) -> Any:
@@ -158,7 +160,10 @@ class World:
             clock=self.clock,
             resident=lambda: self.resident,
         )
-        self.broker.node_id = "sim"
+        self._lives += 1
+        self.broker.node_id = f"sim{self._lives}"
+        for tag, decoder in ZeroMqFrontEnd.wire_decoders.items():
+            self.broker.decoders.register(tag, decoder)
         await nursery.start(self.broker.run)
         self.broker.turns._naps = False  # there is no thread to wait for
         self.gateway: Any = self.broker.gateway("sim", _silent, self.notes)
@@ -180,6 +185,8 @@ class World:
             for pattern in patterns:
                 await channel.outcome(channel.bind(Binding(source, queue, pattern)))
             self.ledger.shapes.setdefault(queue, Shape(**QUEUES[queue][1])).patterns.update(patterns)
+        if self.is_served:
+            await self.services.declare(channel)
         channel.close()
 
     def _exchanges(self) -> Iterator[ExchangeSpec]:
@@ -193,7 +200,7 @@ class World:
         self.mqtt = SimGateway(self.broker.gateway("mqtt", _silent, self.notes), self.broker, self.chance)
         inner: Any = self.mqtt
         await nursery.start(Server(inner, self.mqtt_settings).run)
-        self.sockets = Sockets(self.broker.gateway("zeromq", _silent, self.notes), self._make_token, credit=self.max_credit)
+        self.sockets = Sockets(self.broker.gateway("zeromq", _silent, self.notes), self)
         await self.sockets.start(nursery)
 
     async def live(self, steps: int, *, clean: bool) -> None:
@@ -231,11 +238,10 @@ class World:
     async def _stop_front_ends(self) -> None:
         self.broker.start_draining()
         with trio.fail_after(60):
-            await self.sockets.drain()
+            await self.sockets.ended()
             await self.broker.committer.wait_idle()
         self.mqtt.end_all()
         await trio.sleep(1)
-        self.sockets.close()
         self.is_dead = True
 
     def _end_life(self) -> None:
