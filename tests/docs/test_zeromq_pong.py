@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway_zeromq.endpoints.links import FIRST_WAIT_S, LONGEST_WAIT_S
-from gateway_zeromq.endpoints.pong import DRAIN_S
-from gateway_zeromq.endpoints.worker import DEAD_AFTER, HANDSHAKE_S
+from gateway_zeromq.endpoints.pong.endpoint import DRAIN_S
+from gateway_zeromq.endpoints.pong.links import FIRST_WAIT_S, LONGEST_WAIT_S
+from gateway_zeromq.endpoints.pong.vigil import DEAD_AFTER, HANDSHAKE_S
 from gateway_zeromq.settings import PushEndpoint, ZeroMqSettings
 
 ROOT = Path(__file__).parents[2]
@@ -39,6 +39,6 @@ def test_its_settings_and_times_are_those_of_the_code():
 
 
 def test_its_counters_are_counted():
-    source = (ROOT / "plugins" / "gateway_zeromq" / "endpoints" / "pong.py").read_text(encoding="utf-8")
+    source = (ROOT / "plugins" / "gateway_zeromq" / "endpoints" / "pong" / "endpoint.py").read_text(encoding="utf-8")
     for name in re.findall(r"`zeromq\.(\w+)`", PAGE):
         assert f'count("{name}"' in source

@@ -12,11 +12,15 @@ import trio
 import zmq
 
 from gateway.api import Message, QueueSpec
-from gateway_zeromq.endpoints import worker as workers
+from gateway_zeromq.endpoints.pong.terms import Rules, State
+from gateway_zeromq.endpoints.pong.wires import write_bodies
+from gateway_zeromq.endpoints.pong.worker import Worker
 from gateway_zeromq.security.passwords import hash_of
 from gateway_zeromq.settings import PushEndpoint
 from gateway_zeromq.zmtp import commands
-from gateway_zeromq.zmtp.frames import frame
+from gateway_zeromq.zmtp.conversation import Conversation
+from gateway_zeromq.zmtp.frames import Limits, frame
+from gateway_zeromq.zmtp.mechanisms import Null
 from tests.ports import free_port
 from tests.zeromq.support import ANY, Plain, connected, serving, until
 
@@ -162,9 +166,14 @@ async def test_workers_take_turns(context):
         await until(lambda: empty(running))
 
 
+def shares(running):
+    """Return who deals out messages."""
+    return [consumer.sink._flushable._shares for consumer in running.queue("jobs").consumers]
+
+
 def served(running):
-    """Return what the engine knows of the endpoint: the peers that can be sent messages."""
-    return [worker for consumer in running.queue("jobs").consumers for worker in consumer.sink._workers]
+    """Return those who are there and can be sent messages."""
+    return [taker for each in shares(running) for taker in each._takers]
 
 
 @pytest.mark.parametrize(
@@ -221,7 +230,7 @@ async def test_an_address_that_is_taken_is_an_error_that_names_it():
 
 @pytest.mark.parametrize("ipc", [False, True])
 async def test_an_endpoint_that_connects_waits_for_its_peer_and_comes_back_to_it(context, monkeypatch, tmp_path, ipc):
-    monkeypatch.setattr("gateway_zeromq.endpoints.links.LONGEST_WAIT_S", 0.2)
+    monkeypatch.setattr("gateway_zeromq.endpoints.pong.links.LONGEST_WAIT_S", 0.2)
     address = f"ipc://{tmp_path}/far" if ipc else f"tcp://127.0.0.1:{free_port()}"
     async with serving(push(bind=[], connect=[address])) as running:
         post(running, 3)
@@ -243,7 +252,7 @@ async def test_an_endpoint_that_connects_waits_for_its_peer_and_comes_back_to_it
 
 
 async def test_at_the_end_what_is_not_ponged_is_back_in_the_queue_and_what_is_ponged_late_is_not(monkeypatch):
-    monkeypatch.setattr("gateway_zeromq.endpoints.pong.DRAIN_S", 0.3)
+    monkeypatch.setattr("gateway_zeromq.endpoints.pong.endpoint.DRAIN_S", 0.3)
     async with serving(push()) as running:
         peer = await Raw.met(running)
         post(running, 40)
@@ -258,7 +267,7 @@ async def test_at_the_end_what_is_not_ponged_is_back_in_the_queue_and_what_is_po
 
 
 async def test_when_its_queue_is_deleted_it_waits_for_a_new_one(context, monkeypatch):
-    monkeypatch.setattr("gateway_zeromq.endpoints.pong.RETRY_S", 0.01)
+    monkeypatch.setattr("gateway_zeromq.endpoints.feed.RETRY_S", 0.01)
     async with serving(push()) as running:
         worker = Plain(context, zmq.PULL, running.address("PUSH"))
         post(running, 1)
@@ -323,8 +332,49 @@ async def test_a_wrong_socket_type_is_told_so(context):
         await until(lambda: running.count("violations") >= 2)
 
 
+class Alone:
+    """The endpoint of one peer, as that sees it."""
+
+    writer = staticmethod(write_bodies)
+
+    def __init__(self):
+        self.heard = []
+
+    def met(self, worker):
+        self.heard.append("met")
+
+    def freed(self):
+        self.heard.append("freed")
+
+    def handed(self, items):
+        self.heard.append("handed")
+
+    def gone(self, worker, items):
+        self.heard.append(worker.reason)
+
+
+@pytest.mark.parametrize("version", [b"\x03\x01", b"\x03\x00"])
+async def test_a_peer_that_goes_before_it_is_answered_has_gone_once(version):
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    with near, far:
+        crew = Alone()
+        mechanism = Null({"Socket-Type": b"PUSH"}, first=False)
+        worker = Worker(near, "somebody", Conversation(mechanism, "PUSH", frozenset({"PULL"}), Limits()), crew, Rules())
+        with trio.fail_after(30):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(worker.run)
+                await trio.lowlevel.wait_readable(far)
+                far.recv(len(GREETING))
+                far.send(GREETING.replace(b"\x7f\x03\x01", b"\x7f" + version) + READY)
+                far.close()
+        assert [each for each in crew.heard if each != "met"] == ["connection lost: Broken pipe"]
+        assert worker.state is State.GONE
+        assert near.fileno() == -1
+
+
 async def test_a_peer_that_says_nothing_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr(workers, "HANDSHAKE_S", 0.1)
+    monkeypatch.setattr("gateway_zeromq.endpoints.pong.vigil.HANDSHAKE_S", 0.1)
     async with serving(push(heartbeat_ms=100)) as running:
         silent = await Raw.met(running, b"", b"", probe=False)
         await silent.hear()
@@ -353,7 +403,7 @@ async def test_what_the_kernel_has_not_taken_for_such_a_peer_is_not_settled():
     async with serving(push(window=1_000)) as running:
         peer = await Raw.met(running, OLD, READY, probe=False)
         post(running, 400, size=50_000)
-        await until(lambda: any(worker._out.blocked for worker in served(running)))
+        await until(lambda: any(worker.blocked for worker in served(running)))
         await trio.sleep(0.1)
         left = running.queue("jobs").count
         assert left > 100
@@ -586,13 +636,13 @@ async def test_when_many_come_each_worker_gets_several_at_a_time_and_none_is_lef
     async with serving(push()) as running:
         peers = [Plain(context, zmq.PULL, running.address("PUSH")) for _ in range(4)]
         await until(lambda: len(served(running)) == 4)
-        sink = running.queue("jobs").consumers[0].sink
-        sink._portion = 10
+        (dealer,) = shares(running)
+        dealer._portion = 10
         post(running, 20)
         await until(lambda: empty(running))
         first = [await left(worker) for worker in peers]
         assert sorted(first) == [0, 0, 10, 10]
-        sink._portion = 10
+        dealer._portion = 10
         post(running, 20)
         await until(lambda: empty(running))
         second = [await left(worker) for worker in peers]

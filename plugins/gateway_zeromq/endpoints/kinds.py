@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeAlias
 
 from gateway.api import Principal
 from gateway_zeromq.endpoints.dealer import DealerSocket
-from gateway_zeromq.endpoints.pong import PongSocket
+from gateway_zeromq.endpoints.pong.endpoint import PongSocket
 from gateway_zeromq.endpoints.pub import PubSocket
 from gateway_zeromq.endpoints.pull import PullSocket
 from gateway_zeromq.endpoints.push import PushSocket

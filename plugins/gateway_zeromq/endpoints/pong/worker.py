@@ -1,7 +1,4 @@
-"""What is one PULL peer sent over our own ZMTP, and what has become of it?
-
-All of it is synchronous but the waiting for its socket: what is to be sent is sent at the end of a turn, in one go.
-"""
+"""How far has a PULL peer come that we speak to in our own ZMTP, and what does it say?"""
 
 from __future__ import annotations
 
@@ -11,10 +8,11 @@ from typing import Final, Protocol
 import trio
 
 from gateway.api import AccessRefused
-from gateway_zeromq.endpoints.outbox import SEND_BYTES, Outbox
-from gateway_zeromq.endpoints.terms import Rules, State
-from gateway_zeromq.endpoints.window import Window
-from gateway_zeromq.endpoints.wires import Item, Writer, size_of
+from gateway_zeromq.endpoints.pong.outbox import Outbox
+from gateway_zeromq.endpoints.pong.terms import Rules, State
+from gateway_zeromq.endpoints.pong.traffic import Traffic
+from gateway_zeromq.endpoints.pong.vigil import Vigil
+from gateway_zeromq.endpoints.pong.wires import Item, Writer
 from gateway_zeromq.zmtp.commands import (
     CANCEL,
     ERROR,
@@ -37,15 +35,10 @@ READ_BYTES: Final = 16_384
 """A peer that sends nonsense has so much looked at before others have their turn."""
 CONTROL_BYTES: Final = 65_536
 """Answers to PINGs that may wait for a peer that doesn't read."""
-HANDSHAKE_S: Final = 10.0
-DEAD_AFTER: Final = 3
-"""Heartbeats without an answer while nothing else is under way."""
 LINGER_S: Final = 1.0
 """How long a goodbye may take to be read."""
 
 _DECISECOND: Final = 10
-_LARGE_BYTES: Final = 4_096
-"""Of the bytes of messages that are smaller than this on average no account is kept."""
 _WITH_PING: Final = (3, 1)
 _WITH_COMMANDS: Final = (3, 0)
 _OUT_OF_PLACE: Final = frozenset({READY, ERROR, HELLO, WELCOME, INITIATE, SUBSCRIBE, CANCEL})
@@ -59,8 +52,8 @@ class Crew(Protocol):
     def met(self, worker: Worker) -> None:
         """A peer can be sent messages, or has changed its ways: `Worker.state` says which."""
 
-    def room(self) -> None:
-        """There is room again."""
+    def freed(self) -> None:
+        """A peer can be given messages again."""
 
     def settled(self, items: list[Item]) -> None:
         """Messages were ponged."""
@@ -78,33 +71,28 @@ class Crew(Protocol):
 class Worker:
     """One peer on a stream.
 
-    ``reason``: why it has gone. ``is_violation``: that was against the protocol.
+    ``traffic``: its messages. ``reason``: why it has gone; ``is_violation``: what it did was against the protocol;
+    ``is_refused``: it is nobody who is let in.
     """
 
     __slots__ = (
         "_conversation",
         "_crew",
-        "_deadline",
-        "_heard",
-        "_heard_at",
-        "_is_large",
         "_login",
         "_out",
-        "_progress",
-        "_progress_at",
         "_rules",
         "_scope",
         "_socket",
-        "_todo",
         "_token",
-        "_ttl_s",
         "_unread_bytes",
+        "_vigil",
+        "is_refused",
         "is_violation",
         "peer",
         "reason",
         "state",
+        "traffic",
         "version",
-        "window",
     )
 
     def __init__(self, sock: socket.socket, peer: str, conversation: Conversation, crew: Crew, rules: Rules) -> None:
@@ -114,84 +102,29 @@ class Worker:
         self._crew = crew
         self._rules = rules
         self.state = State.MEETING
-        self.window = Window(rules.interval, rules.behind)
         self.version = (0, 0)
         self.reason = ""
-        self.is_violation = False
-        self._todo: list[Item] = []
+        self.is_violation = self.is_refused = False
         self._out = Outbox(sock, self.end, self._cleared)
+        self.traffic = Traffic(self._out, rules, crew.writer, crew.handed)
+        self._vigil = Vigil(rules)
         self._token = trio.lowlevel.current_trio_token()
         self._scope: trio.CancelScope | None = None
         self._login: Login | None = None
-        self._is_large = False
-        self._heard = self._progress = False
-        self._heard_at = self._progress_at = trio.current_time()
-        self._deadline = self._heard_at + HANDSHAKE_S
-        self._ttl_s = 0.0
         self._unread_bytes = 0
-
-    # -- what the endpoint asks and says
-
-    @property
-    def room(self) -> int:
-        """How many messages it may be given now."""
-        if self._out.blocked or (self.state is not State.PONGING and self.state is not State.HANDING):
-            return 0
-        if self._is_large and size_of(self.window.items) + size_of(self._todo) >= self._rules.window_bytes:
-            return 0
-        return self._rules.window - len(self.window.items) - len(self._todo)
 
     @property
     def waits(self) -> bool:
         """A PONG is still to come, or something to be sent."""
-        return self.state is not State.GONE and bool(self._todo or self._out.blocked or self.window.unponged)
-
-    def give(self, items: list[Item]) -> None:
-        """Give it messages, not more than it has room for; `work` sends them."""
-        self._todo = self._todo + items if self._todo else items
-
-    def take_back(self) -> list[Item]:
-        """Return what was given to it and has not been sent."""
-        todo, self._todo = self._todo, []
-        return todo
-
-    def work(self) -> None:
-        """Send what it was given, as far as the kernel takes it: in one send, unless it is much."""
-        while self._todo and not self._out.blocked and self.state is not State.GONE:
-            self._out.send(*self._written())
-            if self.state is State.HANDING and not self._out.blocked:
-                self._crew.handed(self.window.hand_over())
-
-    def _written(self) -> tuple[list[bytes], int]:
-        """Return bytes for some of what it was given, in parts, with the PINGs that are due; and how many bytes."""
-        todo, window, write = self._todo, self.window, self._crew.writer
-        pings = self.state is State.PONGING
-        self._progress = self._progress or not window.pings  # from now on it is asked
-        parts: list[bytes] = []
-        at, end = 0, len(todo)
-        size = 0
-        while at < end and size < SEND_BYTES:
-            seen = len(parts)
-            some = todo[at : at + window.until_ping()]
-            write(some, parts)
-            at += len(some)
-            window.add(some)
-            if pings:
-                parts.append(window.due(last=at == end))
-            size += sum(map(len, parts[seen:]))
-        self._todo = todo[at:]
-        self._is_large = size > at * _LARGE_BYTES
-        return parts, size
+        return self.state is not State.GONE and self.traffic.waits
 
     # -- sending
 
     def _cleared(self) -> None:
         """All that had to wait is sent: there is room."""
         if self.state is not State.GONE:
-            if self.state is State.HANDING:
-                self._crew.handed(self.window.hand_over())
-            self.work()
-            self._crew.room()
+            self.traffic.go_on()
+            self._crew.freed()
 
     def _answer(self) -> None:
         """Send what the conversation has to say."""
@@ -233,78 +166,59 @@ class Worker:
 
     def _met(self, version: tuple[int, int]) -> None:
         self.version = version
-        self._answer()
         if version >= _WITH_PING or (version >= _WITH_COMMANDS and self._rules.older == "ping"):
             self._probe()
         elif self._rules.older == "refuse":
             raise Violation(f"ZMTP {version[0]}.{version[1]}, which has no PING; only peers that can pong are taken")
         else:
-            self.state = State.HANDING
-            self._crew.met(self)
+            self._begin(State.HANDING)
 
     def _probe(self) -> None:
         self.state = State.PROBED
-        self._deadline = trio.current_time() + HANDSHAKE_S
-        self._conversation.out.append(self.window.ping())
+        self.traffic.hold()
+        self._vigil.await_answer()
+        self._conversation.out.append(self.traffic.window.ping())
+
+    def _begin(self, state: State) -> None:
+        self.state = state
+        self.traffic.begin(pings=state is State.PONGING)
+        self._crew.met(self)
 
     def _ponged(self, context: bytes) -> None:
-        done = self.window.pong(context)
-        self._progress = True
+        done = self.traffic.pong(context)
         if self.state is not State.PONGING:
-            self.state = State.PONGING
-            self._crew.met(self)
+            self._begin(State.PONGING)
             return
         if done:
             self._crew.settled(done)
-        if self.window.unpinged and not self.window.pings:
-            self._conversation.out.append(self.window.ping())
+        window = self.traffic.window
+        if window.unpinged and not window.pings:
+            self._conversation.out.append(window.ping())
 
     def _pinged(self, ttl_ds: int, context: bytes) -> None:
-        self._ttl_s = ttl_ds / _DECISECOND
+        self._vigil.ttl_s = ttl_ds / _DECISECOND
         self._conversation.out.append(pong(context))
-        if self.state is State.HANDING and self._rules.older != "refuse" and not self.window.items:
+        if self.state is State.HANDING and self._rules.older != "refuse" and not self.traffic.window.items:
             self._probe()  # who asks can answer
 
     # -- time
 
     def excuse(self, late_s: float, now: float) -> None:
         """Before `tick`: nobody listened for so long."""
-        self._heard_at = min(self._heard_at + late_s, now)
-        self._progress_at = min(self._progress_at + late_s, now)
-        self._deadline += late_s
+        self._vigil.excuse(late_s, now)
 
     def tick(self, now: float) -> None:
         """See whether it is dead, or has to be asked."""
-        if self._heard:
-            self._heard, self._heard_at = False, now
-        if self._progress or self._out.moved:
-            self._progress = self._out.moved = False
-            self._progress_at = now
+        vigil, traffic = self._vigil, self.traffic
+        vigil.look(now, traffic)
         if self.state in (State.MEETING, State.PROBED):
-            if now > self._deadline:
+            if vigil.is_late(now):
                 self._late()
-        elif self._ttl_s and now - self._heard_at > self._ttl_s:
-            self.end("it is silent for longer than it said it would be")
-        elif self.state is State.PONGING:
-            self._ask(now)
-        elif self._out.blocked:
-            self._bury(now, self._rules.pong_timeout_s)
-        else:
-            self._progress_at = now
-
-    def _ask(self, now: float) -> None:
-        if self.window.pings:
-            self._bury(now, self._rules.pong_timeout_s if self.window.unponged else DEAD_AFTER * self._rules.heartbeat_s)
-        elif self._out.blocked:
-            self._bury(now, self._rules.pong_timeout_s)
-        elif now - self._progress_at >= self._rules.heartbeat_s:
-            self._progress_at = now
-            ping = self.window.ping()
+        elif reason := vigil.why_dead(now, traffic):
+            self.end(reason)
+        elif self.state is State.PONGING and vigil.wants_ping(now, traffic):
+            ping = traffic.window.ping()
             self._out.send([ping], len(ping))
-
-    def _bury(self, now: float, timeout_s: float) -> None:
-        if timeout_s and now - self._progress_at > timeout_s:
-            self.end(f"no PONG for {timeout_s:g} s")
 
     def _late(self) -> None:
         if self.state is State.MEETING:
@@ -312,22 +226,19 @@ class Worker:
         elif self.version >= _WITH_PING:
             self.end("it does not answer PING", is_violation=True)
         else:
-            self.window = Window(self._rules.interval, self._rules.behind)
-            self.state = State.HANDING
-            self._crew.met(self)
+            self._begin(State.HANDING)
 
     # -- its task
 
-    def end(self, reason: str, *, is_violation: bool = False) -> None:
+    def end(self, reason: str, *, is_violation: bool = False, is_refused: bool = False) -> None:
         """Have it gone; its task closes the socket. Again: nothing happens."""
         if self.state is State.GONE:
             return
         self.state = State.GONE
         self.reason = reason
         self.is_violation = is_violation
-        self._out.forget()
-        items = self.window.hand_over() + self.take_back()
-        self._crew.gone(self, items)
+        self.is_refused = is_refused
+        self._crew.gone(self, self.traffic.end())
         self._token.run_sync_soon(self._leave)
 
     def _leave(self) -> None:
@@ -362,7 +273,7 @@ class Worker:
             if not data:
                 self.end("closed by the peer")
                 return
-            self._heard = True
+            self._vigil.heard = True
             self._feed(data)
             if self._login is not None:
                 await self._let_in(self._login)
@@ -373,7 +284,7 @@ class Worker:
             await self._crew.admit(login, self.peer)
         except AccessRefused as refusal:
             self._conversation.refuse("400")
-            self.end(f"refused: {refusal.text}")
+            self.end(f"refused: {refusal.text}", is_refused=True)
             return
         self._conversation.admit()
         self._feed(b"")

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
-from gateway.api import Message, Properties, swap_key
+from gateway.api import Delivery, Message, Properties, swap_key
+from gateway_zeromq.endpoints.feed import Loose
 from gateway_zeromq.endpoints.frames import Joiner, join_headers, join_key, join_raw
 from gateway_zeromq.zmtp.frames import HEADS, LONGEST_SHORT, MORE, head, message
 
-
-class Item(Protocol):
-    """Something with a message: a `gateway.api.Delivery`, for instance."""
-
-    @property
-    def message(self) -> Message:
-        """The message."""
-
+Item: TypeAlias = Delivery | Loose
 
 Writer: TypeAlias = Callable[[Sequence[Item], list[bytes]], None]
 """Appends the bytes of messages, in order, in as many parts as it likes."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from gateway_zeromq.endpoints.wires import Item
+from gateway_zeromq.endpoints.pong.wires import Item
 from gateway_zeromq.zmtp.commands import ping
 from gateway_zeromq.zmtp.frames import Violation
 
