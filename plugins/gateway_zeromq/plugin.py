@@ -72,7 +72,8 @@ class ZeroMqFrontEnd:
         if "PUSH" in first:
             lines.append(_SOCKET.format("PULL", first["PUSH"], "print(s.recv_multipart())"))
         if first.get("PULL") == _USUAL_PULL:
-            lines.append(_SOCKET.format("PUSH", _USUAL_PULL, "s.send_multipart([b'zeromq.push.demo', b'hello'])"))
+            say = "s.send_multipart([b'zeromq.push.demo', b'hello']); s.context.destroy()"  # else Python ends before it has left
+            lines.append(_SOCKET.format("PUSH", _USUAL_PULL, say))
         if "XPUB" in first:
             lines.append(_SOCKET.format("SUB", first["XPUB"], "s.subscribe(b''); print(s.recv_multipart())"))
         if "ROUTER" in first:

@@ -146,6 +146,8 @@ def test_hints_can_be_pasted():
         ["5559"],
         ["5570"],
     ]
+    assert "send_multipart" in hints[1]
+    assert hints[1].endswith('destroy()"'), "a process that ends at once takes with it what has not left"
     for hint in hints:
         compile(hint.removeprefix('python -c "').removesuffix('"'), "hint", "exec")
     assert ZeroMqFrontEnd().hints(["PULL tcp://127.0.0.1:9"]) == [], "only of the usual one it is known which frames it wants"
