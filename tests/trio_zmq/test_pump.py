@@ -143,7 +143,86 @@ async def test_rule_c_a_writer_that_looks_wakes_the_reader(context, address, kin
         nursery.cancel_scope.cancel()
 
 
+class TellsReadersOnly(Pump):
+    def recheck(self):
+        """Rule c broken: who waits for room is not told."""
+        if self._readers:
+            super().recheck()
+
+
+@pytest.mark.parametrize("kind", [Pump, WithoutRecheck, TellsReadersOnly])
+@pytest.mark.parametrize("use", ["send", "receive"])
+async def test_rule_c_whoever_uses_up_the_edge_of_a_writer_wakes_it(context, address, kind, use):
+    pair = Pair(context, address, kind, peer=False)
+    woken = []
+
+    async def write():
+        await pair.pump.writable()
+        woken.append(True)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(write)
+        await wait_all_tasks_blocked()
+        pair.connect()
+        pair.make_near_readable([b"x"])
+        if use == "send":
+            assert pair.pump.offer([b"past"])
+        else:
+            assert await pair.pump.receive() == [b"x"]
+        assert not pair.descriptor_is_readable
+        await wait_all_tasks_blocked(0.02)
+        assert bool(woken) is (kind is Pump)
+        nursery.cancel_scope.cancel()
+
+
+class SitsDownUnseeing(Pump):
+    async def _wait(self):
+        """Rule c broken: who finds nothing sits down beside the others, whatever the look has used up."""
+        if self._seat is not None:
+            await self._parked.park()
+            return
+        await super()._wait()
+
+
+@pytest.mark.parametrize("kind", [Pump, SitsDownUnseeing])
+async def test_rule_c_a_reader_that_finds_nothing_but_room_wakes_the_writer(context, address, kind):
+    pair = Pair(context, address, kind, peer=False)
+    woken = []
+
+    async def write():
+        await pair.pump.writable()
+        woken.append(True)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(write)
+        await wait_all_tasks_blocked()
+        pair.connect()
+        pair.wait_for_descriptor()
+        assert not pair.pump.drained, "it looks by receiving, before trio's loop does"
+        with trio.move_on_after(0.02):
+            assert await pair.pump.receive() == []
+        assert not pair.descriptor_is_readable
+        assert bool(woken) is (kind is Pump)
+        nursery.cancel_scope.cancel()
+
+
 # -- rule b
+
+
+class WaitsUnasked(Pump):
+    async def writable(self):
+        """Rule b broken: waits for the descriptor though there is room."""
+        await self._wait()
+
+
+@pytest.mark.parametrize("kind", [Pump, WaitsUnasked])
+async def test_rule_b_nobody_sleeps_while_there_is_room(context, address, kind):
+    pair = Pair(context, address, kind)
+    await settle(pair)
+    assert not pair.descriptor_is_readable
+    with trio.move_on_after(30 if kind is Pump else 0.05) as patience:
+        await pair.pump.writable()
+    assert patience.cancelled_caught is (kind is not Pump)
 
 
 class SleepsUnasked(Pump):
