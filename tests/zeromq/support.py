@@ -50,6 +50,7 @@ class Running:
         self.announced = []
         self.stopped = trio.Event()
         self.channel = None
+        self.front_end = None
 
     def address(self, kind, number=0):
         return [line.partition(" ")[2] for line in self.announced if line.startswith(kind)][number]
@@ -72,7 +73,8 @@ class Running:
 async def serve(running, gateway, endpoints, context, *, task_status):
     try:
         settings = ZeroMqSettings(endpoint=list(endpoints))
-        await ZeroMqFrontEnd(context).serve(gateway, settings, task_status=task_status)
+        running.front_end = ZeroMqFrontEnd(context)
+        await running.front_end.serve(gateway, settings, task_status=task_status)
     finally:
         running.stopped.set()
 

@@ -629,6 +629,13 @@ async def test_with_plain_only_users_get_messages(context):
         assert (stranger.got, liar.got) == ([], [])
 
 
+async def test_no_line_to_paste_is_offered_where_a_password_is_asked_for():
+    async with serving(push()) as running:
+        assert running.front_end.hints(running.announced)
+    async with serving(push(security="plain", users={"alice": ALICE})) as running:
+        assert running.front_end.hints(running.announced) == []
+
+
 # -- many at a time
 
 

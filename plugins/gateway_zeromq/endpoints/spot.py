@@ -114,9 +114,7 @@ class Spot:
             self._monitor = self.monitor(socket, lambda _: None)
         for address in self.settings.bind:
             self._bind(socket, address)
-            line = f"{self.settings.socket} {socket.get_string(zmq.LAST_ENDPOINT)}"
-            self.announced.append(line)
-            self.gateway.announce(line)
+            self.announce(socket.get_string(zmq.LAST_ENDPOINT))
         for address in self.settings.connect:
             try:
                 socket.connect(address)
@@ -124,36 +122,63 @@ class Spot:
                 raise ConfigError(
                     f"{self._who()}: can't connect to {address}: {zmq.strerror(error.errno or 0)} ({SETTING})"
                 ) from error
-            self.gateway.log.info("connecting", endpoint=self.name, socket=self.settings.socket, address=address)
+            self.say_connecting(address)
 
     def _bind(self, socket: zmq.Socket[bytes], address: str) -> None:
-        claim = claim_of(address)
-        if claim is not None:
-            self._claim(claim, address)
+        claim = self.claim(address)
         try:
             with private_files():
                 socket.bind(address)
         except zmq.ZMQError as error:
-            if error.errno in _CANT_LISTEN:
-                raise self._cant_listen(address, zmq.strerror(error.errno or 0).lower()) from error
-            raise ConfigError(
-                f"{self._who()}: {address} is no address to listen on: {zmq.strerror(error.errno or 0)} ({SETTING})"
-            ) from error
-
-        mode = int(self.settings.ipc_mode, 8)
+            refuse = self.cant_listen if error.errno in _CANT_LISTEN else self.no_address
+            raise refuse(address, zmq.strerror(error.errno or 0).lower()) from error
         if claim is not None:
-            claim.made(mode)
+            claim.made(self.ipc_mode)
         elif address.startswith("ipc:"):
-            open_to(socket.get_string(zmq.LAST_ENDPOINT), mode)
+            open_to(socket.get_string(zmq.LAST_ENDPOINT), self.ipc_mode)
 
-    def _claim(self, claim: Claim, address: str) -> None:
-        try:
-            claim.take()
-        except Unsafe as error:
-            if error.is_had:
-                raise self._cant_listen(address, str(error)) from error
-            raise ConfigError(f"{self._who()}: {address} is no address to listen on: {error} ({SETTING})") from error
-        self._claims.append(claim)
+    # -- addresses, whoever listens there
+
+    @property
+    def ipc_mode(self) -> int:
+        """The permissions of the endpoint's paths."""
+        return int(self.settings.ipc_mode, 8)
+
+    def announce(self, address: str) -> None:
+        """Say that the endpoint listens on an address, with its real port."""
+        line = f"{self.settings.socket} {address}"
+        self.announced.append(line)
+        self.gateway.announce(line)
+
+    def say_connecting(self, address: str) -> None:
+        """Say that the endpoint connects to an address, now and whenever it has to."""
+        self.gateway.log.info("connecting", endpoint=self.name, socket=self.settings.socket, address=address)
+
+    def claim(self, address: str) -> Claim | None:
+        """Claim the path of an address until `close`; None: it is no path.
+
+        Raises:
+            ListenError: somebody has it. ConfigError: nobody should.
+        """
+        claim = claim_of(address)
+        if claim is not None:
+            try:
+                claim.take()
+            except Unsafe as error:
+                raise (self.cant_listen if error.is_had else self.no_address)(address, str(error)) from error
+            self._claims.append(claim)
+        return claim
+
+    def cant_listen(self, address: str, reason: str) -> ListenError:
+        """Return what is raised when an address is taken or can't be had."""
+        return ListenError(
+            f"{self._who()} can't listen on {address}: {reason}. Choose another address ({SETTING}), "
+            f"or switch the ZeroMQ front-end off ({OFF})"
+        )
+
+    def no_address(self, address: str, reason: str) -> ConfigError:
+        """Return what is raised when an address can't be one."""
+        return ConfigError(f"{self._who()}: {address} can't be used: {reason} ({SETTING})")
 
     # -- connections
 
@@ -185,12 +210,6 @@ class Spot:
         """Give up paths; after the socket is closed."""
         for claim in self._claims:
             claim.release()
-
-    def _cant_listen(self, address: str, reason: str) -> ListenError:
-        return ListenError(
-            f"{self._who()} can't listen on {address}: {reason}. Choose another address ({SETTING}), "
-            f"or switch the ZeroMQ front-end off ({OFF})"
-        )
 
     def _who(self) -> str:
         return f"ZeroMQ endpoint {self.name!r}"

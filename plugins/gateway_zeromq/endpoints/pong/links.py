@@ -7,14 +7,11 @@ import random
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import trio
 
-from gateway.api import ConfigError, ListenError
-from gateway_zeromq.endpoints.ipc import Claim, Unsafe, claim_of, private_files
-from gateway_zeromq.settings import OFF, SETTING
+from gateway_zeromq.endpoints.ipc import private_files
 
 if TYPE_CHECKING:
     from gateway_zeromq.endpoints.spot import Spot
@@ -41,8 +38,6 @@ class Links:
         self._spot = spot
         self._settings = spot.settings
         self._listeners: list[tuple[socket.socket, str]] = []
-        self._claims: list[Claim] = []
-        self._files: list[Path] = []
         self._peers = 0
 
     def open(self) -> None:
@@ -54,10 +49,10 @@ class Links:
         for address in self._settings.bind:
             listener, real = self._bind(address)
             self._listeners.append((listener, real))
-            self._spot.gateway.announce(f"{self._settings.socket} {real}")
+            self._spot.announce(real)
         for address in self._settings.connect:
             self._target(address)
-            self._spot.gateway.log.info("connecting", endpoint=self._spot.name, socket=self._settings.socket, address=address)
+            self._spot.say_connecting(address)
 
     async def run(self, serve: Serve) -> None:
         """Accept and connect, until cancelled: every peer has a task of its own. Cancellation: all of these are."""
@@ -72,11 +67,7 @@ class Links:
         """Listen no more."""
         for listener, _ in self._listeners:
             listener.close()
-        for path in self._files:
-            path.unlink(missing_ok=True)
-        for claim in self._claims:
-            claim.release()
-        self._listeners, self._files, self._claims = [], [], []
+        self._listeners = []
 
     # -- listening
 
@@ -84,7 +75,7 @@ class Links:
         try:
             return self._bind_path(address) if address.startswith(_IPC) else self._bind_port(address)
         except OSError as error:
-            raise self._cant_listen(address, (error.strerror or str(error)).lower()) from error
+            raise self._spot.cant_listen(address, (error.strerror or str(error)).lower()) from error
 
     def _bind_port(self, address: str) -> tuple[socket.socket, str]:
         family, host, port = self._target(address, to_bind=True)
@@ -102,40 +93,21 @@ class Links:
 
     def _bind_path(self, address: str) -> tuple[socket.socket, str]:
         name = address.removeprefix(_IPC)
-        claim = claim_of(address)
+        claim = self._spot.claim(address)
         if claim is None and not name.startswith("@"):
-            raise self._no_address(address, 'ack = "pong" needs a path')
-        if claim is not None:
-            self._claim(claim, address)
+            raise self._spot.no_address(address, 'ack = "pong" needs a path')
         with ExitStack() as undo:
             listener = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
             listener.setblocking(False)
             if claim is not None:
                 claim.path.unlink(missing_ok=True)  # nobody listens there: the claim has looked
-                self._files.append(claim.path)
             with private_files():
                 listener.bind(_unix_name(name))
             if claim is not None:
-                claim.path.chmod(int(self._settings.ipc_mode, 8))
+                claim.made(self._spot.ipc_mode)
             listener.listen(_BACKLOG)
             undo.pop_all()
         return listener, address
-
-    def _claim(self, claim: Claim, address: str) -> None:
-        try:
-            claim.take()
-        except Unsafe as error:
-            raise (self._cant_listen if error.is_had else self._no_address)(address, str(error)) from error
-        self._claims.append(claim)
-
-    def _cant_listen(self, address: str, reason: str) -> ListenError:
-        return ListenError(
-            f"ZeroMQ endpoint {self._spot.name!r} can't listen on {address}: {reason}. Choose another address ({SETTING}), "
-            f"or switch the ZeroMQ front-end off ({OFF})"
-        )
-
-    def _no_address(self, address: str, reason: str) -> ConfigError:
-        return ConfigError(f"ZeroMQ endpoint {self._spot.name!r}: {address} can't be used: {reason} ({SETTING})")
 
     def _target(self, address: str, *, to_bind: bool = False) -> tuple[int, str, int]:
         """Return family, host and port; a host to listen on is a number. Raises: ConfigError."""
@@ -145,7 +117,7 @@ class Links:
         host = host.removeprefix("[").removesuffix("]")
         number = 0 if port == "*" else int(port)
         if ";" in host or "/" in host or (not to_bind and (host == "*" or not number)):
-            raise self._no_address(address, 'with ack = "pong" an address is tcp://HOST:PORT')
+            raise self._spot.no_address(address, 'with ack = "pong" an address is tcp://HOST:PORT')
         with_six = self._settings.ipv6 or ":" in host
         if host == "*":
             return (socket.AF_INET6, "::", number) if with_six else (socket.AF_INET, "0.0.0.0", number)  # noqa: S104 - as it was asked for
@@ -157,7 +129,7 @@ class Links:
         try:
             found = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         except (socket.gaierror, UnicodeError) as error:
-            raise self._cant_listen(address, f"{host} is no address of this machine ({error})") from error
+            raise self._spot.cant_listen(address, f"{host} is no address of this machine ({error})") from error
         return found[0][0], str(found[0][4][0]), port
 
     async def _accept(self, listener: socket.socket, real: str, serve: Serve, nursery: trio.Nursery) -> None:
