@@ -203,7 +203,9 @@ async def test_a_flood_of_strangers_is_answered_within_a_rate_and_leaves_nothing
             assert (await stranger.hear())[2] in (401, 501)
             stranger.close()
         assert await good.ask(22) == [23, None]
-        assert count(Peer) <= before
+        with trio.fail_after(60):
+            while count(Peer) > before:  # noqa: ASYNC110 - who is answered late is known until then
+                await trio.sleep(0.1)
 
 
 async def test_who_comes_back_under_a_new_id_with_old_commands_is_told_and_they_are_not_done(context):
