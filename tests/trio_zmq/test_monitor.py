@@ -16,6 +16,13 @@ async def some_life(sockets, where, times):
             await peer.send(b"x")
 
 
+async def heard(pull, times):
+    """Receive what they said: until then they linger."""
+    with trio.fail_after(30):
+        for _ in range(times):
+            assert await pull.receive() == [b"x"]
+
+
 async def until(events, kind, times=1):
     seen = []
     with trio.fail_after(30):
@@ -82,6 +89,7 @@ async def test_a_reader_that_is_cancelled_loses_no_event(sockets):
             assert scope.cancelled_caught
             seen.append(await anext(events))
     assert {event.kind for event in seen} == {zmq.Event.ACCEPTED}
+    await heard(pull, 10)
 
 
 async def test_several_readers_share_the_events_and_all_see_the_end(sockets):
@@ -102,6 +110,7 @@ async def test_several_readers_share_the_events_and_all_see_the_end(sockets):
             await some_life(sockets, where, 10)
             while len(seen) < 10:
                 await trio.lowlevel.checkpoint()
+            await heard(pull, 10)
             await pull.aclose()
     assert len([event for event in seen if event.kind == zmq.Event.ACCEPTED]) == 10
 
@@ -137,6 +146,7 @@ async def test_functions_are_told_in_order_and_events_are_theirs_alone(sockets):
             while len(gone) < 3:
                 await trio.lowlevel.checkpoint()
             monitor.close()
+    await heard(pull, 3)
     assert all(descriptor > 0 for descriptor in gone)
 
 
