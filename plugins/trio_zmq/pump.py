@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from time import perf_counter
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import trio
@@ -43,6 +44,8 @@ _TERMINATED = "the ZeroMQ context was terminated"
 
 BATCH = 64
 """Messages per wait: more saves little, and makes everybody else wait."""
+_SLICE = 4
+_LONG_S = 0.003
 COPY_BELOW_BYTES = 65_536
 """Sending without a copy costs more than it saves on smaller frames."""
 
@@ -177,8 +180,13 @@ class Pump(Generic[Taken]):
         batch: list[Taken] = []
         append = batch.append
         try:
-            for _ in range(limit):
-                append(take())
+            began, left = perf_counter(), limit
+            while left > 0:
+                for _ in range(min(left, _SLICE)):
+                    append(take())
+                left -= _SLICE
+                if perf_counter() - began > _LONG_S:  # large ones: others have their turn
+                    break
         except zmq.Again:
             self.drained = True
         except zmq.ContextTerminated:

@@ -8,6 +8,7 @@ Which worker has which request is libzmq's secret: one that dies is noticed at o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from secrets import token_bytes
 
 import trio
 import zmq
@@ -47,7 +48,6 @@ class DealerSocket:
         self._timeout_s = settings.reply_timeout_ms / 1_000
         self._requests: dict[bytes, Request] = {}
         self._origin = spot.gateway.node_id.encode()
-        self._last = 0
         self._ready = self._ended = False
         self._blocked = Alarm()
         self._join = self._joiner()
@@ -158,13 +158,12 @@ class DealerSocket:
     def _ask(self, item: Delivery | Loose) -> None:
         message = item.message
         key = swap_key(message.routing_key) if self._settings.key_syntax == "mqtt" else message.routing_key
-        number = self._origin + (self._last + 1).to_bytes(_NUMBER_BYTES, "big")
+        number = self._origin + token_bytes(_NUMBER_BYTES)  # a worker must not guess what others are asked
         frames = [number, b"", *self._join(message, key.encode())]
         try:
             self._pump.send_frames(frames)
         except zmq.Again:  # nobody is there; or its worker went in the middle of it, and others are
             self._pump.send_frames(frames)
-        self._last += 1
         self._requests[number] = Request(item, trio.current_time() + self._timeout_s)
 
     def _look_for_workers(self) -> None:

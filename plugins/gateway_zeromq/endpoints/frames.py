@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from gateway.api import COMMON, NO_PROPERTIES, Message, Properties, decode_properties, encode_properties
-from gateway_zeromq.tgp.codec import check_depth
+from gateway_zeromq.tgp.codec import MAX_HEADER_BYTES, check_depth
 
 MULTIPART = "application/vnd.zeromq.multipart"
 """Content type of a body that is a message of several frames: a msgpack array of them."""
@@ -73,6 +73,8 @@ def _count(message: bytes | list[bytes]) -> int:
 def _wire(frame: bytes) -> bytes:
     if not frame:
         return b""
+    if len(frame) > MAX_HEADER_BYTES:
+        raise WrongFrames(f"headers of {len(frame)} bytes; at most {MAX_HEADER_BYTES} are allowed")
     try:
         headers = _parse_headers(frame) if frame[:1] == b"{" else _unpack_headers(frame)
         check_depth(headers)

@@ -7,12 +7,10 @@ from collections.abc import Callable, Sequence
 from gateway.api import COMMON, AccessRefused, Message, Outcome, PreconditionFailed, Principal, Route, swap_key
 from gateway_zeromq.endpoints.frames import SPLITTERS, WrongFrames
 from gateway_zeromq.endpoints.spot import Spot
+from gateway_zeromq.keys import LONGEST_BYTES, complaint_of, remember
 from gateway_zeromq.lasting import take_retain
 from gateway_zeromq.settings.taking import CollectingEndpoint
 from trio_zmq.pump import Oversized, Whole
-
-ROUTES_KEPT = 10_000
-_LONGEST_KEY = 65_535
 
 
 class Intake:
@@ -146,11 +144,14 @@ class Intake:
         return None
 
     def _route(self, key: bytes) -> Route:
-        if len(key) > _LONGEST_KEY:
-            raise WrongFrames(f"a routing key of {len(key)} bytes; at most {_LONGEST_KEY} are allowed")
-        if len(self._routes) >= ROUTES_KEPT:
-            self._routes.clear()
-        route = self._routes[key] = self._channel.route(self._settings.exchange, self._key(key.decode()))
+        if len(key) > LONGEST_BYTES:
+            raise WrongFrames(f"a routing key of {len(key)} bytes; at most {LONGEST_BYTES} are allowed")
+        inner = self._key(key.decode())
+        complaint = complaint_of(inner)
+        if complaint is not None:
+            raise WrongFrames(complaint)
+        route = self._channel.route(self._settings.exchange, inner)
+        remember(self._routes, key, route)
         return route
 
     def _key(self, key: str) -> str:

@@ -13,6 +13,7 @@ import zmq
 from gateway.api import AccessRefused, Principal
 from gateway_zeromq.endpoints.intake import Intake
 from gateway_zeromq.endpoints.spot import Alarm, Spot
+from gateway_zeromq.endpoints.turns import Turns
 from gateway_zeromq.settings.taking import CollectingEndpoint
 from trio_zmq.pump import NOBLOCK, POLLIN, Oversized, Pump, Whole, rest_of_message, whole_messages
 
@@ -77,7 +78,7 @@ class PullSocket:
 
     async def run(self) -> None:
         """Publish what comes, until cancelled or closed. Cancellation: what was received is published."""
-        work = self._work
+        turns = Turns(self._work)
         try:
             while True:
                 if self._gateway.holding:
@@ -85,7 +86,7 @@ class PullSocket:
                 while self._pending() >= MAX_PENDING:
                     self._waiting = True
                     await self._room.wait()
-                work(await self._pump.receive())
+                await turns.take(await self._pump.receive(turns.limit))
         except trio.ClosedResourceError:
             return
 

@@ -6,6 +6,7 @@ and takes any number.
 
 from __future__ import annotations
 
+import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,16 +33,17 @@ from gateway.api import (
 from gateway_zeromq.endpoints.feed import Feed
 from gateway_zeromq.endpoints.frames import SPLITTERS, WrongFrames, join_body, join_raw
 from gateway_zeromq.endpoints.spot import LINGER_MS, Spot
+from gateway_zeromq.endpoints.turns import Turns
+from gateway_zeromq.keys import LONGEST_BYTES, complaint_of, remember
 from gateway_zeromq.settings import RepEndpoint
 from trio_zmq.pump import NOBLOCK, Oversized, Pump, rest_of_message
 
 PREFETCH = 1_000
-ROUTES_KEPT = 10_000
-_LONGEST_KEY = 65_535
 _MOST_TICK_S = 0.5
 _MOST_HOPS = 8
 _ENVELOPE_BYTES = 4_096
 _LEAST_FRAMES = 3
+_NAME_BYTES = 8
 _GIVEN = b"\0"
 """How names begin that libzmq gives; it gives none twice."""
 _TOO_LARGE, _NO_ROUTE, _FORCED, _SYNTAX, _TIMEOUT = 311, 312, 320, 502, 504
@@ -85,7 +87,6 @@ class RepSocket:
         self._questions: dict[str, Question] = {}
         self._submitted: deque[tuple[int, str]] = deque()
         self._out: list[list[bytes]] = []
-        self._last = 0
         self._queue = f"zeromq.rep.{spot.name}"
         self._feed = Feed(spot, principal, self._queue, self, no_ack=True, prepare=self._prepare)
         socket = spot.socket(zmq.ROUTER)
@@ -119,12 +120,12 @@ class RepSocket:
             nursery.cancel_scope.cancel()
 
     async def _listen(self) -> None:
+        turns = Turns(self._hear_all)
         try:
             while True:
                 if self._gateway.holding:
                     await self._gateway.until_released()
-                for asked in await self._pump.receive():
-                    self._hear(asked)
+                await turns.take(await self._pump.receive(turns.limit))
         except trio.ClosedResourceError:
             return
 
@@ -152,6 +153,10 @@ class RepSocket:
         self._channel.close()
 
     # -- what is asked
+
+    def _hear_all(self, batch: list[Asked]) -> None:
+        for asked in batch:
+            self._hear(asked)
 
     def _hear(self, asked: Asked) -> None:
         if isinstance(asked, tuple):
@@ -191,8 +196,7 @@ class RepSocket:
         if len(self._questions) >= settings.max_waiting:
             self._refuse(envelope, "too many", Overloaded.code, f"{settings.max_waiting} requests wait for replies already")
             return
-        self._last += 1
-        name = f"{self._gateway.node_id}-{self._last:x}"
+        name = secrets.token_hex(_NAME_BYTES)  # a worker must not guess what others are asked
         known = decode_properties(wire)
         properties = Properties(content_type=known.content_type, headers=known.headers, correlation_id=name, reply_to=self._queue)
         expires_at_ms = self._gateway.now_ms() + settings.reply_timeout_ms
@@ -202,15 +206,17 @@ class RepSocket:
         self._submitted.append((self._channel.publish(route, message), name))
 
     def _route(self, key: bytes) -> Route:
-        if len(key) > _LONGEST_KEY:
-            raise WrongFrames(f"a routing key of {len(key)} bytes; at most {_LONGEST_KEY} are allowed")
-        if len(self._routes) >= ROUTES_KEPT:
-            self._routes.clear()
-        route = self._routes[key] = self._route_of(key.decode())
+        if len(key) > LONGEST_BYTES:
+            raise WrongFrames(f"a routing key of {len(key)} bytes; at most {LONGEST_BYTES} are allowed")
+        route = self._route_of(key.decode())
+        remember(self._routes, key, route)
         return route
 
     def _route_of(self, key: str) -> Route:
         inner = swap_key(key) if self._settings.key_syntax == "mqtt" else key
+        complaint = complaint_of(inner)
+        if complaint is not None:
+            raise WrongFrames(complaint)
         return self._channel.route(self._settings.exchange, inner)
 
     def on_outcomes(self, through: int, exceptions: Sequence[Outcome]) -> None:

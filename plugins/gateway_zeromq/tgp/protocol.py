@@ -212,6 +212,8 @@ class Peer:
             self.complain(command, NOT_BUILT, "a REQ client gets one answer, and a batch may have many")
         elif len(bodies) > self._rules.max_body_bytes:
             self.too_large(seq, len(bodies))
+        elif seq + len(command.messages) - 1 > codec.HIGHEST:
+            self.complain(command, COMMAND_INVALID, f"sequence numbers end at {codec.HIGHEST}; this batch was not taken")
         elif self._rises(command):
             self._last_seq = max(seq + len(command.messages) - 1 if seq else 0, self._last_seq)
             publish, flags, step = self._sink.publish, command.flags, min(seq, 1)

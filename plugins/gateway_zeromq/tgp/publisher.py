@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gateway.api import COMMON, Gateway, GatewayError, Message, Outcome, PreconditionFailed, Principal, Route
+from gateway_zeromq.keys import complaint_of, remember
 from gateway_zeromq.lasting import HEADER, take_retain
 from gateway_zeromq.tgp.codec import MANDATORY, NO_CONFIRM, Publish
-from gateway_zeromq.tgp.replies import NO_ROOM, NO_ROUTE, NOT_BUILT, Rules
+from gateway_zeromq.tgp.replies import COMMAND_INVALID, NO_ROOM, NO_ROUTE, NOT_BUILT, Rules
 from gateway_zeromq.tgp.session import Admission, Pending, Session
 from gateway_zeromq.tgp.translate import code_of, message_of
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 MARKS = "tgp.mark"
 """Namespace of the marks in the journal."""
-ROUTES_KEPT = 10_000
 _RETAIN = HEADER.encode()
 
 
@@ -133,14 +133,15 @@ class Publisher:
             self._early.add(command.seq)
 
     def _route(self, command: Publish) -> Route | None:
-        if len(self._routes) >= ROUTES_KEPT:
-            self._routes.clear()
+        if complaint_of(command.routing_key) is not None:
+            self._refuse(command, COMMAND_INVALID)
+            return None
         try:
             route = self.channel.route(command.exchange, command.routing_key)
         except GatewayError as error:
             self._refuse(command, code_of(error))
             return None
-        self._routes[(command.exchange, command.routing_key)] = route
+        remember(self._routes, (command.exchange, command.routing_key), route)
         return route
 
     def _refuse(self, command: Publish, code: int) -> None:
@@ -212,8 +213,10 @@ class Publisher:
             self.peer.confirm(seq, 0, multiple=True)
 
     def _refused(self, seq: int, code: int, *, quiet: bool) -> None:
-        self.session.refuse(seq, code)
-        self._early.discard(seq)
+        if seq in self._early:
+            self._early.discard(seq)
+        else:
+            self.session.refuse(seq, code)
         if self.peer is not None and not quiet:
             self.peer.confirm(seq, code)
 

@@ -117,7 +117,7 @@ class Session:
 
     def refuse(self, seq: int, code: int) -> None:
         """Note that a number was refused. Again: nothing happens."""
-        if not seq or self.refusal(seq):
+        if not seq or (seq <= self.mark and self.refusal(seq)):
             return
         self.note(seq)
         self.dirty = True

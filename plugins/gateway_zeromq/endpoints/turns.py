@@ -1,0 +1,54 @@
+"""How does a batch of messages leave others their turn, if it takes long to work through?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any, Final
+
+import trio
+
+from trio_zmq.pump import BATCH
+
+SLICE: Final = 8
+"""Messages between two looks at the clock."""
+LONG_S: Final = 0.003
+
+
+class Turns:
+    """Works through what a socket receives.
+
+    ``limit``: how many messages are to be received next. It falls as long as they take long: who sends such messages is one of
+    many on the socket, and the others' come behind what was received before.
+
+    Args:
+        work: takes messages.
+    """
+
+    __slots__ = ("_work", "limit")
+
+    def __init__(self, work: Callable[[list[Any]], None]) -> None:
+        self._work = work
+        self.limit: int = BATCH
+
+    async def take(self, batch: list[Any]) -> None:
+        """Have a batch worked through; after what takes long everybody else has a turn.
+
+        Cancellation: safe; all of it is worked through.
+        """
+        work, at, step, end = self._work, 0, SLICE, len(batch)
+        is_long = False
+        began = perf_counter()
+        while True:
+            work(batch[at : at + step])
+            at += step
+            now = perf_counter()
+            if now - began > LONG_S:
+                is_long, step = True, 1
+                if at < end:
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+                    now = perf_counter()
+                began = now
+            if at >= end:
+                break
+        self.limit = max(self.limit // 4, 1) if is_long else min(self.limit * 2, BATCH)
