@@ -14,9 +14,10 @@ import trio
 import zmq
 
 from gateway.api import COMMON, AccessRefused, Delivery, Message, Principal, Properties, encode_properties, swap_key
+from gateway_zeromq.endpoints.alarm import Alarm
 from gateway_zeromq.endpoints.feed import Feed, Loose
 from gateway_zeromq.endpoints.frames import MULTIPART, SPLITTERS, Joiner, WrongFrames, join_body, join_headers, join_key, join_raw
-from gateway_zeromq.endpoints.spot import LINGER_MS, Alarm, Spot
+from gateway_zeromq.endpoints.spot import LINGER_MS, Spot
 from gateway_zeromq.settings import DealerEndpoint
 from gateway_zeromq.standing import Rounds
 from trio_zmq.pump import POLLIN, POLLOUT, Oversized, Pump, Whole, whole_messages

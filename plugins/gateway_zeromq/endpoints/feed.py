@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import TypeAlias
 
 import trio
 
@@ -21,7 +22,8 @@ from gateway.api import (
     Outcome,
     Principal,
 )
-from gateway_zeromq.endpoints.spot import Alarm, Spot
+from gateway_zeromq.endpoints.alarm import Alarm
+from gateway_zeromq.endpoints.spot import Spot
 
 RETRY_S = 1.0
 _TOO_LATE = "settled_without_delivery"
@@ -35,6 +37,9 @@ class Loose:
 
     def __init__(self, message: Message) -> None:
         self.message: Message = message
+
+
+Item: TypeAlias = Delivery | Loose
 
 
 class Feed:
@@ -77,7 +82,7 @@ class Feed:
         self._credit = self._number = 0
         self.has_room = True
         self.queue = queue
-        self.pending: list[Delivery | Loose] = []
+        self.pending: list[Item] = []
         self.channel = spot.gateway.open_channel(principal, self)
 
     # -- life
@@ -140,7 +145,7 @@ class Feed:
 
     # -- settling
 
-    def settle(self, delivery: Delivery | Loose, how: Callable[[Delivery], object]) -> None:
+    def settle(self, delivery: Item, how: Callable[[Delivery], object]) -> None:
         """Settle a delivery, if it is one and its queue is still there."""
         if not isinstance(delivery, Loose):
             try:
@@ -148,7 +153,7 @@ class Feed:
             except NotFound:
                 self._spot.gateway.count(_TOO_LATE)
 
-    def hand_over(self, items: Sequence[Delivery | Loose]) -> None:
+    def hand_over(self, items: Sequence[Item]) -> None:
         """Settle what went where no acknowledgement comes from."""
         settle = self.channel.settle_handed_over
         for item in items:
@@ -158,7 +163,7 @@ class Feed:
                 except NotFound:
                     self._spot.gateway.count(_TOO_LATE)
 
-    def ack(self, items: Sequence[Delivery | Loose]) -> None:
+    def ack(self, items: Sequence[Item]) -> None:
         """Settle what was acknowledged."""
         if self._has_loose:
             items = [item for item in items if not isinstance(item, Loose)]
@@ -167,7 +172,7 @@ class Feed:
         except NotFound:
             self._spot.gateway.count(_TOO_LATE)
 
-    def give_back(self, items: Sequence[Delivery | Loose], reason: str) -> None:
+    def give_back(self, items: Sequence[Item], reason: str) -> None:
         """Return deliveries to their places in the queue; what needs no settlement is dropped, for this reason."""
         for item in items:
             if isinstance(item, Loose):

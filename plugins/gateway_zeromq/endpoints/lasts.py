@@ -12,8 +12,9 @@ from typing import Protocol
 import trio
 
 from gateway.api import Message, Principal
+from gateway_zeromq.endpoints.alarm import Alarm
 from gateway_zeromq.endpoints.prefixes import pattern_of
-from gateway_zeromq.endpoints.spot import Alarm, Spot
+from gateway_zeromq.endpoints.spot import Spot
 from gateway_zeromq.settings import XpubEndpoint
 
 SLICE = 64

@@ -11,8 +11,9 @@ import trio
 import zmq
 
 from gateway.api import AccessRefused, Principal
+from gateway_zeromq.endpoints.alarm import Alarm
 from gateway_zeromq.endpoints.intake import Intake
-from gateway_zeromq.endpoints.spot import Alarm, Spot
+from gateway_zeromq.endpoints.spot import Spot
 from gateway_zeromq.endpoints.turns import Turns
 from gateway_zeromq.settings.taking import CollectingEndpoint
 from trio_zmq.pump import NOBLOCK, POLLIN, Oversized, Pump, Whole, rest_of_message, whole_messages

@@ -12,9 +12,10 @@ import trio
 import zmq
 
 from gateway.api import Principal, swap_key
+from gateway_zeromq.endpoints.alarm import Alarm
 from gateway_zeromq.endpoints.feed import Feed
 from gateway_zeromq.endpoints.frames import Joiner, join_body, join_headers, join_key, join_raw
-from gateway_zeromq.endpoints.spot import LINGER_MS, Alarm, Spot
+from gateway_zeromq.endpoints.spot import LINGER_MS, Spot
 from gateway_zeromq.settings import PushEndpoint
 from trio_zmq.pump import COPY_BELOW_BYTES, MORE, NOBLOCK, Pump, Whole, whole_messages
 

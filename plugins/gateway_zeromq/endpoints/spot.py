@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import trio
 import zmq
 
 from gateway.api import (
@@ -281,25 +280,3 @@ class Spot:
         except GatewayError as error:
             wrong = "and what exists don't agree on" if is_there and isinstance(error, PreconditionFailed) else "can't have its"
             raise ConfigError(f"{self._who()} ({SETTING}) {wrong} {what}: {error.text}") from error
-
-
-class Alarm:
-    """An event that may be set where tasks can't be rescheduled: at the end of a turn."""
-
-    __slots__ = ("_event", "_token")
-
-    def __init__(self) -> None:
-        self._token = trio.lowlevel.current_trio_token()
-        self._event = trio.Event()
-
-    def ring(self) -> None:
-        """Let the one who waits go on."""
-        self._token.run_sync_soon(self._set, idempotent=True)
-
-    def _set(self) -> None:
-        self._event.set()
-
-    async def wait(self) -> None:
-        """Wait until it rings. Cancellation: safe."""
-        await self._event.wait()
-        self._event = trio.Event()

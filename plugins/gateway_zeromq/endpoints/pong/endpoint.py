@@ -8,11 +8,11 @@ from typing import Final
 import trio
 
 from gateway.api import AccessRefused, Principal
-from gateway_zeromq.endpoints.feed import Feed
+from gateway_zeromq.endpoints.feed import Feed, Item
 from gateway_zeromq.endpoints.pong.links import Links
 from gateway_zeromq.endpoints.pong.shares import Shares
 from gateway_zeromq.endpoints.pong.terms import Rules, State
-from gateway_zeromq.endpoints.pong.wires import Item, Writer, writer_of
+from gateway_zeromq.endpoints.pong.wires import Writer, writer_of
 from gateway_zeromq.endpoints.pong.worker import Worker
 from gateway_zeromq.endpoints.spot import Spot
 from gateway_zeromq.security.zap import Request

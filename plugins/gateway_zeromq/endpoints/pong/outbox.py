@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from gateway_zeromq.endpoints.spot import Alarm
+from gateway_zeromq.endpoints.alarm import Alarm
 
 if TYPE_CHECKING:
     import socket

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from gateway_zeromq.endpoints.pong.wires import Item
+if TYPE_CHECKING:
+    from gateway_zeromq.endpoints.feed import Item
 
 _MOST: Final = 1 << 30
 _PORTIONS_PER_S: Final = 2_000

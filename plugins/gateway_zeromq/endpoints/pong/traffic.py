@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from gateway_zeromq.endpoints.feed import Item
 from gateway_zeromq.endpoints.pong.outbox import SEND_BYTES, Outbox
 from gateway_zeromq.endpoints.pong.terms import Rules
 from gateway_zeromq.endpoints.pong.window import Window
-from gateway_zeromq.endpoints.pong.wires import Item, Writer, size_of
+from gateway_zeromq.endpoints.pong.wires import Writer, size_of
 
 _LARGE_BYTES: Final = 4_096
 """Of the bytes of messages that are smaller than this on average no account is kept."""

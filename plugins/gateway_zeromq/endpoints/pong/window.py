@@ -7,11 +7,13 @@ taken by the peer's libzmq, which reads in order, and stops reading while its pi
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from gateway_zeromq.endpoints.pong.wires import Item
 from gateway_zeromq.zmtp.commands import ping
 from gateway_zeromq.zmtp.frames import Violation
+
+if TYPE_CHECKING:
+    from gateway_zeromq.endpoints.feed import Item
 
 _COUNTER_BYTES: Final = 8
 _PING: Final = ping(bytes(_COUNTER_BYTES))[:-_COUNTER_BYTES]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from gateway.api import Delivery, Message, Properties, swap_key
-from gateway_zeromq.endpoints.feed import Loose
+from gateway.api import Message, Properties, swap_key
 from gateway_zeromq.endpoints.frames import Joiner, join_headers, join_key, join_raw
 from gateway_zeromq.zmtp.frames import HEADS, LONGEST_SHORT, MORE, head, message
 
-Item: TypeAlias = Delivery | Loose
+if TYPE_CHECKING:
+    from gateway_zeromq.endpoints.feed import Item
 
-Writer: TypeAlias = Callable[[Sequence[Item], list[bytes]], None]
+Writer: TypeAlias = "Callable[[Sequence[Item], list[bytes]], None]"
 """Appends the bytes of messages, in order, in as many parts as it likes."""
 
 

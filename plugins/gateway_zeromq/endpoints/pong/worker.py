@@ -8,11 +8,12 @@ from typing import Final, Protocol
 import trio
 
 from gateway.api import AccessRefused
+from gateway_zeromq.endpoints.feed import Item
 from gateway_zeromq.endpoints.pong.outbox import Outbox
 from gateway_zeromq.endpoints.pong.terms import Rules, State
 from gateway_zeromq.endpoints.pong.traffic import Traffic
 from gateway_zeromq.endpoints.pong.vigil import Vigil
-from gateway_zeromq.endpoints.pong.wires import Item, Writer
+from gateway_zeromq.endpoints.pong.wires import Writer
 from gateway_zeromq.zmtp.commands import (
     CANCEL,
     ERROR,
