@@ -12,7 +12,7 @@ _REASONS = {
     311: "it is larger than the gateway takes",
     403: "not allowed",
     404: "there is no such exchange",
-    406: "it contradicts what exists",
+    406: "it contradicts what exists, or names another user in its user_id",
     506: "a queue is full, too much is unconfirmed, or the journal can not take it",
     540: "not supported",
     541: "the gateway's own error",

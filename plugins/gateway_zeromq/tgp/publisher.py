@@ -9,7 +9,7 @@ from gateway.api import COMMON, Gateway, GatewayError, Message, Outcome, Precond
 from gateway_zeromq.keys import complaint_of, remember
 from gateway_zeromq.lasting import HEADER, take_retain
 from gateway_zeromq.tgp.codec import MANDATORY, NO_CONFIRM, Publish
-from gateway_zeromq.tgp.replies import COMMAND_INVALID, NO_ROOM, NO_ROUTE, NOT_BUILT, Rules
+from gateway_zeromq.tgp.replies import COMMAND_INVALID, CONTRADICTS, NO_ROOM, NO_ROUTE, NOT_BUILT, Rules
 from gateway_zeromq.tgp.session import Admission, Pending, Session
 from gateway_zeromq.tgp.translate import code_of, message_of
 
@@ -81,6 +81,9 @@ class Publisher:
             return
         if session.pending and self._is_over(len(body)):
             self._close_over_limit(seq)
+            return
+        if command.props is not None and command.props.user_id not in (None, session.user):
+            self._refuse(command, CONTRADICTS)  # who reads it may rely on it
             return
         route = self._routes.get((command.exchange, command.routing_key)) or self._route(command)
         if route is None or refusing:

@@ -10,6 +10,7 @@ from gateway_zeromq.tgp.codec import Encoder
 
 # AMQP 0-9-1's reply codes (§1.2.5) where it has one; 401 is HTTP's.
 DONE, TOO_LARGE, NO_ROUTE, FORCED, HELLO_FIRST, REFUSED, NOT_FOUND, LOCKED = 200, 311, 312, 320, 401, 403, 404, 405
+CONTRADICTS = 406
 SYNTAX, COMMAND_INVALID, NO_ROOM, NO_VERSION, NOT_BUILT = 501, 503, 506, 530, 540
 
 
