@@ -325,6 +325,5 @@ class Pump(Generic[Taken]):
         """
         if not (self._closed and self.socket.closed):
             self._closed = True
-            trio.lowlevel.notify_closing(self._fd)
-            self._parked.unpark_all()
+            trio.lowlevel.notify_closing(self._fd)  # the one who sits there wakes the others
             self.socket.close(linger_ms)

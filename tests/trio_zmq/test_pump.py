@@ -445,6 +445,30 @@ async def test_rule_f_closing_wakes_the_sleeper(context, address, kind):
     pair.near.close()
 
 
+class ClosesFirst(Pump):
+    def close(self, linger_ms=0):
+        """Rule f broken: whoever gets the descriptor's number next is woken, or nobody."""
+        self._closed = True
+        self.socket.close(linger_ms)
+        trio.lowlevel.notify_closing(self._fd)
+
+
+@pytest.mark.parametrize("kind", [Pump, ClosesFirst])
+async def test_rule_f_it_wakes_before_it_closes_and_only_once(context, monkeypatch, kind):
+    pair = Pair(context, "inproc://test", kind)
+    notify, told = trio.lowlevel.notify_closing, []
+
+    def telling(descriptor):
+        told.append((descriptor, pair.near.closed))
+        notify(descriptor)
+
+    descriptor = pair.pump._fd
+    monkeypatch.setattr(trio.lowlevel, "notify_closing", telling)
+    pair.pump.close()
+    pair.pump.close()
+    assert (told == [(descriptor, False)]) is (kind is Pump)
+
+
 async def test_a_closed_pump_refuses_and_closing_again_does_nothing(context):
     pair = Pair(context, "inproc://test")
     pair.pump.close()
@@ -495,12 +519,25 @@ async def test_wake_makes_receive_return_empty_handed_once(context):
             nursery.start_soon(pair.pump.receive)
             await wait_all_tasks_blocked()
             pair.pump.wake()
+    await settle(pair)
+    with trio.move_on_after(0.05) as patience:
+        await pair.pump.receive()
+    assert patience.cancelled_caught, "it sleeps again"
     pair.far.send(b"x")
     with trio.fail_after(30):
         got = []
         while not got:
             got = await pair.pump.receive()
     assert got == [b"x"]
+
+
+async def test_a_wake_that_came_while_nobody_waited_is_not_forgotten(context):
+    pair = Pair(context, "inproc://test")
+    await settle(pair)
+    pair.pump.wake()
+    await wait_all_tasks_blocked(0.01)
+    with trio.fail_after(30):
+        assert await pair.pump.receive() == []
 
 
 async def test_messages_of_several_frames_stay_whole_and_what_is_too_large_is_dropped_whole(context):
