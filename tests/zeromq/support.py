@@ -79,6 +79,22 @@ async def serve(running, gateway, endpoints, context, *, task_status):
         running.stopped.set()
 
 
+class FullJournal(MemoryJournal):
+    """A journal that has no room while there is a ``reason`` for that."""
+
+    reason = None
+
+    @property
+    def alarm(self):
+        return self.reason
+
+
+async def full(running, journal):
+    """Have the broker see that there is no room."""
+    journal.reason = "the disk is full"
+    await until(lambda: running.broker.engine.refusal is not None)
+
+
 @asynccontextmanager
 async def serving(*endpoints, journal=None, authenticate=let_in, clock=None, context=None, **limits):
     log = Log()

@@ -5,13 +5,13 @@ import pytest
 import trio
 import zmq
 
-from gateway.api import Binding, QueueSpec, parse_reply_address
+from gateway.api import Binding, Message, Properties, QueueSpec, encode_properties, parse_reply_address
 from gateway_zeromq.endpoints import frames as layouts
-from gateway_zeromq.mdp import translate
+from gateway_zeromq.mdp import bridge, translate
 from gateway_zeromq.mdp.translate import Origin
 from tests.runtime.support import HandJournal
 from tests.zeromq.majordomo import Asker, Worker, majordomo, serving_mdp
-from tests.zeromq.support import Client, connected, serving, until
+from tests.zeromq.support import Client, FullJournal, connected, full, serving, until
 
 TOPIC = "amq.topic"
 
@@ -226,6 +226,29 @@ async def test_a_client_that_comes_back_under_its_own_name_gets_its_reply(contex
         again = await back(context, running, b"me")
         await worker.reply(address, b"y")
         assert await again.answer() == [b"echo", b"y"]
+
+
+async def test_a_reply_that_the_disk_has_no_room_for_leaves_its_request_to_be_done_again(context, monkeypatch):
+    monkeypatch.setattr(bridge, "AGAIN_MS", 50)
+    journal = FullJournal()
+    async with serving(majordomo(mdp_durable=True), journal=journal) as running:
+        await running.call(running.channel.declare_queue(QueueSpec("replies")))
+        worker = Worker(context, running.address("ROUTER"))
+        await worker.ready()
+        await queue_of(running, "echo")
+        route = running.channel.route("", "mdp.echo")
+        wire = encode_properties(Properties(reply_to="replies", correlation_id="c"))
+        await running.call(running.channel.publish(route, Message(route.address, b"x", True, "common", wire)))
+        address, body = await worker.request()
+        await full(running, journal)
+        await worker.reply(address, b"y")
+        address, again = await worker.request()
+        assert again == body == [b"x"]
+        journal.reason = None
+        await until(lambda: running.broker.engine.refusal is None)
+        await worker.reply(address, b"y")
+        await until(lambda: [entry.message.body for entry in running.queue("replies").ready] == [b"y"])
+        assert running.queue("mdp.echo").count == 0
 
 
 async def test_requests_expire_when_nobody_comes(context):

@@ -27,6 +27,8 @@ from gateway_zeromq.mdp.translate import WIRE_TAG, Origin
 
 FOUND, NOT_FOUND, NOT_IMPLEMENTED = b"200", b"404", b"501"
 """RFC 8/MMI."""
+AGAIN_MS = 1_000
+"""A request whose reply the disk has no room for is done again, not sooner."""
 ONE = ConsumeOptions(prefetch=1)
 """Workers have one request at a time (RFC 7, Overall Topology)."""
 
@@ -255,7 +257,10 @@ class WorkerBridge:
             error = channel.move(held, route, reply)
         except GatewayError as refusal:
             error = refusal
-        if error is not None:
+        if isinstance(error, Overloaded) and final:
+            self.refused(error.text)
+            channel.nack(held, requeue=True, delay_ms=AGAIN_MS)
+        elif error is not None:
             self._majordomo.unclaimed(1)
             if final:
                 self._settle(held)
