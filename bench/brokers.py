@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -103,13 +103,17 @@ def tidegate_of(python: str) -> Callable[[set[int] | None], AbstractContextManag
 
 @contextmanager
 def tidegate(
-    cores: set[int] | None = None, *settings: str, data_dir: Path | None = None, python: str = sys.executable
+    cores: set[int] | None = None,
+    *settings: str,
+    data_dir: Path | None = None,
+    python: str = sys.executable,
+    program: Sequence[str] = ("-m", "gateway"),
 ) -> Iterator[Broker]:
-    """Start `tidegate serve` with MQTT on a free port and a data directory of its own."""
+    """Start `tidegate serve`, or another program that does the same, with MQTT on a free port and a data directory of its own."""
     port = free_port()
     directory = data_dir or Path(tempfile.mkdtemp(prefix="tidegate-bench-"))
     options = [f'frontend.mqtt.listen=["tcp://127.0.0.1:{port}"]', "frontend.zeromq.enabled=false", "log.level=error", *settings]
-    command = [*tidegate_command(python), "serve", "--data-dir", str(directory)]
+    command = [python, *program, "serve", "--data-dir", str(directory)]
     for option in options:
         command += ["--set", option]
     where = None if python == sys.executable else directory  # so that what is installed there is run, not what is here

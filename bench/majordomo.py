@@ -14,11 +14,14 @@ sys.path[0] = sys.path[0].removesuffix("/bench")  # there `queue` would not be t
 import argparse
 import os
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import zmq
 
 from bench import brokers
-from tests.ports import free_port
+
+Start = Callable[..., AbstractContextManager[brokers.Broker]]
 
 BODY = b"x" * 100
 WINDOW = 200
@@ -75,10 +78,12 @@ def endpoint(port: int, *, durable: bool) -> str:
     return f'frontend.zeromq.endpoint=[{{socket="ROUTER", bind="tcp://127.0.0.1:{port}", {more}}}]'
 
 
-def measure(version: int, seconds: float, workers: int, *, durable: bool) -> tuple[float, float]:
+def measure(
+    version: int, seconds: float, workers: int, *, durable: bool, start: Start = brokers.tidegate, core: set[int] | None
+) -> tuple[float, float]:
     """Return requests per second, and CPU microseconds of the gateway per request."""
-    port = free_port()
-    with brokers.tidegate({1}, "frontend.zeromq.enabled=true", endpoint(port, durable=durable)) as broker:
+    port = brokers.free_port()
+    with start(core, "frontend.zeromq.enabled=true", endpoint(port, durable=durable)) as broker:
         load = Load(f"tcp://127.0.0.1:{port}", version, workers)
         load.run(0.5)
         before, started = broker.cpu_s(), time.monotonic()
@@ -94,11 +99,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=20)
     arguments = parser.parse_args()
-    if (os.cpu_count() or 1) > 1:
+    core = {1} if (os.cpu_count() or 1) > 1 else None
+    if core:
         os.sched_setaffinity(0, {0})
     print(f"{'case':24} {'requests/s':>11} {'CPU us/request':>15}")
     for version, durable in ((1, False), (2, False), (1, True)):
-        results = [measure(version, arguments.seconds, arguments.workers, durable=durable) for _ in range(arguments.rounds)]
+        results = [
+            measure(version, arguments.seconds, arguments.workers, durable=durable, core=core) for _ in range(arguments.rounds)
+        ]
         rate, cpu_us = sorted(results)[len(results) // 2]
         print(f"mdp/0.{version}{', durable' if durable else '':16} {rate:11,.0f} {cpu_us:15.2f}")
 

@@ -52,29 +52,29 @@ def text(medians: Medians, names: list[str], rounds: int) -> str:
 def heading(names: list[str], rounds: int) -> str:
     versions = ", ".join(f"{name}: {version}" for name, version in brokers.versions().items() if name in names)
     day = datetime.datetime.now(tz=datetime.UTC).date()
-    machine = f"{_cpu()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}"
+    machine = f"{cpu_name()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}"
     return f"{day}, {machine}. {versions}. Medians of {rounds} rounds, brokers in turn."
 
 
-def _cpu() -> str:
+def cpu_name() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.machine()
 
 
-def _row(cells: list[str]) -> str:
+def row_of(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
 def table(medians: Medians, names: list[str]) -> list[str]:
     """CPU per delivery, and rate."""
-    lines = [_row(["us of CPU per delivery (messages/s)", *names]), _row(["---"] * (len(names) + 1))]
+    lines = [row_of(["us of CPU per delivery (messages/s)", *names]), row_of(["---"] * (len(names) + 1))]
     for case, by in medians.items():
         if case == IDLE_NAME or case.startswith("1,000"):
             continue
         cells = [f"{by[name]['cpu_us']:.2f} ({by[name]['rate']:,.0f})" + _lost(by[name]) if name in by else "-" for name in names]
-        lines.append(_row([case, *cells]))
+        lines.append(row_of([case, *cells]))
     return lines
 
 
@@ -87,13 +87,13 @@ def special(medians: Medians, names: list[str]) -> list[str]:
     lines = []
     for case, by in medians.items():
         if case.startswith("1,000"):
-            lines += [_row([case, *names]), _row(["---"] * (len(names) + 1))]
+            lines += [row_of([case, *names]), row_of(["---"] * (len(names) + 1))]
             for key, label in (("p50_us", "p50 us"), ("p99_us", "p99 us"), ("confirm_p50_us", "PUBACK p50 us")):
-                lines.append(_row([label, *[f"{by[name][key]:,.0f}" if name in by else "-" for name in names]]))
+                lines.append(row_of([label, *[f"{by[name][key]:,.0f}" if name in by else "-" for name in names]]))
         elif case == IDLE_NAME:
-            lines += ["", _row([case, *names]), _row(["---"] * (len(names) + 1))]
-            lines.append(_row(["connects/s", *[f"{by[name]['connects']:,.0f}" if name in by else "-" for name in names]]))
-            lines.append(_row(["KiB each", *[f"{by[name]['kib']:.2f}" if name in by else "-" for name in names]]))
+            lines += ["", row_of([case, *names]), row_of(["---"] * (len(names) + 1))]
+            lines.append(row_of(["connects/s", *[f"{by[name]['connects']:,.0f}" if name in by else "-" for name in names]]))
+            lines.append(row_of(["KiB each", *[f"{by[name]['kib']:.2f}" if name in by else "-" for name in names]]))
     return lines
 
 
@@ -107,9 +107,8 @@ def goals(medians: Medians, names: list[str]) -> list[str]:
                 lines.append(_sentence(goal, ours, by[ours][goal.key], by[goal.peer][goal.key]))
         idle = medians.get(IDLE_NAME, {}).get(ours)
         if idle:
-            lines.append(
-                f"- {ours}, an idle connection: {idle['kib']:.2f} KiB, wanted at most {MOST_KIB}: {_met(idle['kib'] <= MOST_KIB)}."
-            )
+            met = is_met(idle["kib"] <= MOST_KIB)
+            lines.append(f"- {ours}, an idle connection: {idle['kib']:.2f} KiB, wanted at most {MOST_KIB}: {met}.")
         lines += _ahead_of_nats(medians, ours)
     return lines
 
@@ -118,13 +117,13 @@ def _sentence(goal: Goal, ours: str, our_figure: float, theirs: float) -> str:
     wanted = goal.pure if "pure" in ours else goal.compiled
     if goal.key == "p50_us":
         ratio = our_figure / max(theirs, 1e-9)
-        met = _met(ratio <= wanted)
+        met = is_met(ratio <= wanted)
         return f"- {ours}, {goal.case}, {WORDS[goal.key]}: {ratio:.2f} x {goal.peer}'s, wanted at most {wanted}: {met}."
     ratio = theirs / max(our_figure, 1e-9) if goal.key == "cpu_us" else our_figure / max(theirs, 1e-9)
     relation = "less than" if goal.key == "cpu_us" else "of"
     return (
         f"- {ours}, {goal.case}, {WORDS[goal.key]}: {ratio:.2f} times {relation} {goal.peer}'s, "
-        f"wanted at least {wanted}: {_met(ratio >= wanted)}."
+        f"wanted at least {wanted}: {is_met(ratio >= wanted)}."
     )
 
 
@@ -136,10 +135,10 @@ def _ahead_of_nats(medians: Medians, ours: str) -> list[str]:
         return []
     behind = [case for case in cases if medians[case][ours]["cpu_us"] > medians[case]["nats"]["cpu_us"]]
     where = f"; not in {', '.join(behind)}" if behind else ""
-    return [f"- {ours}, CPU per delivery less than nats-server's in every row: {_met(not behind)}{where}."]
+    return [f"- {ours}, CPU per delivery less than nats-server's in every row: {is_met(not behind)}{where}."]
 
 
-def _met(met: bool) -> str:
+def is_met(met: bool) -> str:
     return "yes" if met else "**no**"
 
 

@@ -1,9 +1,11 @@
-"""ZeroMQ through real sockets: PULL to PUSH against libzmq's own proxy in C, and TGP/1; broker on one core, load on the other.
+"""ZeroMQ gateways on the same core under the same load, in turn: which costs how much, what is lost, and which goal is met?
 
-    python bench/zeromq.py [--seconds 2] [--rounds 3] [--only NAME]
+    python bench/zeromq.py [--seconds 2] [--rounds 3] [--only NAME] [--write]
+                           [--tidegate compiled=PYTHON --tidegate pure=PYTHON]
 
-The firm figure is CPU per message of the process in the middle. The rate is what one core of Python producers and consumers gets
-through it: they are slower than the proxy in C, which is flattered by no figure here and idle for a part of the time.
+The gateway has one core, the load (bench/load/zmqflood.c; without a compiler zmqflood.py, and it is said so) the other.
+`--tidegate` names an interpreter in whose environment Tidegate is installed; without it this one is measured.
+`--write` puts the tables into docs/performance.md and docs/zeromq-pong.md.
 """
 
 from __future__ import annotations
@@ -13,264 +15,264 @@ import sys
 sys.path[0] = sys.path[0].removesuffix("/bench")  # there `queue` would not be the standard library's
 
 import argparse
-import multiprocessing
+import array
+import functools
 import os
 import statistics
-import subprocess
+import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-import msgspec
-import zmq
+from bench import brokers, majordomo, zeromq_deaths, zeromq_report, zeromq_settings
+from bench.load import zeromq as load
 
-from bench import brokers
+Start = Callable[..., AbstractContextManager[brokers.Broker]]
+Figures = dict[str, float]
+Results = dict[str, dict[str, list[Figures]]]
+"""By row and who: a measurement per round."""
 
-BODY = b"x" * 100
-BURST = 200
-BINDINGS = '[{exchange="bench", key="#"}]'
-PROXY = """
-import sys, zmq
-context = zmq.Context()
-near, far = context.socket(zmq.PULL), context.socket(zmq.PUSH)
-near.bind(sys.argv[1]), far.bind(sys.argv[2])
-zmq.proxy(near, far)
-"""
+DEATHS = 10
+"""Workers that are killed per round."""
 
 
 @dataclass(frozen=True)
-class Case:
+class Pipe:
+    """PULL -> queue -> PUSH."""
+
     name: str
     peers: int = 1
-    frames: tuple[bytes, ...] = (BODY,)
+    frames: int = 1
     persistent: bool = False
-    tgp: bool = False
-    batch: int = 0
-    ack: str = "handover"
 
 
-CASES = [
-    Case("body, 1 peer"),
-    Case("body, 50 peers", peers=50),
-    Case("key,body, 1 peer", frames=(b"a.b", BODY)),
-    Case("body, journaled", persistent=True),
-    Case("pong, 1 peer", ack="pong"),
-    Case("pong, 50 peers", peers=50, ack="pong"),
-    Case("pong, journaled", persistent=True, ack="pong"),
-    Case("tgp publish, confirm, deliver, ack", tgp=True),
-    Case("tgp the same, journaled", tgp=True, persistent=True),
-    Case("tgp the same, published in batches", tgp=True, batch=100),
-    Case("tgp the same, in batches, journaled", tgp=True, persistent=True, batch=100),
+@dataclass(frozen=True)
+class Routed:
+    """One DEALER publishes by TGP/1, another one consumes."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    loop: bool = False
+    asyncio: bool = False
+
+
+PIPES = [
+    Pipe("body, 1 peer"),
+    Pipe("body, 50 peers", peers=50),
+    Pipe("key,body, 1 peer", frames=2),
+    Pipe("body, 1 peer, journaled", persistent=True),
+    Pipe("body, 50 peers, journaled", peers=50, persistent=True),
 ]
+ROUTED = [
+    Routed("publish, deliver", {"flood": True}, loop=True, asyncio=True),
+    Routed("publish, confirm, deliver, ack", asyncio=True),
+    Routed("the same, each acked alone", {"each": True}, asyncio=True),
+    Routed("the same, published in batches", {"batch": 100}),
+    Routed("publish, confirm, deliver, ack, journaled", {"persistent": True}),
+    Routed("the same, published in batches, journaled", {"persistent": True, "batch": 100}),
+]
+MAJORDOMO = [(1, False), (2, False), (1, True)]
+TICKING = [("handover, 1 peer", "handover", 1, False), ("pong, 50 peers", "pong", 50, False), ("pong, journaled", "pong", 1, True)]
+TICKING_TGP = "TGP/1, journaled"
 
 
-@dataclass
-class Result:
-    rate: float
-    cpu_us: float
+class Round:
+    """One round of everything that was chosen, each in turn.
+
+    Args:
+        tidegates: interpreters by name.
+        core: where gateways run.
+    """
+
+    def __init__(self, tidegates: dict[str, str], core: set[int] | None, seconds: float, only: str) -> None:
+        self.tidegates = tidegates
+        self.core = core
+        self.seconds = seconds
+        self.only = only
+
+    def rows(self) -> Iterator[tuple[str, str, Callable[[], Figures]]]:
+        """Yield row, who, and what measures that."""
+        for case in PIPES:
+            for who, run in self._pipe(case):
+                yield f"{zeromq_report.PIPE}: {case.name}", who, run
+        for routed in ROUTED:
+            for who, run in self._routed(routed):
+                yield f"{zeromq_report.ROUTER}: {routed.name}", who, run
+        for name, python in self.tidegates.items():
+            start = functools.partial(brokers.tidegate, python=python)
+            for version, durable in MAJORDOMO:
+                row = f"{zeromq_report.MAJORDOMO}: 0.{version}{', durable' if durable else ''}"
+                yield row, name, functools.partial(self._majordomo, start, version, durable=durable)
+            for row, ack, peers, persistent in TICKING:
+                yield (
+                    f"{zeromq_report.TICKER}: {row}",
+                    name,
+                    functools.partial(self._ticker, python, ack, peers, persistent=persistent),
+                )
+            yield f"{zeromq_report.TICKER}: {TICKING_TGP}", name, functools.partial(self._ticker, python, "", 1, persistent=True)
+            for row, measure in (("TGP/1", zeromq_deaths.known_tgp), ("pong", zeromq_deaths.known_pong)):
+                yield (
+                    f"{zeromq_report.DEATH}: {row}",
+                    name,
+                    lambda start=start, measure=measure: zeromq_deaths.summary(measure(start, self.core, DEATHS)),
+                )
+
+    def chosen(self) -> Iterator[tuple[str, str, Callable[[], Figures]]]:
+        return (row for row in self.rows() if self.only in row[0])
+
+    def _pipe(self, case: Pipe) -> Iterator[tuple[str, Callable[[], Figures]]]:
+        for name, python in self.tidegates.items():
+            for ack in ("handover", "pong"):
+                yield f"{name}, {ack}", functools.partial(self._through_tidegate, case, python, ack)
+        if not case.persistent:
+            yield (
+                zeromq_report.ASYNCIO,
+                lambda: self._through(case, lambda into, out: zeromq_settings.with_asyncio("pipe", into, out)),
+            )
+            yield zeromq_report.PROXY, lambda: self._through(case, zeromq_settings.zmq_proxy)
+
+    def _load(self, case: Pipe, broker: brokers.Broker, into: str, out: str) -> Figures:
+        options = {"into": into, "out": out, "peers": case.peers, "frames": case.frames, "seconds": self.seconds}
+        return load.flood(broker, "pipe", options)
+
+    def _through_tidegate(self, case: Pipe, python: str, ack: str) -> Figures:
+        into, out = zeromq_settings.address(), zeromq_settings.address()
+        frames = "body" if case.frames == 1 else "key,body"
+        settings = zeromq_settings.pipe(into, out, frames=frames, persistent=case.persistent, push=f'ack="{ack}"')
+        with brokers.tidegate(self.core, *settings, python=python) as broker:
+            return self._load(case, broker, into, out)
+
+    def _through(self, case: Pipe, command: Callable[[str, str], list[str]]) -> Figures:
+        into, out = zeromq_settings.address(), zeromq_settings.address()
+        with zeromq_settings.other(command(into, out), out, self.core) as broker:
+            return self._load(case, broker, into, out)
+
+    def _routed(self, case: Routed) -> Iterator[tuple[str, Callable[[], Figures]]]:
+        for name, python in self.tidegates.items():
+            yield name, functools.partial(self._tgp, case, python)
+        if case.asyncio:
+            yield (
+                zeromq_report.ASYNCIO,
+                functools.partial(self._other_router, case, lambda into: zeromq_settings.with_asyncio("router", into)),
+            )
+        if case.loop and load.program() is not None:
+            yield (
+                zeromq_report.LOOP,
+                functools.partial(self._other_router, case, lambda into: load.command("loop", {"into": into}), plain=True),
+            )
+
+    def _tgp(self, case: Routed, python: str) -> Figures:
+        into = zeromq_settings.address()
+        with brokers.tidegate(self.core, *zeromq_settings.router(into), python=python) as broker:
+            return load.flood(broker, "tgp", {"into": into, "seconds": self.seconds, **case.options})
+
+    def _other_router(self, case: Routed, command: Callable[[str], list[str]], *, plain: bool = False) -> Figures:
+        into = zeromq_settings.address()
+        more = {"plain": True} if plain else {}
+        with zeromq_settings.other(command(into), into, self.core) as broker:
+            return load.flood(broker, "tgp", {"into": into, "seconds": self.seconds, **case.options, **more})
+
+    def _majordomo(self, start: Start, version: int, *, durable: bool) -> Figures:
+        rate, cpu_us = majordomo.measure(version, self.seconds, 20, durable=durable, start=start, core=self.core)
+        return {"rate": rate, "cpu_us": cpu_us}
+
+    def _ticker(self, python: str, ack: str, peers: int, *, persistent: bool) -> Figures:
+        into, out = zeromq_settings.address(), zeromq_settings.address()
+        settings = (
+            zeromq_settings.pipe(into, out, persistent=persistent, push=f'ack="{ack}"') if ack else zeromq_settings.router(into)
+        )
+        with tempfile.TemporaryDirectory(prefix="tidegate-ticks-") as directory:
+            file = Path(directory) / "ticks"
+            program = (str(Path(__file__).with_name("ticking.py")), str(file))
+            with brokers.tidegate(self.core, *settings, python=python, program=program) as broker:
+                time.sleep(0.3)
+                idle_from = time.monotonic()
+                time.sleep(0.7)
+                idle_until = time.monotonic()
+                options = {"into": into, "seconds": self.seconds, "persistent": persistent}
+                if ack:
+                    options = {"into": into, "out": out, "seconds": self.seconds, "peers": peers}
+                told = load.flood(broker, "pipe" if ack else "tgp", options)
+            ticks = array.array("d")
+            ticks.frombytes(file.read_bytes())
+        idle, flooded = _between(ticks, idle_from, idle_until), _between(ticks, told["began"], told["ended"])
+        return {
+            "idle_p99_ms": idle[int(len(idle) * 0.99)],
+            "p50_ms": flooded[len(flooded) // 2],
+            "p99_ms": flooded[int(len(flooded) * 0.99)],
+            "worst_ms": flooded[-1],
+        }
 
 
-@contextmanager
-def proxy(into: str, out_of: str, cores: set[int] | None) -> Iterator[brokers.Broker]:
-    command = [sys.executable, "-c", PROXY, into, out_of]
-    process = subprocess.Popen(command, preexec_fn=brokers.pinned(cores))  # noqa: PLW1509
+def _between(ticks: array.array[float], begin: float, end: float) -> list[float]:
+    """Return the delays in ms, the smallest first, of ticks in that time."""
+    delays = sorted(delay * 1e3 for at, delay in zip(ticks[::2], ticks[1::2], strict=True) if begin <= at <= end)
+    if not delays:
+        raise RuntimeError("the broker's loop stood still")
+    return delays
+
+
+def _note(results: Results, row: str, who: str, measure: Callable[[], Figures]) -> None:
     try:
-        brokers.wait_for(int(out_of.rpartition(":")[2]), process)
-        yield brokers.Broker("zmq.proxy", process, 0)
-    finally:
-        process.kill()
-        process.wait()
+        figures = measure()
+    except (RuntimeError, OSError, SystemExit) as error:
+        print(f"{row:58} {who:20} failed: {error}", flush=True)
+        return
+    results.setdefault(row, {}).setdefault(who, []).append(figures)
+    told = "  ".join(f"{key} {value:,.2f}" for key, value in figures.items() if key in zeromq_report.KEYS)
+    print(f"{row:58} {who:20} {told}", flush=True)
 
 
-def endpoints(case: Case, into: str, out_of: str) -> str:
-    if case.tgp:
-        return f'frontend.zeromq.endpoint=[{{socket="ROUTER", bind="{into}"}}]'
-    frames = "body" if len(case.frames) == 1 else "key,body"
-    pull = f'{{socket="PULL", bind="{into}", exchange="bench", frames="{frames}", persistent={str(case.persistent).lower()}}}'
-    push = f'{{socket="PUSH", bind="{out_of}", queue="bench", frames="{frames}", ack="{case.ack}", bindings={BINDINGS}}}'
-    return f"frontend.zeromq.endpoint=[{pull}, {push}]"
+def _lose(results: Results, tidegates: dict[str, str], core: set[int] | None, only: str) -> None:
+    """Count losses, once: that is no question of speed."""
+    for sort in zeromq_deaths.SORTS:
+        row = f"{zeromq_report.LOSSES}: {sort.name}"
+        if only in row:
+            name, python = next(iter(tidegates.items()))
+            start = functools.partial(brokers.tidegate, python=python)
+            _note(results, row, name, lambda sort=sort, start=start: zeromq_deaths.losses(sort, start, core))
 
 
-def addresses() -> tuple[str, str]:
-    return f"tcp://127.0.0.1:{brokers.free_port()}", f"tcp://127.0.0.1:{brokers.free_port()}"
-
-
-# -- plain peers
-
-
-def produce(into: str, case: Case, cores: set[int], go_on) -> None:
-    os.sched_setaffinity(0, cores)
-    context = zmq.Context()
-    sockets = []
-    for _ in range(case.peers):
-        sockets.append(context.socket(zmq.PUSH))
-        sockets[-1].connect(into)
-    last = len(case.frames) - 1
-    while go_on.is_set():
-        for socket in sockets:
-            send = super(zmq.Socket, socket).send
-            for _ in range(BURST // case.peers or 1):
-                for number, frame in enumerate(case.frames):
-                    send(frame, int(zmq.SNDMORE) if number < last else 0)
-    context.destroy(linger=0)
-
-
-class Consumers:
-    def __init__(self, out_of: str, case: Case) -> None:
-        self.context = zmq.Context()
-        self.poller = zmq.Poller()
-        self.frames = len(case.frames)
-        for _ in range(case.peers):
-            socket = self.context.socket(zmq.PULL)
-            socket.connect(out_of)
-            self.poller.register(socket, zmq.POLLIN)
-
-    def count(self, seconds: float) -> int:
-        """Return how many messages came within so long."""
-        frames, until = 0, time.monotonic() + seconds
-        while (rest := until - time.monotonic()) > 0:
-            for socket, _ in self.poller.poll(rest * 1000):
-                recv = socket.recv
-                try:
-                    for _ in range(1000):
-                        recv(1)
-                        frames += 1
-                except zmq.Again:
-                    pass
-        return frames // self.frames
-
-    def close(self) -> None:
-        self.context.destroy(linger=0)
-
-
-def plain(broker: brokers.Broker, case: Case, seconds: float, into: str, out_of: str) -> Result:
-    spawn = multiprocessing.get_context("spawn")
-    go_on = spawn.Event()
-    go_on.set()
-    producer = spawn.Process(target=produce, args=(into, case, {0}, go_on))
-    consumers = Consumers(out_of, case)
-    producer.start()
-    try:
-        if not any(consumers.count(1.5) for _ in range(10)):
-            raise SystemExit("nothing comes through")
-        before, started = broker.cpu_s(), time.monotonic()
-        count = consumers.count(seconds)
-        elapsed, cpu_s = time.monotonic() - started, broker.cpu_s() - before
-    finally:
-        go_on.clear()
-        consumers.count(0.2)
-        consumers.close()
-        producer.join(5)
-        producer.kill()
-    return Result(count / elapsed, cpu_s / count * 1e6)
-
-
-# -- TGP/1
-
-
-class Tgp:
-    """One DEALER that publishes with a window and takes what it published."""
-
-    def __init__(self, address: str, case: Case, window: int = 500) -> None:
-        self.context = zmq.Context()
-        self.socket = self.context.socket(zmq.DEALER)
-        self.socket.connect(address)
-        self.window = window
-        self.props = None if case.persistent else {"delivery_mode": 1}
-        self.batch = case.batch
-        self.seq = self.confirmed = self.acked = 0
-        self.say(1, 1, 1)
-        self.hear()
-        self.say(13, 2, "queue", "bench")
-        self.hear()
-        self.say(6, 3, "bench", "c", 1000)
-        self.hear()
-
-    def say(self, *fields: object, body: bytes | None = None) -> None:
-        header = msgspec.msgpack.encode(fields)
-        self.socket.send_multipart([header] if body is None else [header, body])
-
-    def hear(self) -> list[object]:
-        return msgspec.msgpack.decode(self.socket.recv_multipart()[0])
-
-    def run(self, seconds: float) -> int:
-        first, until = self.confirmed, time.monotonic() + seconds
-        while time.monotonic() < until:
-            while self.seq - min(self.confirmed, self.acked) < self.window:
-                self.publish()
-            self.take()
-        return self.confirmed - first
-
-    def publish(self) -> None:
-        if self.batch:
-            parts = [(len(BODY), "", "bench", self.props)] * self.batch
-            self.say(25, self.seq + 1, parts, body=BODY * self.batch)
-            self.seq += self.batch
-        else:
-            self.seq += 1
-            self.say(3, self.seq, "", "bench", self.props, body=BODY)
-
-    def take(self) -> None:
-        delivered = 0
-        self.socket.poll(100)
-        while self.socket.poll(0):
-            said = self.hear()
-            if said[0] == 4:
-                self.confirmed = said[1]
-            elif said[0] == 8:
-                delivered += 1
-                self.acked += 1
-                last = said[2]
-        if delivered:
-            self.say(9, "c", last, True)
-
-
-def tgp(broker: brokers.Broker, case: Case, seconds: float, address: str) -> Result:
-    client = Tgp(address, case)
-    client.run(0.5)
-    before, started = broker.cpu_s(), time.monotonic()
-    count = client.run(seconds)
-    elapsed, cpu_s = time.monotonic() - started, broker.cpu_s() - before
-    client.context.destroy(linger=0)
-    return Result(count / elapsed, cpu_s / count * 1e6)
-
-
-def measure(case: Case, seconds: float, rounds: int) -> dict[str, list[Result]]:
-    results: dict[str, list[Result]] = {"tidegate": [], "handover": [], "zmq.proxy": []}
-    variants = {"tidegate": case} if case.ack == "handover" else {"tidegate": case, "handover": replace(case, ack="handover")}
-    for _ in range(rounds):
-        for who, variant in variants.items():
-            into, out_of = addresses()
-            with brokers.tidegate({1}, "frontend.zeromq.enabled=true", endpoints(variant, into, out_of)) as broker:
-                run = tgp(broker, case, seconds, into) if case.tgp else plain(broker, case, seconds, into, out_of)
-                results[who].append(run)
-        if not case.tgp:
-            into, out_of = addresses()
-            with proxy(into, out_of, {1}) as middle:
-                results["zmq.proxy"].append(plain(middle, case, seconds, into, out_of))
-    return results
+def medians(results: Results) -> zeromq_report.Medians:
+    return {
+        row: {
+            who: {key: statistics.median(r[key] for r in rounds) for key in rounds[0] if key in zeromq_report.KEYS}
+            for who, rounds in by.items()
+        }
+        for row, by in results.items()
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description="ZeroMQ: gateways in turn")
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", default="")
-    arguments = parser.parse_args()
-    if (os.cpu_count() or 1) > 1:
-        os.sched_setaffinity(0, {0})
-    print(f"{'case':38} {'who':10} {'messages/s':>11} {'CPU us/message':>15} {'rate / proxy':>13}")
-    for case in CASES:
-        if arguments.only not in case.name:
-            continue
-        rates: dict[str, float] = {}
-        for who, results in measure(case, arguments.seconds, arguments.rounds).items():
-            if results:
-                rates[who] = statistics.median(result.rate for result in results)
-                cpu_us = statistics.median(result.cpu_us for result in results)
-                ratio = f"{rates['tidegate'] / rates[who]:13.2f}" if who != "tidegate" else ""
-                print(f"{case.name:38} {who:10} {rates[who]:11,.0f} {cpu_us:15.2f} {ratio}", flush=True)
+    parser.add_argument("--only", default="", help="run the rows whose name contains this")
+    parser.add_argument("--tidegate", action="append", help="NAME=PYTHON: an environment that has Tidegate")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/performance.md and docs/zeromq-pong.md")
+    options = parser.parse_args()
+    cores = sorted(os.sched_getaffinity(0))
+    core = {cores[-1]} if len(cores) > 1 else None
+    if core:
+        os.sched_setaffinity(0, {cores[0]})
+    given = [pair.partition("=") for pair in options.tidegate or []]
+    tidegates = {name: str(Path(python).absolute()) for name, _, python in given} or {"tidegate": sys.executable}
+    in_c = load.program() is not None
+    results: Results = {}
+    chosen = list(Round(tidegates, core, options.seconds, options.only).chosen())
+    for _ in range(options.rounds):
+        for row, who, measure in chosen:
+            _note(results, row, who, measure)
+    _lose(results, tidegates, core, options.only)
+    report = zeromq_report.Report(medians(results), list(tidegates), options.rounds, in_c=in_c)
+    print(report.text())
+    if options.write:
+        docs = Path(__file__).parents[1] / "docs"
+        zeromq_report.write(docs / "performance.md", report.text())
+        zeromq_report.write(docs / "zeromq-pong.md", report.pong())
 
 
 if __name__ == "__main__":
