@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.api import Address, Message, Properties, decode_properties, encode_properties
-from gateway_zeromq.endpoints.frames import SPLITTERS, WrongFrames, join_body, join_headers, join_key, join_raw
+from gateway_zeromq.endpoints.frames import MULTIPART, SPLITTERS, WrongFrames, join_body, join_headers, join_key, join_raw
 
 ADDRESS = Address("/", "amq.topic", "a.b")
 
@@ -57,24 +57,32 @@ def test_wrong_frames_are_said_in_words(layout, frames, reason):
         SPLITTERS[layout](frames)
 
 
+def properties(message):
+    return {"common": decode_properties, "other": lambda _: Properties(content_type=MULTIPART)}[message.wire_tag](message.wire)
+
+
+def test_raw_makes_frames_of_what_another_protocol_says_are_several():
+    said = Message(Address("/", "", "k"), msgspec.msgpack.encode([b"a", b""]), True, "other", b"x")
+    assert join_raw(properties)(said, b"") == [b"a", b""]
+
+
 @given(st.lists(st.binary(max_size=50), min_size=1, max_size=5))
 def test_raw_keeps_all_frames_and_gives_them_back(frames):
     whole = frames[0] if len(frames) == 1 else frames
     key, body, wire = SPLITTERS["raw"](whole)
     assert key is None
-    assert join_raw(message(body, wire), b"") == frames
+    assert join_raw(properties)(message(body, wire), b"") == frames
 
 
 def test_raw_sends_what_others_published_as_it_is():
-    assert join_raw(message(b"plain"), b"") == [b"plain"]
-    claims = encode_properties(Properties(content_type="application/vnd.zeromq.multipart"))
+    assert join_raw(properties)(message(b"plain"), b"") == [b"plain"]
+    claims = encode_properties(Properties(content_type=MULTIPART))
     for body in (b"no array", msgspec.msgpack.encode([]), msgspec.msgpack.encode([1])):
-        assert join_raw(message(body, claims), b"") == [body]
+        assert join_raw(properties)(message(body, claims), b"") == [body]
 
 
 def test_what_a_worker_gets():
     wire = encode_properties(Properties(headers={"n": 1}))
-    properties = lambda m: decode_properties(m.wire)  # noqa: E731
     assert join_body(message(b"b"), b"k") == [b"b"]
     assert join_key(message(b"b"), b"k") == [b"k", b"b"]
     assert join_headers(properties)(message(b"b", wire), b"k") == [b"k", msgspec.msgpack.encode({"n": 1}), b"b"]

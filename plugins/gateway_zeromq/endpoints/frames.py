@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from gateway.api import COMMON, NO_PROPERTIES, Message, Properties, decode_properties, encode_properties
+from gateway.api import COMMON, NO_PROPERTIES, Message, Properties, encode_properties
 from gateway_zeromq.tgp.codec import MAX_HEADER_BYTES, check_depth
 
 MULTIPART = "application/vnd.zeromq.multipart"
@@ -97,21 +97,26 @@ def join_key(message: Message, key: bytes) -> list[bytes]:
     return [key, message.body]
 
 
-def join_raw(message: Message, _key: bytes) -> list[bytes]:
-    """Make the frames that the message was made of."""
-    if message.wire_tag != COMMON or not _is_multipart(message.wire):
-        return [message.body]
-    try:
-        return _unpack_frames(message.body) or [message.body]
-    except msgspec.MsgspecError:  # another publisher's word for something else
-        return [message.body]
+def join_raw(properties: Callable[[Message], Properties]) -> Joiner:
+    """Return what makes the frames that a message was made of, by whichever protocol it came."""
+
+    def join(message: Message, _key: bytes) -> list[bytes]:
+        if not message.wire or not _is_multipart(message, properties):
+            return [message.body]
+        try:
+            return _unpack_frames(message.body) or [message.body]
+        except msgspec.MsgspecError:  # another publisher's word for something else
+            return [message.body]
+
+    return join
 
 
-def _is_multipart(wire: bytes) -> bool:
+def _is_multipart(message: Message, properties: Callable[[Message], Properties]) -> bool:
     """Say whether the body is a message of several frames; there may be other properties, too."""
-    if wire == MULTIPART_WIRE or _MULTIPART not in wire:
+    wire = message.wire
+    if message.wire_tag == COMMON and (wire == MULTIPART_WIRE or _MULTIPART not in wire):
         return wire == MULTIPART_WIRE
-    return decode_properties(wire).content_type == MULTIPART
+    return properties(message).content_type == MULTIPART
 
 
 def join_headers(properties: Callable[[Message], Properties]) -> Joiner:
@@ -122,3 +127,9 @@ def join_headers(properties: Callable[[Message], Properties]) -> Joiner:
         return [key, _pack(known.headers or {}), message.body]
 
     return join
+
+
+def joiner_of(frames: str, properties: Callable[[Message], Properties]) -> Joiner:
+    """Return what makes the frames of an endpoint's setting."""
+    simple: dict[str, Joiner] = {"body": join_body, "key,body": join_key, "raw": join_raw(properties)}
+    return simple.get(frames) or join_headers(properties)

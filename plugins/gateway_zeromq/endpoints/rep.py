@@ -81,7 +81,7 @@ class RepSocket:
         self._timeout_s = settings.reply_timeout_ms / 1_000
         self._channel = spot.gateway.open_channel(principal, self)
         self._split = SPLITTERS[settings.frames]
-        self._join = join_raw if settings.frames == "raw" else join_body
+        self._join = join_raw(spot.gateway.properties) if settings.frames == "raw" else join_body
         self._routes: dict[bytes, Route] = {}
         self._fixed = self._route_of(settings.routing_key or "")
         self._questions: dict[str, Question] = {}
