@@ -1,19 +1,23 @@
 """If the broker itself stands still (stopped, asleep with its machine), does it take its peers for dead when it goes on?"""
 
+import msgspec
 import pytest
 import trio
 import zmq
 
 from gateway.api import Message, QueueSpec
+from gateway_zeromq.endpoints import router
 from gateway_zeromq.mdp import protocol as mdp
 from gateway_zeromq.mdp.codec import Version
 from gateway_zeromq.standing import Rounds, State
 from tests.zeromq.majordomo import Worker, majordomo
 from tests.zeromq.sinks import Conversation
 from tests.zeromq.support import ANY, Plain, connected, serving, until
+from trio_zmq.pump import Pump
 
 LONG_S = 3_600.0
 PING, PONG = [22, None], [23]
+PONG_BYTES = msgspec.msgpack.encode(PONG)
 
 
 async def time_goes_by(clock, seconds, step_s=0.2):
@@ -132,6 +136,35 @@ async def test_majordomo_workers_stay_registered(context, clock):
 
 def queues(running):
     return running.broker.engine.vhosts["/"].queues
+
+
+class NeverDone(Pump):
+    """A pump of a socket on which there is always more."""
+
+    def events(self):
+        return super().events() | zmq.POLLIN
+
+
+async def test_a_silent_client_is_found_dead_though_others_never_stop_to_speak(context, clock, monkeypatch):
+    monkeypatch.setattr(router, "Pump", NeverDone)
+    async with serving({"socket": "ROUTER", "bind": ANY, "heartbeat_ms": 1_000}) as running:
+        lively, silent = await connected(context, running), await connected(context, running)
+        assert await silent.ask(13, 1, "queue", "jobs")
+        for _ in range(60):
+            for _ in range(80):
+                lively.pump.send(PONG_BYTES, zmq.NOBLOCK)
+            await time_goes_by(clock, 0.2)
+        await until(lambda: running.count("silent_peers") == 1, 5)
+        assert await silent.hear() == PING
+
+
+async def test_nobody_is_found_dead_while_what_they_said_waits_to_be_read(context, clock, monkeypatch):
+    monkeypatch.setattr(router, "Pump", NeverDone)
+    async with serving({"socket": "ROUTER", "bind": ANY, "heartbeat_ms": 1_000}) as running:
+        silent = await connected(context, running)
+        await time_goes_by(clock, 10.0)
+        assert running.count("silent_peers") == 0
+        assert await silent.receive(0.05) is None
 
 
 @pytest.mark.parametrize(

@@ -13,16 +13,15 @@ from gateway.api import AccessRefused, Principal
 from gateway_zeromq.endpoints.majordomo import MajordomoSpeech
 from gateway_zeromq.endpoints.speech import Peer, Speech, TgpSpeech
 from gateway_zeromq.endpoints.spot import LINGER_MS, Spot
+from gateway_zeromq.endpoints.strangers import Strangers
 from gateway_zeromq.endpoints.turns import Turns
 from gateway_zeromq.settings import RouterEndpoint
 from gateway_zeromq.standing import Rounds, State
 from gateway_zeromq.tgp.bridge import Desk
 from gateway_zeromq.tgp.replies import FORCED
-from trio_zmq.pump import NOBLOCK, POLLIN, Oversized, Pump, rest_of_message
+from trio_zmq.pump import BATCH, NOBLOCK, POLLIN, Oversized, Pump, rest_of_message
 
 MOST_LAST_MESSAGES = 10_000
-STRANGERS_PER_S = 100
-"""Answers to those who have not been let in."""
 RETRY_S = 0.01
 """How often peers whose pipes are full are tried again: what makes room is no event of the socket's."""
 LATE_DEATH_S = 0.05
@@ -81,8 +80,7 @@ class RouterSocket:
         self._congested: dict[Peer, None] = {}
         self._dirty: list[Peer] = []
         self._shortest_beat_s = min(speech.beat_s for speech in self._speeches)
-        self._second = -1
-        self._strangers: set[bytes] = set()
+        self._strangers = Strangers()
         self.refusing = False
         socket = spot.socket()
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
@@ -167,8 +165,8 @@ class RouterSocket:
             self._speech_of[type(peer)].receive_too_much(peer, frames, now)
         if peer.state is State.READY and peer.epoch == epoch:
             return
-        if peer.state is State.GREETING and not self._may_answer(name, now):
-            peer.out.clear()
+        if not peer.epoch and peer.out and not self._strangers.may_be_told(name, now):
+            self._strangers.keep(name, peer)
         self._note_state(name, header, peer)
 
     def _meet(self, name: bytes, header: bytes, user: str | None, *, enveloped: bool) -> Peer | None:
@@ -192,22 +190,13 @@ class RouterSocket:
         self._spot.say_once("no protocol begins so", name.hex(), peer=name.hex(), frame=header[:20].hex())
         return None
 
-    def _may_answer(self, stranger: bytes, now: float) -> bool:
-        """Say whether somebody who was not let in is answered: once a second, and not too many of them."""
-        if int(now) != self._second:
-            self._second = int(now)
-            self._strangers.clear()
-        if stranger in self._strangers or len(self._strangers) >= STRANGERS_PER_S:
-            return False
-        self._strangers.add(stranger)
-        return True
-
     def _note_state(self, name: bytes, header: zmq.Frame, peer: Peer) -> None:
         """Know a peer that was let in; forget one that has gone, after what is to be said to it."""
         if peer.state is not State.READY:
             self._forget(peer)
             return
         self._peers[name] = peer
+        self._strangers.forget(name)
         self._shortest_beat_s = min(self._shortest_beat_s, peer.heartbeat_s)
         # What the monitor has to tell of an earlier connection under this descriptor must not be taken for news of this one.
         self._monitor.look()
@@ -356,12 +345,23 @@ class RouterSocket:
             for speech in self._speeches:
                 speech.expire()
                 speech.beat(now)
-            if self._gateway.holding or self._pump.closed or self._pump.events() & POLLIN:
-                continue  # they may have spoken, and were not read yet
+            self._answer_strangers(now)
+            if self._gateway.holding or self._pump.closed or self._has_unheard():
+                continue
             for peer in list(self._peers.values()):
                 if not peer.tick(now):
                     self._gateway.count("silent_peers")
                     self._forget(peer)
+
+    def _has_unheard(self) -> bool:
+        """Say whether somebody may have spoken before the last round and was not heard since: libzmq takes from all in turns."""
+        heard, self._turns.done = self._turns.done, 0
+        return self._turns.left > 0 or (heard < 2 * len(self._peers) + BATCH and bool(self._pump.events() & POLLIN))
+
+    def _answer_strangers(self, now: float) -> None:
+        for name, peer in () if self._pump.closed else self._strangers.due(now):
+            self._names[peer] = name
+            self._send(peer)
 
     # -- the end
 

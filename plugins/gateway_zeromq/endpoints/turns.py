@@ -19,17 +19,19 @@ class Turns:
     """Works through what a socket receives.
 
     ``limit``: how many messages are to be received next. It falls as long as they take long: who sends such messages is one of
-    many on the socket, and the others' come behind what was received before.
+    many on the socket, and the others' come behind what was received before. ``left``: messages that were received, and wait.
+    ``done``: those that do not, since somebody set it to 0.
 
     Args:
         work: takes messages.
     """
 
-    __slots__ = ("_work", "limit")
+    __slots__ = ("_work", "done", "left", "limit")
 
     def __init__(self, work: Callable[[list[Any]], None]) -> None:
         self._work = work
         self.limit: int = BATCH
+        self.done = self.left = 0
 
     async def take(self, batch: list[Any]) -> None:
         """Have a batch worked through; after what takes long everybody else has a turn.
@@ -46,9 +48,12 @@ class Turns:
             if now - began > LONG_S:
                 is_long, step = True, 1
                 if at < end:
+                    self.left = end - at
                     await trio.lowlevel.cancel_shielded_checkpoint()
                     now = perf_counter()
                 began = now
             if at >= end:
                 break
+        self.left = 0
+        self.done += end
         self.limit = max(self.limit // 4, 1) if is_long else min(self.limit * 2, BATCH)
