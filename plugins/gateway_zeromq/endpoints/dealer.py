@@ -13,15 +13,17 @@ from secrets import token_bytes
 import trio
 import zmq
 
-from gateway.api import COMMON, AccessRefused, Delivery, Message, Principal, Properties, encode_properties, swap_key
+from gateway.api import COMMON, AccessRefused, Delivery, Message, Overloaded, Principal, Properties, encode_properties, swap_key
 from gateway_zeromq.endpoints.alarm import Alarm
-from gateway_zeromq.endpoints.feed import Feed, Loose
-from gateway_zeromq.endpoints.frames import MULTIPART, SPLITTERS, Joiner, WrongFrames, join_body, join_headers, join_key, join_raw
+from gateway_zeromq.endpoints.feed import Feed, Item
+from gateway_zeromq.endpoints.frames import MULTIPART, SPLITTERS, WrongFrames, joiner_of
 from gateway_zeromq.endpoints.spot import LINGER_MS, Spot
 from gateway_zeromq.settings import DealerEndpoint
 from gateway_zeromq.standing import Rounds
 from trio_zmq.pump import POLLIN, POLLOUT, Oversized, Pump, Whole, whole_messages
 
+AGAIN_MS = 1_000
+"""A request whose reply the disk has no room for is done again, not sooner."""
 DRAIN_S = 0.5
 """So long replies are waited for at the end."""
 _MOST_TICK_S = 0.5
@@ -35,7 +37,7 @@ _ROOM = 1_000
 class Request:
     """A message that is with a worker until somebody replies, or the deadline (of trio's clock)."""
 
-    item: Delivery | Loose
+    item: Item
     deadline: float
 
 
@@ -49,21 +51,18 @@ class DealerSocket:
         self._timeout_s = settings.reply_timeout_ms / 1_000
         self._requests: dict[bytes, Request] = {}
         self._origin = spot.gateway.node_id.encode()
-        self._ready = self._ended = False
+        self._ended = False
         self._blocked = Alarm()
-        self._join = self._joiner()
+        self._join = joiner_of(settings.frames, spot.gateway.properties)
         self._split = SPLITTERS["raw" if settings.frames == "raw" else "body"]
         self._feed = Feed(spot, principal, settings.queue, self)
+        self._feed.has_room = False
         socket = spot.socket()
         socket.setsockopt(zmq.IMMEDIATE, 1)  # only to workers that are there
         socket.setsockopt(zmq.SNDHWM, settings.window + _ROOM)
         most = settings.max_frames if settings.frames == "raw" else 1
         take = whole_messages(socket, max_frames=most + _ENVELOPE, max_bytes=settings.max_message_bytes + _ENVELOPE_BYTES)
         self._pump: Pump[Whole] = Pump(socket, take)
-
-    def _joiner(self) -> Joiner:
-        simple = {"body": join_body, "key,body": join_key, "raw": join_raw}
-        return simple.get(self._settings.frames) or join_headers(self._gateway.properties)
 
     # -- life
 
@@ -96,10 +95,10 @@ class DealerSocket:
         try:
             while True:
                 await self._pump.writable()
-                self._ready = True
+                self._feed.has_room = True
                 self._feed.hold(held=False)
                 self.flush()
-                if self._ready:
+                if self._feed.has_room:
                     await self._blocked.wait()
         except trio.ClosedResourceError:
             return
@@ -118,7 +117,7 @@ class DealerSocket:
             for number in late:
                 self._gateway.count("timeouts")
                 self._spot.say_once("no reply in time", "timeout", timeout_ms=self._settings.reply_timeout_ms)
-                self._give_back(self._requests.pop(number).item)
+                self._feed.give_back([self._requests.pop(number).item], "no reply")
             if late:
                 self.flush()
 
@@ -142,21 +141,23 @@ class DealerSocket:
     def flush(self) -> None:
         """See `gateway.api.Flushable`: send what was collected in this turn, as far as the window goes."""
         self._feed.taken()
-        if self._ended or not self._ready:
+        if self._ended or not self._feed.has_room:
             return
-        pending, sent = self._feed.pending, 0
+        pending, sent, is_refused = self._feed.pending, 0, False
         try:
             for item in pending:
                 self._ask(item)
                 sent += 1
         except zmq.Again:
-            self._stop_asking()
+            is_refused = True
         del pending[:sent]
-        if self._ready:
+        if is_refused:
+            self._stop_asking()
+        else:
             self._feed.grant(self._settings.window - len(self._requests) - len(pending))
         self._pump.recheck()
 
-    def _ask(self, item: Delivery | Loose) -> None:
+    def _ask(self, item: Item) -> None:
         message = item.message
         key = swap_key(message.routing_key) if self._settings.key_syntax == "mqtt" else message.routing_key
         number = self._origin + token_bytes(_NUMBER_BYTES)  # a worker must not guess what others are asked
@@ -169,24 +170,19 @@ class DealerSocket:
 
     def _look_for_workers(self) -> None:
         """Give back what is out if the last worker has gone."""
-        if self._ready and not self._pump.closed and not self._pump.events() & (POLLIN | POLLOUT):
+        if self._feed.has_room and not self._pump.closed and not self._pump.events() & (POLLIN | POLLOUT):
             self._stop_asking()
 
     def _stop_asking(self) -> None:
         """Nobody can be asked: what is out was lost with who had it, and the rest is for whoever else consumes the queue."""
-        self._ready = False
+        self._feed.has_room = False
         self._blocked.ring()
         self._feed.hold(held=True)
         requests, self._requests = self._requests, {}
         pending, self._feed.pending[:] = self._feed.pending[:], []
-        for item in [*(request.item for request in requests.values()), *pending]:
-            self._give_back(item)
+        self._feed.give_back([*(request.item for request in requests.values()), *pending], "no worker")
         if requests:
             self._gateway.count("requeued", len(requests), reason="no worker")
-
-    def _give_back(self, item: Delivery | Loose) -> None:
-        channel = self._feed.channel
-        self._feed.settle(item, lambda delivery: channel.nack(delivery, requeue=True))
 
     # -- hearing
 
@@ -232,6 +228,9 @@ class DealerSocket:
             if error is None:
                 return
             self._drop("reply refused", f"to {asked.reply_to!r}: {error.text}")
+            if isinstance(error, Overloaded):
+                channel.nack(delivery, requeue=True, delay_ms=AGAIN_MS)
+                return
         channel.ack(delivery)
 
     def _drop(self, reason: str, text: str) -> None:

@@ -11,9 +11,9 @@ import zmq
 
 from gateway.api import Binding, Channel, Message, Principal, QueueSpec, swap_key, swap_key_bytes
 from gateway_zeromq.endpoints.feed import Feed
-from gateway_zeromq.endpoints.frames import Joiner, join_body, join_headers, join_key, join_raw
+from gateway_zeromq.endpoints.frames import join_key, joiner_of
 from gateway_zeromq.endpoints.lasts import LastValues
-from gateway_zeromq.endpoints.prefixes import LONGEST_KEY, Change, Prefixes
+from gateway_zeromq.endpoints.prefixes import LONGEST_PREFIX, Change, Prefixes
 from gateway_zeromq.endpoints.spot import LINGER_MS, Spot
 from gateway_zeromq.settings import PubEndpoint, XpubEndpoint
 from trio_zmq.pump import COPY_BELOW_BYTES, MORE, NOBLOCK, Oversized, Pump, Whole, whole_messages
@@ -38,23 +38,21 @@ class PubSocket:
         )
         self._prefixes = Prefixes(settings.max_subscriptions)
         self._keys: dict[str, bytes | None] = {}
-        self._join = self._joiner()
+        self._join = joiner_of(settings.frames, spot.gateway.properties)
         self._blocked = self._ended = False
         own = settings.queue is None
         queue = settings.queue or f"zeromq.{settings.socket.lower()}.{spot.name}"
         self._feed = Feed(spot, principal, queue, self, no_ack=own, prepare=self._prepare if own else None)
+        self._note_room()
         socket = spot.socket(zmq.XPUB)
         socket.setsockopt(zmq.SNDHWM, settings.sndhwm)
         socket.setsockopt(zmq.XPUB_NODROP, 1)
+        socket.setsockopt(zmq.MAXMSGSIZE, LONGEST_PREFIX + 1)  # whoever sends more is disconnected
         self._lasts: LastValues | None = None
         if isinstance(settings, XpubEndpoint) and settings.sends_last_values:
             socket.setsockopt(zmq.XPUB_VERBOSE, 1)
             self._lasts = LastValues(spot, settings, principal, self)
-        self._pump: Pump[Whole] = Pump(socket, whole_messages(socket, max_frames=1, max_bytes=LONGEST_KEY + 1))
-
-    def _joiner(self) -> Joiner:
-        simple = {"body": join_body, "key,body": join_key, "raw": join_raw}
-        return simple.get(self._settings.frames) or join_headers(self._gateway.properties)
+        self._pump: Pump[Whole] = Pump(socket, whole_messages(socket, max_frames=1, max_bytes=LONGEST_PREFIX + 1))
 
     # -- life
 
@@ -83,6 +81,7 @@ class PubSocket:
                     with trio.move_on_after(RETRY_S):
                         self._heed(await self._pump.receive())
                     self._blocked = False
+                    self._note_room()
                     self.flush()
                 else:
                     self._heed(await self._pump.receive())
@@ -140,6 +139,7 @@ class PubSocket:
                 self._strange(said)
         if bool(self._prefixes) != was_there:
             self._feed.hold(held=not self._has_takers)
+            self._note_room()
             self.flush()
 
     def _change(self, what: int, prefix: bytes) -> None:
@@ -167,7 +167,7 @@ class PubSocket:
     def _strange(self, said: Whole) -> None:
         """A peer (an XSUB) said what is no subscription."""
         if isinstance(said, Oversized):
-            text = f"{said.frames} frames, {said.body_bytes} bytes; a subscription has one, of at most {LONGEST_KEY + 1} bytes"
+            text = f"{said.frames} frames, {said.body_bytes} bytes; a subscription has one, of at most {LONGEST_PREFIX + 1} bytes"
         else:
             text = "what is no subscription"
         self._gateway.count("dropped", reason="not a subscription")
@@ -178,7 +178,7 @@ class PubSocket:
     def flush(self) -> None:
         """See `gateway.api.Flushable`: send what was collected in this turn."""
         self._feed.taken()
-        if self._has_takers and not (self._blocked or self._ended or self._pump.closed):
+        if self._feed.has_room and not (self._ended or self._pump.closed):
             self._send()
             self._grant()
             self._pump.recheck()
@@ -189,13 +189,13 @@ class PubSocket:
         for item in pending:
             if not self._send_live(item.message):
                 self._blocked = True
+                self._note_room()
                 self._pump.wake()
                 break
             taken += 1
         handed, pending[:taken] = pending[:taken], []
         if self._settings.queue is not None:
-            for item in handed:
-                self._feed.settle(item, self._feed.channel.settle_handed_over)
+            self._feed.hand_over(handed)
 
     def _send_live(self, message: Message) -> bool:
         """Send a message if anybody wants it; False: somebody has no room."""
@@ -255,8 +255,11 @@ class PubSocket:
 
     def _grant(self) -> None:
         """Let messages come, while there is somebody to send them to."""
-        if self._has_takers and not (self._ended or self._blocked):
+        if self._feed.has_room and not self._ended:
             self._feed.grant(self._settings.prefetch - len(self._feed.pending))
+
+    def _note_room(self) -> None:
+        self._feed.has_room = self._has_takers and not self._blocked
 
     @property
     def _has_takers(self) -> bool:

@@ -14,7 +14,7 @@ import zmq
 from gateway.api import Principal, swap_key
 from gateway_zeromq.endpoints.alarm import Alarm
 from gateway_zeromq.endpoints.feed import Feed
-from gateway_zeromq.endpoints.frames import Joiner, join_body, join_headers, join_key, join_raw
+from gateway_zeromq.endpoints.frames import join_body, join_key, joiner_of
 from gateway_zeromq.endpoints.spot import LINGER_MS, Spot
 from gateway_zeromq.settings import PushEndpoint
 from trio_zmq.pump import COPY_BELOW_BYTES, MORE, NOBLOCK, Pump, Whole, whole_messages
@@ -37,16 +37,12 @@ class PushSocket:
         self._ended = False
         self._feed = Feed(spot, principal, settings.queue, self)
         self._feed.has_room = False
-        self._join = self._joiner()
+        self._join = joiner_of(settings.frames, spot.gateway.properties)
         self._sending = self._way()
         socket = spot.socket()
         socket.setsockopt(zmq.SNDHWM, settings.sndhwm)
         socket.setsockopt(zmq.IMMEDIATE, 1)  # only to peers that are there
         self._pump: Pump[Whole] = Pump(socket, whole_messages(socket))
-
-    def _joiner(self) -> Joiner:
-        properties = self._spot.gateway.properties
-        return {"body": join_body, "key,body": join_key, "raw": join_raw}.get(self._settings.frames) or join_headers(properties)
 
     def _way(self) -> Callable[[], Iterator[None]]:
         """Return how messages are sent: the common layouts have loops of their own."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from gateway.api import Message, Properties, swap_key
-from gateway_zeromq.endpoints.frames import Joiner, join_headers, join_key, join_raw
+from gateway_zeromq.endpoints.frames import Joiner, joiner_of
 from gateway_zeromq.zmtp.frames import HEADS, LONGEST_SHORT, MORE, head, message
 
 if TYPE_CHECKING:
@@ -58,8 +58,7 @@ def writer_of(frames: str, properties: Callable[[Message], Properties], *, mqtt:
         return write_bodies
     if frames == "key,body" and not mqtt:
         return write_pairs
-    join = {"key,body": join_key, "raw": join_raw}.get(frames) or join_headers(properties)
-    return write_joined(join, mqtt=mqtt)
+    return write_joined(joiner_of(frames, properties), mqtt=mqtt)
 
 
 def size_of(items: Sequence[Item]) -> int:
