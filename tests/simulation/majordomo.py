@@ -10,7 +10,7 @@ import trio
 from tests.simulation.ledger import Sent
 from tests.simulation.program import text_of
 from tests.simulation.questions import PART, RE, Book
-from tests.simulation.sockets import BUSY_S
+from tests.simulation.sockets import BEAT_S, BUSY_S, LIVENESS
 
 if TYPE_CHECKING:
     from tests.simulation.libzmq import Peer
@@ -76,13 +76,15 @@ class _Speaker:
 class MdpClient(_Speaker):
     """Asks, and asks again until it is answered.
 
-    ``open``: what has no answer, and when it was asked last. ``owed``: what a worker has answered, and when.
+    ``open``: what has no answer, and when it was asked last. ``owed``: what a worker has answered, and when. ``asked``: what it may
+    be told of; ``ours``: all of whose answers can reach it.
     """
 
     def __init__(self, name: str, world: World, book: Book, *, version: int, is_named: bool) -> None:
         super().__init__(name, world, book, version=version, is_named=is_named)
         self.count = 0
         self.asked: set[str] = set()
+        self.ours: set[str] = set()
         self.open: dict[str, float] = {}
         self.owed: dict[str, float] = {}
         self.told: dict[str, int] = {}
@@ -90,12 +92,19 @@ class MdpClient(_Speaker):
     def begin_life(self) -> None:
         super().begin_life()
         self.owed.clear()
+        self.is_known = False
+
+    def go(self, *, noticed: bool) -> None:
+        super().go(noticed=noticed)
+        self.is_known = False
+        self.owed.clear()
 
     def connect(self) -> None:
         super().connect()
         self.owed.clear()
+        self.is_known = False
         if not self.is_named:
-            self.asked = set()
+            self.asked, self.ours = set(), set()
 
     def act(self) -> None:
         chance = self.world.chance
@@ -126,16 +135,23 @@ class MdpClient(_Speaker):
     def _say(self, text: str) -> None:
         assert self.peer is not None
         self.asked.add(text)
+        if text not in self.open:
+            self.ours.add(text)
         self.open[text] = trio.current_time()
         command = () if self.version == FIRST else (b"\1",)
         header = _HEADERS[self.version][0]
-        self.peer.say(*self._frames(header, *command, SERVICE.encode(), self.book.ledger.bodies[text]))
+        frames = self._frames(header, *command, SERVICE.encode(), self.book.ledger.bodies[text])
+        self.peer.say(*frames, taken=partial(self._taken, self.peer))
+
+    def _taken(self, peer: Peer) -> None:
+        """The broker knows it by what it says: until then an answer may go the way of its former connection."""
+        self.is_known = peer is self.peer
 
     # -- what it is told
 
     def answered(self, text: str) -> None:
         """A worker has answered, and the broker has taken that: if this one is there it has to be told."""
-        if self.peer is not None and text in self.open and text in self.asked:
+        if self.is_known and text in self.open and text in self.ours:
             self.owed.setdefault(text, trio.current_time())
 
     def read(self) -> None:
@@ -180,13 +196,20 @@ class MdpWorker(_Speaker):
     def connect(self) -> None:
         super().connect()
         self.held = self.has = None
-        self.heard_at = trio.current_time()
+        self.heard_at, self.is_lost = trio.current_time(), False
         assert self.peer is not None
         self.peer.told = partial(self._sent, self.peer)
         self._say(_READY, SERVICE.encode())
 
     def still_has(self, text: str) -> bool:
-        return self.has == text and self.peer is not None and trio.current_time() < self.heard_at + BUSY_S - A_MOMENT_S
+        is_ending = self.world.broker.draining.is_set()  # who is sent away last may be asked what the first one had
+        return self.has == text and self.peer is not None and not is_ending and not self._is_silent()
+
+    def _is_silent(self) -> bool:
+        """Say whether it may be taken for dead; if it was, nothing that it says later helps."""
+        limit_s = LIVENESS * BEAT_S if self.has is None else BUSY_S
+        self.is_lost = self.is_lost or trio.current_time() >= self.heard_at + limit_s - A_MOMENT_S
+        return self.is_lost
 
     def _sent(self, peer: Peer, frames: list[bytes]) -> None:
         """It is sent something, which it reads later, or never."""
@@ -202,6 +225,7 @@ class MdpWorker(_Speaker):
         self.peer.say(*self._frames(_HEADERS[self.version][1], *frames), taken=self._taken)
 
     def _taken(self) -> None:
+        self._is_silent()
         self.heard_at = trio.current_time()
 
     def act(self) -> None:
@@ -216,6 +240,7 @@ class MdpWorker(_Speaker):
         if what < 0.6:
             self.answer()
         elif what < 0.75:
+            self.world.log(f"{self.name} is alive")
             self._say(_HEARTBEAT[self.version])
         elif what < 0.8:
             self._say(_DISCONNECT[self.version])
@@ -239,6 +264,7 @@ class MdpWorker(_Speaker):
         address, text = self.held
         in_parts = self.version == SECOND and self.world.chance.random() < 0.3 if in_parts is None else in_parts
         if in_parts:
+            self.world.log(f"{self.name} answers {text} in part")
             self._say(_PARTIAL, address, b"", (PART + text).encode())
             if self.world.chance.random() < 0.5:
                 return

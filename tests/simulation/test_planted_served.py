@@ -1,0 +1,224 @@
+"""Does the simulation find a fault of those who serve by ZeroMQ that somebody has planted?"""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.api import ConsumeOptions
+from gateway.runtime.channel import BrokerChannel
+from gateway_zeromq.endpoints.dealer import DealerSocket
+from gateway_zeromq.endpoints.rep import RepSocket
+from gateway_zeromq.mdp import bridge
+from gateway_zeromq.mdp.bridge import WorkerBridge
+from gateway_zeromq.mdp.desk import Majordomo
+from gateway_zeromq.mdp.protocol import Client, Worker
+from gateway_zeromq.mdp.translate import Origin
+from gateway_zeromq.tgp.deliveries import Deliveries
+from gateway_zeromq.tgp.protocol import Peer
+from gateway_zeromq.tgp.publisher import Publisher
+from tests.simulation.test_planted import found_within
+
+pytestmark = [pytest.mark.slow, pytest.mark.interpreted]
+
+
+def found_served(seeds):
+    return found_within(seeds, served=True)
+
+
+# -- Majordomo
+
+
+def test_a_request_that_is_settled_when_a_worker_gets_it(monkeypatch):
+    honest = WorkerBridge.deliver
+
+    def hasty(worker, delivery):
+        honest(worker, delivery)
+        worker._settle(delivery)
+
+    monkeypatch.setattr(WorkerBridge, "deliver", hasty)
+    assert "was confirmed and lost: mdp.sum" in found_served(40)
+
+
+def test_a_worker_that_takes_its_request_along_when_it_goes(monkeypatch):
+    honest = WorkerBridge.ended
+
+    def careless(worker):
+        if worker._held is not None:
+            worker._settle(worker._held)
+        honest(worker)
+
+    monkeypatch.setattr(WorkerBridge, "ended", careless)
+    found = found_served(40)
+    assert "was confirmed and lost: mdp.sum" in found or "not everything is answered" in found
+
+
+def test_an_answer_that_is_not_passed_on(monkeypatch):
+    honest = Majordomo.answer
+    count = 0
+
+    def forgetful(majordomo, origin, frames, *, final):
+        nonlocal count
+        count += 1
+        if count % 5:
+            honest(majordomo, origin, frames, final=final)
+
+    monkeypatch.setattr(Majordomo, "answer", forgetful)
+    found = found_served(20)
+    assert "was not told of the answers" in found or "not everything is answered" in found
+
+
+def test_an_answer_for_somebody_who_had_the_same_name_in_another_life(monkeypatch):
+    monkeypatch.setattr(Origin, "is_named", property(lambda origin: True))
+    assert "which it did not ask" in found_served(100)
+
+
+def test_a_worker_that_is_asked_two_things_at_a_time(monkeypatch):
+    monkeypatch.setattr(bridge, "ONE", ConsumeOptions(prefetch=2))
+    assert "and has" in found_served(20)
+
+
+def test_a_worker_that_is_taken_for_dead_too_soon(monkeypatch):
+    honest = Worker.tick
+
+    def impatient(worker, now):
+        return honest(worker, now + 1.0)
+
+    monkeypatch.setattr(Worker, "tick", impatient)
+    assert "of mdp.sum, which v" in found_served(60)
+
+
+def test_an_answer_that_is_said_twice(monkeypatch):
+    honest = Client.answer
+
+    def talkative(client, service, body, *, final):
+        honest(client, service, body, final=final)
+        honest(client, service, body, final=final)
+
+    monkeypatch.setattr(Client, "answer", talkative)
+    assert "is told more than once" in found_served(20)
+
+
+# -- DEALER and REP
+
+
+def test_a_request_that_is_settled_when_it_goes_out(monkeypatch):
+    honest = DealerSocket._ask
+
+    def hasty(dealer, item):
+        honest(dealer, item)
+        dealer._feed.settle(item, dealer._feed.channel.ack)
+
+    monkeypatch.setattr(DealerSocket, "_ask", hasty)
+    assert "was confirmed and lost: asked" in found_served(40)
+
+
+def move_apart(monkeypatch, first, then):
+    """Let a request and its reply be settled in different commits."""
+
+    def apart(channel, delivery, route, message):
+        first(channel, delivery, route, message)
+        engine = channel._engine
+
+        def end(_):
+            if delivery in channel._held or then is BrokerChannel.publish:
+                then(channel, delivery, route, message)
+
+        engine.timers.at(engine.now_ms + 100, end)
+
+    monkeypatch.setattr(BrokerChannel, "move", apart)
+
+
+def settle(channel, delivery, route, message):
+    channel.ack(delivery)
+
+
+def publish(channel, delivery, route, message):
+    channel.post(route, message)
+
+
+def test_a_reply_that_is_published_before_its_request_is_settled(monkeypatch):
+    move_apart(monkeypatch, publish, settle)
+    found = found_served(100)
+    assert "which was answered" in found or "answers" in found or "twice" in found
+
+
+def test_a_reply_that_is_published_after_its_request_was_settled(monkeypatch):
+    move_apart(monkeypatch, settle, publish)
+    assert "was confirmed and lost" in found_served(60)
+
+
+def test_a_dead_worker_that_keeps_its_request(monkeypatch):
+    monkeypatch.setattr(DealerSocket, "_give_back", lambda dealer, item: None)
+    found = found_served(40)
+    assert "not everything is answered" in found or "which was refused" in found
+
+
+def test_a_reply_that_is_not_waited_for_long_enough(monkeypatch):
+    honest = DealerSocket.__init__
+
+    def impatient(dealer, spot, settings, principal):
+        honest(dealer, spot, settings, principal)
+        dealer._timeout_s /= 3
+
+    monkeypatch.setattr(DealerSocket, "__init__", impatient)
+    assert "of asked, which rep" in found_served(40)
+
+
+def test_a_caller_that_nobody_tells_that_no_reply_comes(monkeypatch):
+    monkeypatch.setattr(RepSocket, "_fail", lambda rep, name, code, text: None)
+    assert "waits for an answer" in found_served(200)
+
+
+def test_a_caller_that_gets_the_reply_of_another(monkeypatch):
+    honest = RepSocket._reply
+
+    def mixed(rep, message):
+        names = list(rep._questions)
+        if len(names) > 1:
+            rep._questions[names[0]], rep._questions[names[1]] = rep._questions[names[1]], rep._questions[names[0]]
+        honest(rep, message)
+
+    monkeypatch.setattr(RepSocket, "_reply", mixed)
+    assert "and is told" in found_served(100)
+
+
+# -- TGP/1
+
+
+def test_a_batch_that_is_confirmed_before_the_commit(monkeypatch):
+    honest = Peer.on_batch
+
+    def early(peer, command, body):
+        honest(peer, command, body)
+        peer.confirm(command.seq + len(command.messages) - 1, 0, multiple=True)
+
+    monkeypatch.setattr(Peer, "on_batch", early)
+    assert "is confirmed, but neither on disk" in found_served(20)
+
+
+def test_a_batch_of_which_a_part_is_taken_for_another(monkeypatch):
+    honest = Publisher.publish
+    last = {}
+
+    def shifted(publisher, command, body, *, refusing):
+        body, last[publisher] = last.get(publisher) or body, body
+        honest(publisher, command, body, refusing=refusing)
+
+    monkeypatch.setattr(Publisher, "publish", shifted)
+    assert found_served(20)
+
+
+def test_a_limit_of_bytes_that_is_not_kept(monkeypatch):
+    monkeypatch.setattr(Deliveries, "_has_room", lambda deliveries, delivery: True)
+    assert "bytes, it takes" in found_served(60)
+
+
+def test_what_a_client_schedules_and_what_comes_too_soon(monkeypatch):
+    honest = Publisher._schedule
+
+    def hasty(publisher, command, route, message):
+        command.due_ms -= 30
+        honest(publisher, command, route, message)
+
+    monkeypatch.setattr(Publisher, "_schedule", hasty)
+    assert "was not due before" in found_served(200)
