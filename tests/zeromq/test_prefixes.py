@@ -85,7 +85,7 @@ def test_with_too_long_ones_everything_is_bound():
     assert prefixes.overflowed
 
 
-def test_with_too_many_everything_is_bound_and_stays_so():
+def test_with_too_many_everything_is_bound_until_all_have_gone():
     prefixes = Prefixes(2)
     assert prefixes.add(b"a.") == Change(bind=("a.*.#",))
     assert prefixes.add(b"a.x") == NO_CHANGE, "the same pattern"

@@ -11,6 +11,8 @@ Item = TypeVar("Item")
 
 EVERYTHING = "#"
 LONGEST_KEY = 65_535
+LONGEST_PREFIX = 4_096
+"""Of a subscription: libzmq keeps fifty bytes for each of its bytes, and takes as long to forget them."""
 USUAL_BYTES = 256
 """So long all prefixes may be on average."""
 
@@ -48,13 +50,13 @@ def pattern_of(prefix: bytes) -> str | None:
 class Prefixes:
     """What is subscribed to at present.
 
-    With too many of them it is bound to everything, and stays so: whoever filters behind it knows better.
+    With too many of them it is bound to everything, until all have gone: whoever filters behind it knows better.
 
     Args:
         most: distinct prefixes that are remembered, and no more bytes than so many usually have.
     """
 
-    __slots__ = ("_bytes", "_known", "_lengths", "_most", "_patterns", "overflowed")
+    __slots__ = ("_bytes", "_known", "_lengths", "_most", "_patterns", "_untold", "overflowed")
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -62,6 +64,7 @@ class Prefixes:
         self._known: dict[bytes, str | None] = {}
         self._patterns: Counter[str] = Counter()
         self._lengths: Counter[int] = Counter()
+        self._untold = 0  # how many there are, if there are too many
         self.overflowed = False
 
     def __bool__(self) -> bool:
@@ -78,7 +81,10 @@ class Prefixes:
 
     def add(self, prefix: bytes) -> Change:
         """Take a subscription; one that is known already changes nothing."""
-        if prefix in self._known or self.overflowed:
+        if self.overflowed:
+            self._untold += 1
+            return NO_CHANGE
+        if prefix in self._known:
             return NO_CHANGE
         self._bytes += len(prefix)
         if len(self._known) >= self._most or self._bytes > self._most * USUAL_BYTES:
@@ -92,7 +98,9 @@ class Prefixes:
 
     def remove(self, prefix: bytes) -> Change:
         """The last who had this subscription gave it up; one that is not known changes nothing."""
-        if self.overflowed or prefix not in self._known:
+        if self.overflowed:
+            return self._one_less()
+        if prefix not in self._known:
             return NO_CHANGE
         pattern = self._known.pop(prefix)
         self._bytes -= len(prefix)
@@ -107,12 +115,21 @@ class Prefixes:
 
     def _overflow(self) -> Change:
         self.overflowed = True
+        self._untold = len(self._known) + 1
+        self._bytes = 0
         old = [pattern for pattern in self._patterns if pattern != EVERYTHING]
         bound = EVERYTHING in self._patterns
         self._known.clear()
         self._patterns.clear()
         self._lengths.clear()
         return Change((() if bound else (EVERYTHING,)), old)
+
+    def _one_less(self) -> Change:
+        self._untold -= 1
+        if self._untold:
+            return NO_CHANGE
+        self.overflowed = False
+        return Change(unbind=(EVERYTHING,))
 
 
 def _less(counter: Counter[Item], item: Item) -> int:

@@ -10,6 +10,7 @@ from gateway.api import DEFAULT_EXCHANGE, Binding, Channel, Overloaded, QueueSpe
 PREFIX = "mdp."
 SWEEP_MS = 10_000
 """How often unused services are looked for."""
+CROWDED_MS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ class Services:
 
     def _add(self, name: str, now_ms: int) -> Service:
         if len(self._known) >= self._terms.most:
-            self._sweep(now_ms)
+            self._make_room(now_ms)
             if len(self._known) >= self._terms.most:
                 raise Overloaded(f"there are {self._terms.most} services already")
         place = self._terms.places.get(name, Place())
@@ -115,11 +116,16 @@ class Services:
     def sweep(self, now_ms: int) -> None:
         """Forget what was not used for long; delete queues that were made here, are empty, and have no consumer."""
         if now_ms - self._swept_ms >= SWEEP_MS:
-            self._sweep(now_ms)
+            self._sweep(now_ms, self._terms.unused_ms)
 
-    def _sweep(self, now_ms: int) -> None:
+    def _make_room(self, now_ms: int) -> None:
+        """There are too many: forget those, too, that were not used for a moment. Not each time: nobody else could do anything."""
+        if now_ms - self._swept_ms >= CROWDED_MS:
+            self._sweep(now_ms, min(self._terms.unused_ms, SWEEP_MS))
+
+    def _sweep(self, now_ms: int, unused_ms: int) -> None:
         self._swept_ms = now_ms
-        for service in [known for known in self._known.values() if now_ms - known.used_ms >= self._terms.unused_ms]:
+        for service in [known for known in self._known.values() if now_ms - known.used_ms >= unused_ms]:
             info = self._channel.queue_info(service.queue)
             if info is not None and service.is_own:
                 if info.messages or info.consumers:

@@ -43,6 +43,10 @@ if TYPE_CHECKING:
     from gateway_zeromq.tgp.deliveries import Subscription
     from gateway_zeromq.tgp.protocol import Peer
 
+EXPIRE_MS = 500
+MOST_LEFT = 1_000
+"""After so many sessions were left it is looked at once whether there are too many."""
+
 
 class Desk:
     """What all TGP peers of a front-end share: the sessions, and the marks that they keep.
@@ -58,6 +62,7 @@ class Desk:
         self.gateway = gateway
         self.sessions = Sessions(ttl_ms, make_token)
         self.marks = Marks()
+        self._expired_ms = 0
         self._channel = gateway.open_channel(principal)
         for key in self.sessions.load(self._channel.scan_state(MARKS), gateway.now_ms()):
             gateway.log.warning("a sequence mark can't be read: what its client sends again may be stored twice", session=key)
@@ -71,14 +76,22 @@ class Desk:
         """Note that a session's connection has gone. One that never published says nothing that a new one would not say."""
         if session.mark or session.pending:
             self.sessions.leave(session, self.gateway.now_ms())
+            if self.sessions.left >= MOST_LEFT:
+                self._expire(self.gateway.now_ms())
         else:
             self.sessions.forget(session)
             if session.owner is not None:
                 session.owner.channel.close()
 
     def expire(self) -> None:
-        """Forget the sessions whose clients stay away, and their marks."""
-        for session in self.sessions.expire(self.gateway.now_ms()):
+        """Forget the sessions whose clients stay away, and their marks. It looks at all of them, and so not too often."""
+        now_ms = self.gateway.now_ms()
+        if now_ms - self._expired_ms >= EXPIRE_MS:
+            self._expire(now_ms)
+
+    def _expire(self, now_ms: int) -> None:
+        self._expired_ms = now_ms
+        for session in self.sessions.expire(now_ms):
             self._channel.put_state(MARKS, session.key, None)
             if session.owner is not None:
                 session.owner.channel.close()

@@ -165,6 +165,7 @@ class Sessions:
         self._make_token = make_token
         self._by_key: dict[str, Session] = {}
         self._by_token: dict[str, Session] = {}
+        self.left = 0  # since somebody looked whether there are too many
 
     def __len__(self) -> int:
         return len(self._by_key)
@@ -200,12 +201,14 @@ class Sessions:
     def leave(self, session: Session, now_ms: int) -> None:
         """Note that a session's connection has gone."""
         session.left_ms = now_ms
+        self.left += 1
 
     def expire(self, now_ms: int) -> list[Session]:
         """Forget, and return, those whose clients stay away too long, and of too many those used longest ago.
 
         Of those without a name the ones that published nothing go first: anybody can make them, and nobody needs them.
         """
+        self.left = 0
         away = [session for session in self._by_key.values() if session.is_away and not session.pending]
         gone = [session for session in away if not session.client and now_ms - session.left_ms >= self._ttl_ms]
         named = [session for session in away if session.client]
