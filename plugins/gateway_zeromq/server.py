@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
 
 import trio
 import zmq
 
 from gateway.api import Gateway, Principal
+from gateway_zeromq.endpoints.declarations import Declarations
 from gateway_zeromq.endpoints.guard import Guards
 from gateway_zeromq.endpoints.kinds import KINDS, Socket
 from gateway_zeromq.endpoints.spot import LINGER_MS, Spot
@@ -72,7 +72,7 @@ class Server:
         if not spots:
             return
         principals = [await spot.principal() for spot in spots]
-        await self._declare(spots, principals[0])
+        await self._declare(principals[0])
         desk = self._desk(principals[0])
         for spot, principal in zip(spots, principals, strict=True):
             self._sockets.append(KINDS[type(spot.settings)](spot, spot.settings, principal, desk))
@@ -82,13 +82,14 @@ class Server:
         for socket in self._sockets:
             socket.open()
 
-    async def _declare(self, spots: Sequence[Spot], principal: Principal) -> None:
+    async def _declare(self, principal: Principal) -> None:
         channel = self._gateway.open_channel(principal)
         try:
-            for spot in spots:
-                await spot.declare_exchanges(channel)
-            for spot in spots:
-                await spot.declare_queues(channel)
+            declared = [Declarations(name, settings, channel) for name, settings in self._settings.named()]
+            for each in declared:
+                await each.exchanges()
+            for each in declared:
+                await each.queues()
         finally:
             channel.close()
 

@@ -1,34 +1,17 @@
-"""How does an endpoint of the configuration become a socket that is bound, and a queue or exchange that exists?"""
+"""How does an endpoint of the configuration become a socket that is bound or connected?"""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import zmq
 
-from gateway.api import (
-    DEFAULT_EXCHANGE,
-    AccessRefused,
-    Binding,
-    Channel,
-    ConfigError,
-    ExchangeSpec,
-    Gateway,
-    GatewayError,
-    ListenError,
-    NotFound,
-    PreconditionFailed,
-    Principal,
-    queue_spec,
-    swap_key,
-)
+from gateway.api import AccessRefused, ConfigError, Gateway, ListenError, Principal
 from gateway_zeromq.endpoints.guard import Guard, credentials_of
 from gateway_zeromq.endpoints.ipc import Claim, Unsafe, claim_of, open_to, private_files
 from gateway_zeromq.settings import OFF, SETTING, AnyEndpoint
-from gateway_zeromq.settings.common import BindingTable
 from trio_zmq.monitor import Monitor
 
 LINGER_MS = 1_000
@@ -217,7 +200,7 @@ class Spot:
         """Return as whom this endpoint's peers are let in.
 
         Raises:
-            ConfigError: they are not; this version knows no other users.
+            ConfigError: they are not.
         Cancellation: safe.
         """
         try:
@@ -233,50 +216,3 @@ class Spot:
         if key not in self._said and len(self._said) < _MOST_SAID:
             self._said.add(key)
             self.gateway.log.warning(event, endpoint=self.name, **values)
-
-    # -- what must exist
-
-    async def declare_exchanges(self, channel: Channel) -> None:
-        """Make the exchanges that the settings name, if they are missing. Errors and cancellation as `declare_queues`."""
-        for name, kind in self.settings.exchanges():
-            with self._conflicts(f"exchange {name!r}"):
-                await self._exchange(channel, name, kind)
-
-    async def _exchange(self, channel: Channel, name: str, kind: str | None) -> None:
-        if kind is None:
-            if name == DEFAULT_EXCHANGE:
-                return
-            try:
-                await channel.outcome(channel.declare_exchange(ExchangeSpec(name), passive=True))
-            except NotFound:
-                kind = "topic"
-        if kind is not None:
-            await channel.outcome(channel.declare_exchange(ExchangeSpec(name, kind)))
-
-    async def declare_queues(self, channel: Channel) -> None:
-        """Make the queues that the settings name, and their bindings, if they are missing.
-
-        Raises:
-            ConfigError: what exists is different, or it can't be made; names both.
-        Cancellation: safe; what was declared stays.
-        """
-        for wanted in self.settings.queues():
-            with self._conflicts(f"queue {wanted.name!r}"):
-                await channel.outcome(channel.declare_queue(queue_spec(wanted.name, arguments=wanted.arguments)))
-            for table in wanted.bindings:
-                await self._bind_queue(channel, wanted.name, table)
-
-    async def _bind_queue(self, channel: Channel, queue: str, table: BindingTable) -> None:
-        key = table.get("key", "")
-        key = swap_key(key) if self.settings.key_syntax == "mqtt" else key
-        with self._conflicts(f"binding of queue {queue!r} to exchange {table['exchange']!r}", is_there=False):
-            await self._exchange(channel, table["exchange"], None)
-            await channel.outcome(channel.bind(Binding(table["exchange"], queue, key, arguments=table.get("arguments", {}))))
-
-    @contextmanager
-    def _conflicts(self, what: str, *, is_there: bool = True) -> Iterator[None]:
-        try:
-            yield
-        except GatewayError as error:
-            wrong = "and what exists don't agree on" if is_there and isinstance(error, PreconditionFailed) else "can't have its"
-            raise ConfigError(f"{self._who()} ({SETTING}) {wrong} {what}: {error.text}") from error
