@@ -9,6 +9,7 @@ import typer
 
 from gateway.cli.backup import backup, restore
 from gateway.cli.commands_shared import Overrides, in_words
+from gateway.cli.counters import counters
 from gateway.cli.definitions import definitions
 from gateway.cli.journal import journal
 from gateway.cli.peek import peek
@@ -106,6 +107,7 @@ def check_config(
 
 
 app.command()(queues)
+app.command()(counters)
 app.command()(peek)
 app.add_typer(scheduled, name="scheduled")
 app.command()(backup)

@@ -46,8 +46,9 @@ def test_help_lists_the_verbs_of_the_core_and_of_the_plugins(invoked):
     code, output, _ = invoked("--help")
     assert code == 0
     verbs = [line.split()[0] for line in output.partition("Commands:")[2].strip().splitlines()]
-    own = ["serve", "check-config", "queues", "peek", "backup", "restore", "scheduled", "journal", "definitions", "policy"]
-    assert verbs == [*own, "demo", "pub", "sub", "curve-keygen", "password-hash"]
+    own = ["serve", "check-config", "queues", "counters", "peek", "backup", "restore"]
+    grouped = ["scheduled", "journal", "definitions", "policy"]
+    assert verbs == [*own, *grouped, "demo", "pub", "sub", "curve-keygen", "password-hash"]
 
 
 @pytest.mark.parametrize("arguments", [["nosuch"], ["serve", "--nosuch"], ["serve", "extra"], ["check-config"], []])
