@@ -6,7 +6,8 @@ import trio
 import zmq
 
 from gateway.api import Message, Overflow, Properties, QueueSpec, decode_properties, encode_properties
-from tests.zeromq.support import ANY, Plain, serving, until
+from gateway_zeromq.endpoints import dealer as dealer_endpoint
+from tests.zeromq.support import ANY, FullJournal, Plain, full, serving, until
 
 DEALER = {"name": "work", "socket": "DEALER", "bind": ANY, "queue": "work"}
 
@@ -89,6 +90,25 @@ async def test_a_reply_that_nobody_takes_is_counted_and_the_work_is_not_done_twi
         await plain.receive()
         await plain.send(b"y")
         await until(lambda: running.count("dropped.reply refused") == 1)
+        assert running.queue("work").count == 0
+
+
+async def test_a_reply_that_the_disk_has_no_room_for_leaves_its_request_to_be_done_again(context, monkeypatch):
+    monkeypatch.setattr(dealer_endpoint, "AGAIN_MS", 50)
+    journal = FullJournal()
+    async with serving(dealer(), journal=journal) as running:
+        replies = await with_replies(running)
+        plain = worker(context, running)
+        await ask(running, b"x")
+        assert await plain.receive() == b"x"
+        await full(running, journal)
+        await plain.send(b"y")
+        assert await plain.receive() == b"x", "the request came back"
+        assert running.count("dropped.reply refused") == 1
+        journal.reason = None
+        await until(lambda: running.broker.engine.refusal is None)
+        await plain.send(b"y")
+        await until(lambda: answers(replies) == [(b"y", "c")])
         assert running.queue("work").count == 0
 
 
