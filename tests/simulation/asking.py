@@ -172,13 +172,17 @@ class ReqClient:
     def begin_life(self) -> None:
         self.peer = None
 
-    def act(self) -> None:
+    def begin(self) -> None:
+        """Be there, and have asked something."""
         if self.peer is None:
             self.connect()
         self.read()
         if self.question is None:
             self.ask()
-        elif self.world.chance.random() < 0.05:
+
+    def act(self) -> None:
+        self.begin()
+        if self.world.chance.random() < 0.05:
             self.go()
 
     def connect(self) -> None:

@@ -84,8 +84,8 @@ class Book:
     def close(self, asked: list[str], answers: list[str]) -> None:
         """Settle accounts, before the ledger is audited.
 
-        What was asked with an address for the answer is gone if that answer is there, or was. All else that ever was on disk is
-        a promise, though nobody was told.
+        What was asked with an address for the answer is gone if that answer is there, or was. All else that was asked here, and
+        ever was on disk, is a promise, though nobody was told.
         """
         ledger = self.ledger
         self.look(asked, answers)
@@ -93,5 +93,5 @@ class Book:
         ledger.acked[self.queue] -= self.moved - there
         ledger.acked[self.queue] |= self.moved & there
         for text, sent in ledger.sent.items():
-            if self.queue in sent.expected and sent.state is State.PENDING and ledger.bodies[text] in ledger.landed:
+            if sent.expected == (self.queue,) and sent.state is State.PENDING and ledger.bodies[text] in ledger.landed:
                 sent.state = State.CONFIRMED

@@ -35,9 +35,15 @@ def _determined(seed: int) -> Iterator[None]:
     allowed, runner._ALLOW_DETERMINISTIC_SCHEDULING = runner._ALLOW_DETERMINISTIC_SCHEDULING, True
     dice, runner._r = runner._r, _Dice(seed)
     slice_s, parts.SLICE_S = parts.SLICE_S, 3_600.0
+    long_s, turns.LONG_S = turns.LONG_S, 3_600.0  # type: ignore[misc]
     Entry.__hash__ = _hash_of_entry  # type: ignore[method-assign,assignment]
     secret = random.Random(seed)
-    choosers = {"token_urlsafe": lambda amount: secret.randbytes(amount).hex(), "randbits": secret.getrandbits}
+    choosers = {
+        "token_urlsafe": lambda amount: secret.randbytes(amount).hex(),
+        "token_hex": lambda amount: secret.randbytes(amount).hex(),
+        "token_bytes": secret.randbytes,
+        "randbits": secret.getrandbits,
+    }
     former = {name: getattr(secrets, name) for name in choosers}
     for name, chooser in choosers.items():
         setattr(secrets, name, chooser)
@@ -47,6 +53,7 @@ def _determined(seed: int) -> Iterator[None]:
         for name, chooser in former.items():
             setattr(secrets, name, chooser)
         parts.SLICE_S = slice_s
+        turns.LONG_S = long_s  # type: ignore[misc]
         del Entry.__hash__
         runner._r = dice
         runner._ALLOW_DETERMINISTIC_SCHEDULING = allowed

@@ -82,13 +82,18 @@ class Services:
     # -- at the end
 
     async def settle(self) -> None:
-        """Have everything answered."""
+        """Have everything answered, after some trouble."""
+        chance = self.world.chance
+        for _ in range(chance.randrange(40)):
+            chance.choice((*self.clients, *self.workers, *self.plain)).act()
+            await trio.sleep(chance.uniform(0, STEP_S))
+            self.world.check(0)
         for client in self.clients:
             if client.peer is None:
                 client.connect()
             client.ask_again(patience_s=0)
         for caller in self.callers:
-            caller.act()
+            caller.begin()
         for _ in range(PATIENCE):
             self._go_on()
             await trio.sleep(STEP_S)
