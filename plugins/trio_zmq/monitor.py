@@ -51,17 +51,18 @@ class MonitorEvent:
 def _listening(watched: zmq.Socket[bytes], events: int) -> zmq.Socket[bytes]:
     """Return what hears of a socket's events.
 
-    It has no high-water mark: libzmq's own thread, which serves all sockets of a context, waits for room here.
+    It has no high-water mark: libzmq's own thread, which serves all sockets of a context, waits for room here. It is there before
+    there is anything to be heard, for the same reason.
     """
     address = f"inproc://trio_zmq.monitor.{next(_numbers)}"
-    watched.monitor(address, events)
+    listener: zmq.Socket[bytes] = watched.context.socket(zmq.PAIR)
     try:
-        listener: zmq.Socket[bytes] = watched.context.socket(zmq.PAIR)
+        listener.setsockopt(zmq.RCVHWM, 0)
+        watched.monitor(address, events)
+        listener.connect(address)
     except zmq.ZMQError:
-        watched.disable_monitor()  # nobody listens: libzmq's own thread would wait for ever
+        listener.close(0)
         raise
-    listener.setsockopt(zmq.RCVHWM, 0)
-    listener.connect(address)
     return listener
 
 
@@ -111,10 +112,12 @@ class Monitor:
             return
 
     def look(self) -> None:
-        """Tell now what there is to tell."""
+        """Tell now what there is to tell; what `events` is to return is there for it."""
         with suppress(zmq.Again):
             while True:
                 self._tell_one()
+        if self._heard:
+            self._pump.wake()
 
     def events(self) -> AsyncIterator[MonitorEvent]:
         """Return what happens, in order, until the monitor or its socket is closed. Several may read: each event comes once.

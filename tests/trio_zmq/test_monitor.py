@@ -1,11 +1,13 @@
 """Does a monitor tell everything once and in order, to functions and to those who read its events?"""
 
+import errno
+
 import pytest
 import trio
 import zmq
 from trio.testing import wait_all_tasks_blocked
 
-from trio_zmq import Monitor
+from trio_zmq import Context, Monitor, TooManySockets
 
 
 async def some_life(sockets, where, times):
@@ -130,6 +132,117 @@ async def test_one_who_reads_one_event_leaves_the_others_to_those_who_wait(socke
             await wait_all_tasks_blocked()
             addresses = [pull.bind("tcp://127.0.0.1:*") for _ in range(3)]
     assert sorted(event.address for event in seen) == sorted(addresses)
+
+
+class Late:
+    """A pump for whom something happens between trio's last look at the descriptor and its own."""
+
+    def __init__(self, pump, happens):
+        self.pump = pump
+        self.happens = happens
+
+    def __getattr__(self, name):
+        return getattr(self.pump, name)
+
+    async def receive(self):
+        if self.happens is not None:
+            happens, self.happens = self.happens, None
+            happens()
+        return await self.pump.receive()
+
+
+async def test_who_takes_two_events_and_wants_one_wakes_the_sleeper(sockets):
+    pull = sockets.socket(zmq.PULL)
+    monitor = pull.monitor(int(zmq.EVENT_LISTENING))
+    seen = []
+
+    async def read_one():
+        seen.append(await anext(monitor.events()))
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read_one)
+            await wait_all_tasks_blocked()
+            monitor._pump = Late(monitor._pump, lambda: [pull.bind("tcp://127.0.0.1:*") for _ in range(2)])
+            await read_one()
+    assert len({event.address for event in seen}) == 2
+
+
+async def test_who_hears_that_nothing_more_will_come_tells_the_sleeper(sockets):
+    pull = sockets.socket(zmq.PULL)
+    monitor = pull.monitor()
+    seen = []
+
+    async def read():
+        seen.extend([event async for event in monitor.events()])
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            await wait_all_tasks_blocked()
+            monitor._pump = Late(monitor._pump, pull.raw.disable_monitor)
+            assert (await anext(monitor.events())).kind == zmq.Event.MONITOR_STOPPED
+    assert seen == []
+
+
+async def test_a_look_past_a_reader_does_not_swallow_its_event(sockets):
+    pull = sockets.socket(zmq.PULL)
+    monitor = pull.monitor(int(zmq.EVENT_LISTENING))
+    seen = []
+
+    async def read_one():
+        seen.append(await anext(monitor.events()))
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read_one)
+            await wait_all_tasks_blocked()
+            where = pull.bind("tcp://127.0.0.1:*")
+            monitor.look()
+    assert [event.address for event in seen] == [where]
+
+
+async def test_events_that_nobody_reads_hold_up_nobody(sockets):
+    pull = sockets.socket(zmq.PULL)
+    monitor = pull.monitor(int(zmq.EVENT_LISTENING))
+
+    def bind_and_unbind():
+        for _ in range(2_500):
+            address = "tcp://127.0.0.1:*"
+            pull.raw.bind(address)
+            pull.raw.unbind(pull.raw.get_string(zmq.LAST_ENDPOINT))
+
+    with trio.fail_after(30):
+        await trio.to_thread.run_sync(bind_and_unbind, abandon_on_cancel=True)
+        assert len(await until(monitor.events(), zmq.Event.LISTENING, 2_500)) == 2_500
+
+
+async def test_a_socket_whose_monitor_was_closed_goes_on(sockets):
+    pull = sockets.socket(zmq.PULL)
+    where = pull.bind("tcp://127.0.0.1:*")
+    pull.monitor().close()
+    await some_life(sockets, where, 3)
+    await heard(pull, 3)
+
+
+async def test_a_monitor_for_which_there_is_no_room_leaves_nothing_behind():
+    async with Context(max_sockets=2, linger_ms=0) as context:
+        pull = context.socket(zmq.PULL)
+        with pytest.raises(zmq.ZMQError) as error:
+            pull.monitor()
+        assert error.value.errno == errno.EMFILE
+        where = pull.bind("tcp://127.0.0.1:*")
+        with trio.fail_after(10):
+            while True:
+                try:
+                    push = context.socket(zmq.PUSH)
+                except TooManySockets:  # libzmq closes in the background
+                    await trio.sleep(0.001)
+                else:
+                    break
+            push.connect(where)
+            await push.send(b"x")
+            assert await pull.receive() == [b"x"]
 
 
 async def test_functions_are_told_in_order_and_events_are_theirs_alone(sockets):

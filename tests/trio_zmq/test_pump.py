@@ -737,3 +737,38 @@ async def test_what_was_taken_before_a_take_failed_is_returned_and_the_failure_c
         await pump.receive(64)
     assert error.value.errno == zmq.EFSM
     pump.close()
+
+
+async def test_what_was_taken_before_the_context_ended_is_returned_and_its_end_comes_next(context):
+    pair = Pair(context, "inproc://test")
+    await settle(pair)
+    pair.make_near_readable([b"x"])
+    take, taken = pair.pump._take, []
+
+    def take_one():
+        if taken:
+            raise zmq.ContextTerminated
+        taken.append(take())
+        return taken[0]
+
+    pair.pump._take = take_one
+    assert await pair.pump.receive() == [b"x"]
+    with pytest.raises(trio.ClosedResourceError):
+        await pair.pump.receive()
+    pair.pump.close()
+
+
+@pytest.mark.parametrize(("full_at", "sent"), [(0, [b"1"]), (2, [b"1", b"2", b"3"])])
+async def test_of_a_message_that_was_not_begun_or_all_but_ended_nothing_is_sent_after_a_no(context, full_at, sent):
+    pair = Pair(context, "inproc://test")
+    tried = []
+
+    def send(frame, *_):
+        tried.append(frame)
+        if len(tried) == full_at + 1:
+            raise zmq.Again
+
+    pair.pump.send = send
+    assert not pair.pump.offer([b"1", b"2", b"3"])
+    assert tried == sent
+    pair.pump.close()
