@@ -15,6 +15,7 @@ import trio.testing
 
 from gateway.admin import parts
 from gateway.engine.queues.delivery import Entry
+from gateway_zeromq.endpoints import turns
 from tests.simulation.disk import much_compaction
 from tests.simulation.ledger import Wrong
 from tests.simulation.world import World

@@ -7,8 +7,8 @@ Which worker has which request is libzmq's secret: one that dies is noticed at o
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
-from secrets import token_bytes
 
 import trio
 import zmq
@@ -160,7 +160,7 @@ class DealerSocket:
     def _ask(self, item: Item) -> None:
         message = item.message
         key = swap_key(message.routing_key) if self._settings.key_syntax == "mqtt" else message.routing_key
-        number = self._origin + token_bytes(_NUMBER_BYTES)  # a worker must not guess what others are asked
+        number = self._origin + secrets.token_bytes(_NUMBER_BYTES)  # a worker must not guess what others are asked
         frames = [number, b"", *self._join(message, key.encode())]
         try:
             self._pump.send_frames(frames)
