@@ -79,6 +79,26 @@ async def test_what_a_rep_endpoint_is_asked_a_worker_of_a_dealer_endpoint_answer
         assert await plain.receive() == b"y"
 
 
+async def test_a_worker_that_goes_with_a_question_while_others_are_left_is_made_up_for_in_the_clients_time(context):
+    async with serving(rep(), {"socket": "DEALER", "bind": ANY, "queue": "work", "reply_timeout_ms": 300}) as running:
+        first = Plain(context, zmq.REP, running.address("DEALER"))
+        plain = client(context, running)
+        await plain.send(b"x")
+        assert await first.receive() == b"x"
+        second = Plain(context, zmq.REP, running.address("DEALER"))
+        others, got = [], None
+        while got is None:  # it is there when it is asked
+            others.append(client(context, running))
+            await others[-1].send(b"%d" % len(others))
+            got = await second.receive(0.1)
+        first.close()
+        while got != b"x":
+            await second.send(b"done")
+            got = await second.receive()
+        await second.send(b"the reply")
+        assert await plain.receive() == b"the reply"
+
+
 @pytest.mark.parametrize(
     ("settings", "frames", "key", "headers"),
     [
