@@ -4,7 +4,7 @@ import pytest
 import zmq
 
 from tests.zeromq.majordomo import Asker, Worker, serving_mdp
-from tests.zeromq.support import until
+from tests.zeromq.support import Plain, until
 
 
 async def pair(context, running, client_version=1, worker_version=1, kind=zmq.DEALER):
@@ -336,3 +336,18 @@ async def test_a_peer_that_changes_its_role_is_refused(context):
         await client.send(b"", b"MDPW01", b"\1", b"echo")
         assert await client.call(b"mmi.service", b"echo") == [b"mmi.service", b"404"]
         assert running.count("violations") == 2
+
+
+@pytest.mark.parametrize(
+    ("protocols", "begin"), [(["tgp/1"], b"MDPW01"), (["mdp/0.1"], b"MDPC02"), (["tgp/1", "mdp/0.2"], b"MDPC01")]
+)
+async def test_a_peer_of_a_version_that_is_not_spoken_here_is_named_in_the_log_with_what_is(context, protocols, begin):
+    async with serving_mdp(protocols=protocols) as running:
+        stranger = Plain(context, zmq.DEALER, running.address("ROUTER"))
+        for _ in range(3):
+            await stranger.send(b"", begin, b"\1", b"echo")
+        await until(lambda: running.count("violations") == 3)
+        (said,) = running.log.of("no protocol begins so")
+        assert (said["frame"], said["protocols"]) == (begin.decode(), ", ".join(protocols))
+        assert await stranger.receive(0.1) is None, "it could not read an answer in another protocol"
+        stranger.close()

@@ -187,7 +187,8 @@ class RouterSocket:
                         speech.turn_away(peer, "users are known here: a routing id of your own choice is not allowed")
                 return peer
         self._gateway.count("violations")
-        self._spot.say_once("no protocol begins so", name.hex(), peer=name.hex(), frame=header[:20].hex())
+        spoken = ", ".join(self._settings.protocols)
+        self._spot.say_once("no protocol begins so", name.hex(), peer=name.hex(), frame=repr(header[:20])[2:-1], protocols=spoken)
         return None
 
     def _note_state(self, name: bytes, header: zmq.Frame, peer: Peer) -> None:

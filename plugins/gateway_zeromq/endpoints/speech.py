@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import zmq
 
 from gateway.api import Principal
+from gateway_zeromq.mdp.codec import DIALECTS
 from gateway_zeromq.settings import RouterEndpoint
 from gateway_zeromq.standing import State
 from gateway_zeromq.tgp import protocol as tgp
@@ -134,9 +135,9 @@ class TgpSpeech:
     async def start(self) -> None:
         """See `Speech`."""
 
-    def begins(self, _header: bytes) -> bool:
-        """See `Speech`: whoever speaks no other protocol, as TGP/1 says in words what is wrong."""
-        return True
+    def begins(self, header: bytes) -> bool:
+        """See `Speech`: whoever speaks no other protocol, as TGP/1 says in words what is wrong. Majordomo could not read them."""
+        return header not in DIALECTS
 
     def meet(self, _name: bytes, _header: bytes, principal: Principal, *, enveloped: bool) -> tgp.Peer:
         """See `Speech`."""
