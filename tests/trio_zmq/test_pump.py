@@ -510,6 +510,29 @@ async def test_a_batch_has_at_most_the_limit_and_keeps_the_order(context, addres
     assert largest <= 64
 
 
+@pytest.mark.parametrize("limit", [1, 5, 64])
+async def test_a_batch_of_what_takes_long_to_take_ends_early_and_the_rest_comes_next(context, address, limit):
+    pair = Pair(context, address)
+    await settle(pair)
+    sent = [b"%d" % n for n in range(20)]
+    pair.make_near_readable(sent)
+    take = pair.pump._take
+
+    def slowly():
+        message = take()
+        time.sleep(0.002)
+        return message
+
+    pair.pump._take = slowly
+    got = []
+    with trio.fail_after(30):
+        while len(got) < len(sent):
+            batch = await pair.pump.receive(limit)
+            assert len(batch) <= min(limit, 8)
+            got += batch
+    assert got == sent
+
+
 async def test_wake_makes_receive_return_empty_handed_once(context):
     pair = Pair(context, "inproc://test")
     with trio.fail_after(30):
