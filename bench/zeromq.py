@@ -22,7 +22,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,6 @@ from typing import Any
 from bench import brokers, majordomo, zeromq_deaths, zeromq_report, zeromq_settings
 from bench.load import zeromq as load
 
-Start = Callable[..., AbstractContextManager[brokers.Broker]]
 Figures = dict[str, float]
 Results = dict[str, dict[str, list[Figures]]]
 """By row and who: a measurement per round."""
@@ -142,7 +140,8 @@ class Round:
         into, out = zeromq_settings.address(), zeromq_settings.address()
         frames = "body" if case.frames == 1 else "key,body"
         settings = zeromq_settings.pipe(into, out, frames=frames, persistent=case.persistent, push=f'ack="{ack}"')
-        with brokers.tidegate(self.core, *settings, python=python) as broker:
+        start = functools.partial(brokers.tidegate, python=python)
+        with zeromq_settings.tidegate(start, self.core, settings, into, out) as broker:
             return self._load(case, broker, into, out)
 
     def _through(self, case: Pipe, command: Callable[[str, str], list[str]]) -> Figures:
@@ -166,7 +165,8 @@ class Round:
 
     def _tgp(self, case: Routed, python: str) -> Figures:
         into = zeromq_settings.address()
-        with brokers.tidegate(self.core, *zeromq_settings.router(into), python=python) as broker:
+        start = functools.partial(brokers.tidegate, python=python)
+        with zeromq_settings.tidegate(start, self.core, zeromq_settings.router(into), into) as broker:
             return load.flood(broker, "tgp", {"into": into, "seconds": self.seconds, **case.options})
 
     def _other_router(self, case: Routed, command: Callable[[str], list[str]], *, plain: bool = False) -> Figures:
@@ -175,7 +175,7 @@ class Round:
         with zeromq_settings.other(command(into), into, self.core) as broker:
             return load.flood(broker, "tgp", {"into": into, "seconds": self.seconds, **case.options, **more})
 
-    def _majordomo(self, start: Start, version: int, *, durable: bool) -> Figures:
+    def _majordomo(self, start: zeromq_settings.Start, version: int, *, durable: bool) -> Figures:
         rate, cpu_us = majordomo.measure(version, self.seconds, 20, durable=durable, start=start, core=self.core)
         return {"rate": rate, "cpu_us": cpu_us}
 
@@ -187,7 +187,8 @@ class Round:
         with tempfile.TemporaryDirectory(prefix="tidegate-ticks-") as directory:
             file = Path(directory) / "ticks"
             program = (str(Path(__file__).with_name("ticking.py")), str(file))
-            with brokers.tidegate(self.core, *settings, python=python, program=program) as broker:
+            start = functools.partial(brokers.tidegate, python=python, program=program)
+            with zeromq_settings.tidegate(start, self.core, settings, into) as broker:
                 time.sleep(0.3)
                 idle_from = time.monotonic()
                 time.sleep(0.7)

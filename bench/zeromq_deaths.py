@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,8 +27,6 @@ QUIET_S = 2.0
 MOST_S = 30.0
 ASKED = 50
 """Requests of Majordomo that have no answer yet."""
-
-Start = Callable[..., AbstractContextManager[object]]
 
 
 @dataclass(frozen=True)
@@ -171,11 +169,12 @@ def settings(sort: Sort, into: str, out_of: str) -> list[str]:
     return zeromq_settings.router(into, ', protocols=["tgp/1", "mdp/0.1"], mdp_durable=true' if sort.kind == "mdp" else "")
 
 
-def losses(sort: Sort, start: Start, core: set[int] | None) -> dict[str, float]:
+def losses(sort: Sort, start: zeromq_settings.Start, core: set[int] | None) -> dict[str, float]:
     """Kill workers while they work; return how many messages nobody did, and how many were done again."""
     into, out_of = zeromq_settings.address(), zeromq_settings.address()
     bodies = [b"%d" % number for number in range(sort.count)]
-    with start(core, *settings(sort, into, out_of)):
+    addresses = (into, out_of) if sort.kind == "pull" else (into,)
+    with zeromq_settings.tidegate(start, core, settings(sort, into, out_of), *addresses):
         if sort.kind == "tgp":
             with connect(into) as client:
                 client.declare_queue("bench")
@@ -221,11 +220,11 @@ def _watch(sort: Sort, crew: Crew, turn: Callable[[], set[bytes] | None]) -> int
 # -- how soon it is known
 
 
-def known_tgp(start: Start, core: set[int] | None, times: int) -> list[float]:
+def known_tgp(start: zeromq_settings.Start, core: set[int] | None, times: int) -> list[float]:
     """Return, for each worker that was killed with a message in its hands, after how long (ms) another one had that message."""
     into = zeromq_settings.address()
     took = []
-    with start(core, *zeromq_settings.router(into)), connect(into) as publisher:
+    with zeromq_settings.tidegate(start, core, zeromq_settings.router(into), into), connect(into) as publisher:
         publisher.declare_queue("bench")
         for number in range(times):
             with closing(Crew("tgp", into, hold=True)) as crew:
@@ -244,11 +243,12 @@ def known_tgp(start: Start, core: set[int] | None, times: int) -> list[float]:
     return took
 
 
-def known_pong(start: Start, core: set[int] | None, times: int) -> list[float]:
+def known_pong(start: zeromq_settings.Start, core: set[int] | None, times: int) -> list[float]:
     """As `known_tgp`, for plain PULL workers that are stopped before they are killed, so that they pong nothing."""
     into, out_of = zeromq_settings.address(), zeromq_settings.address()
     settings = zeromq_settings.pipe(into, out_of, push='ack="pong"')
-    with start(core, *settings), zmq.Context() as context, context.socket(zmq.PUSH) as push, context.socket(zmq.PULL) as pull:
+    tidegate = zeromq_settings.tidegate(start, core, settings, into, out_of)
+    with tidegate, zmq.Context() as context, context.socket(zmq.PUSH) as push, context.socket(zmq.PULL) as pull:
         push.connect(into)
         pull.connect(out_of)
         took = [_known_pong(push, pull, out_of) for _ in range(times)]
@@ -283,5 +283,5 @@ def summary(took: list[float]) -> dict[str, float]:
     return {"times": len(ordered), "p50_ms": ordered[len(ordered) // 2], "worst_ms": ordered[-1]}
 
 
-def known(start: Start, core: set[int] | None, times: int) -> dict[str, dict[str, float]]:
+def known(start: zeromq_settings.Start, core: set[int] | None, times: int) -> dict[str, dict[str, float]]:
     return {"TGP/1": summary(known_tgp(start, core, times)), "pong": summary(known_pong(start, core, times))}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from bench import brokers
 from bench.load import zeromq as load
+
+Start = Callable[..., AbstractContextManager[brokers.Broker]]
 
 ENABLED = "frontend.zeromq.enabled=true"
 _BINDINGS = '[{exchange="bench", key="#"}]'
@@ -40,11 +42,24 @@ def router(into: str, more: str = "") -> list[str]:
 
 
 @contextmanager
+def tidegate(start: Start, core: set[int] | None, settings: Sequence[str], *addresses: str) -> Iterator[brokers.Broker]:
+    """Start a gateway, and wait until it listens at these addresses."""
+    with start(core, *settings) as broker:
+        for address_ in addresses:
+            brokers.wait_for(_port(address_), broker.process)
+        yield broker
+
+
+def _port(address_: str) -> int:
+    return int(address_.rpartition(":")[2])
+
+
+@contextmanager
 def other(command: Sequence[str], listens: str, cores: set[int] | None) -> Iterator[brokers.Broker]:
     """Start a program that stands in the middle, and wait for the address that it binds last."""
     process = subprocess.Popen(command, preexec_fn=brokers.pinned(cores))  # noqa: PLW1509
     try:
-        brokers.wait_for(int(listens.rpartition(":")[2]), process)
+        brokers.wait_for(_port(listens), process)
         yield brokers.Broker(command[0], process, 0)
     finally:
         process.kill()
