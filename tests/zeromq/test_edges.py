@@ -50,7 +50,9 @@ async def test_a_pump_says_whether_it_took_all(context, address):
     far.connect(near.get_string(zmq.LAST_ENDPOINT))
     pump = Pump(near, whole_messages(near))
     far.send(b"0")
-    assert await pump.receive() == [b"0"]
+    while not (first := await pump.receive()):
+        pass  # that somebody has come is news as well
+    assert first == [b"0"]
     for body in (b"1", b"2", b"3"):
         far.send(body)
     assert select.select([near.FD], [], [], 30)[0]
