@@ -298,6 +298,3 @@ class Worker(Peer):
             self.state = State.CLOSED
             self.address = None
             self._sink.ended()
-
-
-AnyPeer = Client | Worker

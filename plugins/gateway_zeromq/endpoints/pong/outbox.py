@@ -20,15 +20,15 @@ SEND_BYTES: Final = 262_144
 class Outbox:
     """What goes out on a non-blocking socket.
 
-    ``blocked``: the kernel takes no more, and `run` waits until it does. ``waiting_bytes``: how much is left then. ``moved``: the
-    kernel took some of what had waited; the one who looks resets it.
+    ``blocked``: the kernel takes no more, and `run` waits until it does. ``moved``: it took some of what had waited; the one who
+    looks resets it.
 
     Args:
         lost: told why the connection is of no use any more.
         cleared: told when all that waited is sent.
     """
 
-    __slots__ = ("_alarm", "_cleared", "_lost", "_socket", "_waiting", "blocked", "moved", "waiting_bytes")
+    __slots__ = ("_alarm", "_cleared", "_lost", "_socket", "_waiting", "blocked", "moved")
 
     def __init__(self, sock: socket.socket, lost: Callable[[str], None], cleared: Callable[[], None]) -> None:
         self._socket = sock
@@ -36,14 +36,12 @@ class Outbox:
         self._cleared = cleared
         self._waiting: deque[bytes | memoryview] = deque()
         self._alarm = Alarm()
-        self.waiting_bytes = 0
         self.blocked = self.moved = False
 
     def send(self, parts: list[bytes], size: int) -> None:
         """Send parts of so many bytes together: in one go if the kernel takes that, in pieces if it is much."""
         if self.blocked or size > 2 * SEND_BYTES:
             self._waiting += parts
-            self.waiting_bytes += size
             if not self.blocked:
                 self._send_waiting()
             return
@@ -51,13 +49,11 @@ class Outbox:
         sent = self._sent(data)
         if sent < size:
             self._waiting.append(memoryview(data)[sent:])
-            self.waiting_bytes = size - sent
             self._block()
 
     def forget(self) -> None:
         """Send nothing of what waits."""
         self._waiting.clear()
-        self.waiting_bytes = 0
 
     async def run(self) -> None:
         """Send what has to wait when there is room. Cancellation: safe."""
@@ -91,7 +87,6 @@ class Outbox:
         while waiting:
             data = self._next_piece()
             sent = self._sent(data)
-            self.waiting_bytes -= sent
             self.moved = self.moved or bool(sent)
             if sent < len(data):
                 waiting.appendleft(memoryview(data)[sent:])
