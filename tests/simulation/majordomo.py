@@ -248,6 +248,13 @@ class MdpWorker(_Speaker):
         elif what < 0.88:
             self.go(noticed=chance.random() < 0.6)
 
+    def go_on(self) -> None:
+        """Do what there is to be done, and be alive."""
+        self.read()
+        self.answer(in_parts=False)
+        if self.peer is not None and self.held is None:
+            self._say(_HEARTBEAT[self.version])
+
     def read(self) -> None:
         for frames in self.peer.take() if self.peer is not None else ():
             command, *rest = self._heard(frames)

@@ -24,7 +24,7 @@ class Book:
     """What was asked by way of one queue, over all lives of a broker.
 
     ``moved``: what is asked with an address for the answer, which takes its place in one commit. ``answers``: how often something was
-    answered by a worker. ``got``: answers in their queue that were acknowledged.
+    answered by a worker. ``got``: answers in their queue that were acknowledged. ``found``: what was there when a broker began.
     """
 
     def __init__(self, ledger: Ledger, queue: str) -> None:
@@ -33,6 +33,7 @@ class Book:
         self.moved: set[str] = set()
         self.answers: Counter[str] = Counter()
         self.got: set[str] = set()
+        self.found: set[str] = set()
         self.begin_life()
 
     def begin_life(self) -> None:
@@ -74,7 +75,8 @@ class Book:
         self.ledger.check(self._unflagged[text] < 2, f"the answer to {text} came twice without the redelivered flag")  # noqa: PLR2004
 
     def look(self, asked: list[str], answers: list[str]) -> None:
-        """Compare what is on disk, or is left at the end."""
+        """Compare what is on disk when a broker begins, or is left at the end."""
+        self.found.update(asked)
         kept = Counter(text.removeprefix(RE) for text in answers if text.startswith(RE))
         for text, times in kept.items():
             if text in self.moved:
@@ -84,14 +86,15 @@ class Book:
     def close(self, asked: list[str], answers: list[str]) -> None:
         """Settle accounts, before the ledger is audited.
 
-        What was asked with an address for the answer is gone if that answer is there, or was. All else that was asked here, and
-        ever was on disk, is a promise, though nobody was told.
+        What was asked with an address for the answer is gone if that answer is there, or was. All else that a broker found when it
+        began is a promise, though nobody was told.
         """
         ledger = self.ledger
         self.look(asked, answers)
+        ledger.postponed |= self.moved & self.answers.keys()  # what was answered while the disk was full waits for a while
         there = {text.removeprefix(RE) for text in answers if text.startswith(RE)} | self.got
         ledger.acked[self.queue] -= self.moved - there
         ledger.acked[self.queue] |= self.moved & there
         for text, sent in ledger.sent.items():
-            if sent.expected == (self.queue,) and sent.state is State.PENDING and ledger.bodies[text] in ledger.landed:
+            if text in self.found and sent.expected == (self.queue,) and sent.state is State.PENDING:
                 sent.state = State.CONFIRMED

@@ -107,8 +107,7 @@ class Services:
             if worker.peer is None:
                 worker.connect()
         for worker in self.workers:
-            worker.read()
-            worker.answer(in_parts=False)
+            worker.go_on()
         for plain in self.plain:
             plain.answer(10)
         for client in (*self.clients, *self.callers):
