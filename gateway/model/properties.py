@@ -36,7 +36,7 @@ class Properties(msgspec.Struct, frozen=True, omit_defaults=True):
         Raises:
             TypeError: the correlation id is neither text nor bytes.
         """
-        if not isinstance(self.correlation_id, str | bytes | None):
+        if self.correlation_id is not None and not isinstance(self.correlation_id, str | bytes):
             raise TypeError("`correlation_id` is neither text nor bytes")
 
 

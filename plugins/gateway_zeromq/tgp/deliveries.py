@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway_zeromq.tgp import codec
@@ -103,7 +104,7 @@ class Subscription:
         """Return which of its deliveries a number means."""
         if not multiple:
             return [number] if number in self.unacked else []
-        return [known for known in self.unacked if known <= number or not number]
+        return list(takewhile(number.__ge__, self.unacked)) if number else list(self.unacked)  # they are in order
 
 
 class Deliveries:

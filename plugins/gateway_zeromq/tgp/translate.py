@@ -32,7 +32,7 @@ from gateway.api import (
     exchange_spec,
     queue_spec,
 )
-from gateway_zeromq.tgp.codec import Bind, Declare, Definition, Delete, Publish, Unbind
+from gateway_zeromq.tgp.codec import Bind, Declare, Definition, Delete, Props, Publish, Unbind
 from gateway_zeromq.tgp.correlation import in_json
 
 CODES: dict[type[GatewayError], int] = {
@@ -60,6 +60,8 @@ def code_of(error: GatewayError) -> int:
 PERSISTENT = 2
 """AMQP 0-9-1 §1.8, basic.delivery-mode."""
 _NOTHING = encode_properties(NO_PROPERTIES)
+_TRANSIENT = Props(delivery_mode=1)
+"""All that most publishers of what need not last say."""
 _EXPIRATION = b"expiration_ms"
 _json = msgspec.json.Encoder(enc_hook=str).encode
 
@@ -69,6 +71,8 @@ def message_of(address: Address, command: Publish, body: bytes, now_ms: Callable
     props = command.props
     if props is None:
         return Message(address, body, True)
+    if props == _TRANSIENT:
+        return Message(address, body)
     persistent = props.delivery_mode == PERSISTENT
     # What differs from the default is encoded, so the delivery mode is left out: it is the message's own.
     wire = encode_properties(props if persistent else msgspec.structs.replace(props, delivery_mode=PERSISTENT))
