@@ -21,34 +21,40 @@ class Pulse:
         self._session = session
         self._wish_ms = wish_ms
         self._heard = now
-        self._pinged = False
+        self._pinged_at: float | None = None
         self._pause_s = 0.0
 
     @property
     def _heartbeat_s(self) -> float:
         return (self._session.ready.get("heartbeat_ms") or self._wish_ms) / 1000
 
+    @property
+    def _patience_s(self) -> float:
+        """So long an answer is waited for. It counts from the question: before that this side may have stood still itself."""
+        return (BEATS_TO_DEATH - 1) * self._heartbeat_s
+
     def began(self, now: float) -> None:
         """A connection was begun."""
-        self._heard, self._pinged = now, False
+        self._heard, self._pinged_at = now, None
 
     def heard(self, now: float) -> None:
         """The gateway said something."""
-        self._heard, self._pinged = now, False
+        self._heard, self._pinged_at = now, None
         if self._session.state is State.READY:
             self._pause_s = 0.0
 
     def rest_s(self, now: float) -> float:
         """Return how long it may stay silent before `check` has something to do."""
-        return max(0.0, self._heard + self._heartbeat_s * (BEATS_TO_DEATH if self._pinged else 1) - now)
+        if self._pinged_at is None:
+            return max(0.0, self._heard + self._heartbeat_s - now)
+        return max(0.0, self._pinged_at + self._patience_s - now)
 
     def check(self, now: float, *, broken: bool) -> None:
         """Ask whether it is there, or give it up. `broken`: the connection is known to be gone."""
-        silence = now - self._heard
-        if broken or (self._pinged and silence >= BEATS_TO_DEATH * self._heartbeat_s):
+        if broken or (self._pinged_at is not None and now - self._pinged_at >= self._patience_s):
             self._session.lost()
-        elif silence >= self._heartbeat_s and not self._pinged:
-            self._pinged = True
+        elif now - self._heard >= self._heartbeat_s and self._pinged_at is None:
+            self._pinged_at = now
             self._session.ping()
 
     def next_pause_s(self) -> float:
