@@ -84,7 +84,12 @@ class Speech(Protocol):
         """Take notice of a message that broke the limits; nothing of it is left."""
 
     def write(self, send: Callable[..., Any], name: bytes, peer: Any) -> int:
-        """Send what waits for a peer; return how many messages of it libzmq took. Raises: ZMQError, but for `zmq.Again`."""
+        """Send what waits for a peer; return how many messages of it libzmq took.
+
+        A ROUTER says no to names alone: when it has taken one it takes all frames, also of a peer that goes meanwhile.
+
+        Raises: ZMQError, but for `zmq.Again`.
+        """
 
     def weigh(self, messages: list[Any]) -> int:
         """Return what messages of a peer's ``out`` count in its ``out_bytes``."""
