@@ -1,6 +1,6 @@
 """ZeroMQ gateways on the same core under the same load, in turn: which costs how much, what is lost, and which goal is met?
 
-    python bench/zeromq.py [--seconds 2] [--rounds 3] [--only NAME] [--write]
+    python bench/zeromq.py [--seconds 1.5] [--rounds 3] [--only NAME] [--write]
                            [--tidegate compiled=PYTHON --tidegate pure=PYTHON]
 
 The gateway has one core, the load (bench/load/zmqflood.c; without a compiler zmqflood.py, and it is said so) the other.
@@ -186,7 +186,7 @@ class Round:
         )
         with tempfile.TemporaryDirectory(prefix="tidegate-ticks-") as directory:
             file = Path(directory) / "ticks"
-            program = (str(Path(__file__).with_name("ticking.py")), str(file))
+            program = (str(Path(__file__).parent / "load" / "ticking.py"), str(file))
             start = functools.partial(brokers.tidegate, python=python, program=program)
             with zeromq_settings.tidegate(start, self.core, settings, into) as broker:
                 time.sleep(0.3)
@@ -249,7 +249,7 @@ def medians(results: Results) -> zeromq_report.Medians:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="ZeroMQ: gateways in turn")
-    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--seconds", type=float, default=1.5)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="", help="run the rows whose name contains this")
     parser.add_argument("--tidegate", action="append", help="NAME=PYTHON: an environment that has Tidegate")

@@ -75,4 +75,4 @@ def zmq_proxy(into: str, out_of: str) -> list[str]:
 
 def with_asyncio(mode: str, *addresses: str) -> list[str]:
     """Return the command for the gateway that is written with zmq.asyncio."""
-    return [sys.executable, str(Path(__file__).with_name("asyncio_gateway.py")), mode, *addresses]
+    return [sys.executable, str(Path(__file__).parent / "load" / "asyncio_gateway.py"), mode, *addresses]

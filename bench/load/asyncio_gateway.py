@@ -1,14 +1,14 @@
 """The same jobs in memory with zmq.asyncio, as somebody would write them who knows it: what bench/zeromq.py compares with.
 
-python bench/asyncio_gateway.py pipe ADDRESS ADDRESS      PULL to PUSH, without a queue in between
-python bench/asyncio_gateway.py router ADDRESS            as much of TGP/1 as the load speaks: queues, credit, confirms, ACKs
+python bench/load/asyncio_gateway.py pipe ADDRESS ADDRESS      PULL to PUSH, without a queue in between
+python bench/load/asyncio_gateway.py router ADDRESS            as much of TGP/1 as the load speaks: queues, credit, confirms, ACKs
 """
 
 from __future__ import annotations
 
 import sys
 
-sys.path.pop(0)  # bench, where `queue` is not the standard library's
+sys.path.pop(0)  # bench/load
 
 import asyncio  # noqa: TID251 - it is not the gateway
 from collections import deque

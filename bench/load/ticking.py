@@ -1,6 +1,6 @@
 """A broker with a ticker in its own loop: how long do others wait for their turn?
 
-    python bench/ticking.py FILE serve ...        as `tidegate serve`
+    python bench/load/ticking.py FILE serve ...        as `tidegate serve`
 
 A task of the broker's own loop sleeps for a millisecond, again and again. At the end FILE has, for each time, when that was
 (`time.monotonic`) and how much longer than a millisecond it took, in seconds.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 
-sys.path.pop(0)  # bench, where `queue` is not the standard library's
+sys.path.pop(0)  # bench/load
 
 import array
 import time
