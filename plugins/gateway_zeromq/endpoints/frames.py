@@ -30,6 +30,10 @@ class WrongFrames(Exception):
     """A message has not the frames that its endpoint expects; the text says what is wrong."""
 
 
+class WrongKey(WrongFrames):
+    """A routing key that is not taken."""
+
+
 def split_body(message: bytes | list[bytes]) -> Parts:
     """Split ``body``."""
     if isinstance(message, bytes):

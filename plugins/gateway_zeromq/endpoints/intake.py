@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from gateway.api import COMMON, AccessRefused, Message, Outcome, PreconditionFailed, Principal, Route, swap_key
-from gateway_zeromq.endpoints.frames import SPLITTERS, WrongFrames
+from gateway_zeromq.endpoints.frames import SPLITTERS, WrongFrames, WrongKey
 from gateway_zeromq.endpoints.spot import Spot
 from gateway_zeromq.keys import LONGEST_BYTES, complaint_of, remember
 from gateway_zeromq.lasting import take_retain
@@ -130,6 +130,8 @@ class Intake:
             key, body, wire = self._split(whole)
             retain, wire = take_retain(wire, default=self._settings.retain)
             route = self._fixed if key is None else self._routes.get(key) or self._route(key)
+        except WrongKey as error:
+            self.drop("key", str(error))
         except (WrongFrames, PreconditionFailed) as error:
             self.drop("frames", str(error))
         except UnicodeDecodeError:
@@ -145,11 +147,11 @@ class Intake:
 
     def _route(self, key: bytes) -> Route:
         if len(key) > LONGEST_BYTES:
-            raise WrongFrames(f"a routing key of {len(key)} bytes; at most {LONGEST_BYTES} are allowed")
+            raise WrongKey(f"a routing key of {len(key)} bytes; at most {LONGEST_BYTES} are allowed")
         inner = self._key(key.decode())
         complaint = complaint_of(inner)
         if complaint is not None:
-            raise WrongFrames(complaint)
+            raise WrongKey(complaint)
         route = self._channel.route(self._settings.exchange, inner)
         remember(self._routes, key, route)
         return route

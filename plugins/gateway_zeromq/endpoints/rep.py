@@ -31,7 +31,7 @@ from gateway.api import (
     swap_key,
 )
 from gateway_zeromq.endpoints.feed import Feed
-from gateway_zeromq.endpoints.frames import SPLITTERS, WrongFrames, join_body, join_raw
+from gateway_zeromq.endpoints.frames import SPLITTERS, WrongFrames, WrongKey, join_body, join_raw
 from gateway_zeromq.endpoints.spot import LINGER_MS, Spot
 from gateway_zeromq.endpoints.turns import Turns
 from gateway_zeromq.keys import LONGEST_BYTES, complaint_of, remember
@@ -177,6 +177,8 @@ class RepSocket:
             return
         try:
             self._ask(envelope, frames)
+        except WrongKey as error:
+            self._refuse(envelope, "key", _SYNTAX, str(error))
         except WrongFrames as error:
             self._refuse(envelope, "frames", _SYNTAX, str(error))
         except UnicodeDecodeError:
@@ -207,7 +209,7 @@ class RepSocket:
 
     def _route(self, key: bytes) -> Route:
         if len(key) > LONGEST_BYTES:
-            raise WrongFrames(f"a routing key of {len(key)} bytes; at most {LONGEST_BYTES} are allowed")
+            raise WrongKey(f"a routing key of {len(key)} bytes; at most {LONGEST_BYTES} are allowed")
         route = self._route_of(key.decode())
         remember(self._routes, key, route)
         return route
@@ -216,7 +218,7 @@ class RepSocket:
         inner = swap_key(key) if self._settings.key_syntax == "mqtt" else key
         complaint = complaint_of(inner)
         if complaint is not None:
-            raise WrongFrames(complaint)
+            raise WrongKey(complaint)
         return self._channel.route(self._settings.exchange, inner)
 
     def on_outcomes(self, through: int, exceptions: Sequence[Outcome]) -> None:

@@ -163,8 +163,11 @@ async def test_a_key_of_more_words_than_amqp_can_write_is_refused(context):
         assert await client.ask(3, 1, "amq.topic", WORDS, body=b"x") == [4, 1, False, 503]
         assert await client.ask(3, 2, "amq.topic", WORDS[2:], body=b"x") == [4, 2, True, 0]
         pusher = Plain(context, zmq.PUSH, running.address("PULL"))
+        await pusher.send(b"one frame")
         await pusher.send(WORDS.encode(), b"x")
-        await until(lambda: running.count("dropped.frames") == 1)
+        await pusher.send(b"k" * 65_536, b"x")
+        await until(lambda: running.count("dropped.key") == 2)
+        assert len(running.log.of("message dropped")) == 2, "the first of each kind"
         asker = Plain(context, zmq.REQ, running.address("REP"))
         await asker.send(WORDS.encode(), b"x")
         assert b"257 words" in (await asker.receive())[-1]
