@@ -38,12 +38,15 @@ from tests.crossing.table import (
 )
 from tests.mqtt.conformance.support import Client as MqttClient
 from tests.zeromq import support
+from tests.zeromq.conftest import Sockets
 from tests.zeromq.majordomo import Asker, Worker
 from tests.zeromq.support import ANY, PATIENCE_S, Log, Plain
 
 KEYS = "x.#"
 RAW_KEY, SERVICE_KEY = "x.raw", "x.service"
 REQUEST_TTL_S, REPLY_TIMEOUT_MS = 3_000, 2_000_000
+QUIET = {"heartbeat_ms": 600_000, "mdp_heartbeat_ms": 600_000}
+"""Of a ROUTER: its peers here say nothing for as long as the test does something else."""
 _TO = [{"exchange": "amq.topic", "key": KEYS}]
 ENDPOINTS: list[dict[str, Any]] = [
     {"name": "in-headers", "socket": "PULL", "bind": ANY, "frames": "key,headers,body"},
@@ -67,6 +70,7 @@ ENDPOINTS: list[dict[str, Any]] = [
         "bind": ANY,
         "protocols": ["tgp/1", "mdp/0.1", "mdp/0.2"],
         "mdp_request_ttl_s": REQUEST_TTL_S,
+        **QUIET,
         "mdp_services": {"say": {"exchange": "amq.topic", "routing_key": SERVICE_KEY}, "hear": {"queue": "to.majordomo"}},
     },
 ]
@@ -287,24 +291,30 @@ class Majordomo:
         return {"body": body}
 
 
+def all_peers() -> dict[str, Any]:
+    """Return somebody of each protocol who says, and somebody who hears."""
+    return {
+        MQTT_3: Mqtt(4),
+        MQTT_5: Mqtt(5),
+        TGP: Tgp(as_json=False),
+        JSON: Tgp(as_json=True),
+        HEADERS: WithHeaders(0),
+        PLAIN: WithKey(1),
+        RAW: Raw(2),
+        PLAIN_REQUEST: PlainRequests(),
+        MAJORDOMO: Majordomo(),
+    }
+
+
 class World:
     """All of it. What is called from outside goes through `run`."""
 
-    def __init__(self) -> None:
-        self.context = zmq.Context()
+    def __init__(self, endpoints: list[dict[str, Any]], peers: dict[str, Any]) -> None:
+        self.context = Sockets()
+        self.endpoints = endpoints
+        self.peers = peers
         self.listening: list[str] = []
         self.clients: list[MqttClient] = []
-        self.peers: dict[str, Any] = {
-            MQTT_3: Mqtt(4),
-            MQTT_5: Mqtt(5),
-            TGP: Tgp(as_json=False),
-            JSON: Tgp(as_json=True),
-            HEADERS: WithHeaders(0),
-            PLAIN: WithKey(1),
-            RAW: Raw(2),
-            PLAIN_REQUEST: PlainRequests(),
-            MAJORDOMO: Majordomo(),
-        }
         self._ready = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run)
@@ -322,7 +332,7 @@ class World:
     def __exit__(self, *_: object) -> None:
         trio.from_thread.run_sync(self._over.set, trio_token=self._token)
         self._thread.join()
-        self.context.destroy(0)
+        self.context.close()
         if self._error is not None:
             raise self._error
 
@@ -346,7 +356,7 @@ class World:
         async with AsyncExitStack() as stack:
             nursery = await stack.enter_async_context(trio.open_nursery())
             await nursery.start(self.broker.run)
-            settings = {"mqtt": MqttSettings(listen=[ANY]), "zeromq": ZeroMqSettings(endpoint=ENDPOINTS)}
+            settings = {"mqtt": MqttSettings(listen=[ANY]), "zeromq": ZeroMqSettings(endpoint=self.endpoints)}
             for name, front_end in (("mqtt", MqttFrontEnd()), ("zeromq", ZeroMqFrontEnd())):
                 for tag, decoder in front_end.wire_decoders.items():
                     self.broker.decoders.register(tag, decoder)

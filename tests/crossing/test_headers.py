@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.crossing.peers import World
+from tests.crossing.peers import ENDPOINTS, World, all_peers
 from tests.crossing.sayings import SAYINGS
 from tests.crossing.table import BEGIN, END, GIVEN, PAGE, PROTOCOLS, TABLE, heard_of, is_text_of, known_of, rendered
 
@@ -16,7 +16,7 @@ _checks = (HealthCheck.function_scoped_fixture, HealthCheck.too_slow)
 
 @pytest.fixture(scope="module")
 def world():
-    with World() as running:
+    with World(ENDPOINTS, all_peers()) as running:
         yield running
 
 

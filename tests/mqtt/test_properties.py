@@ -163,6 +163,19 @@ def test_what_only_amqp_has_becomes_user_properties():
 
 
 @pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({b"k": 1, 2: b"\xc3\xa9", None: [b"x"]}, '{"k": 1, "2": "é", "null": ["x"]}'),
+        ({("a", 1): {b"b": ()}}, '{"(\'a\', 1)": {"b": []}}'),
+        ([[b"x", {b"k": None}]], '["x", {"k": null}]'),
+    ],
+)
+def test_what_only_msgpack_can_nest_is_said_as_json(value, text):
+    heard = mqtt.decode_properties(PUBLISH, from_common(Properties(headers={"h": value}), b""))
+    assert heard.user == (("h", text),)
+
+
+@pytest.mark.parametrize(
     ("common", "heard"),
     [
         (Properties(content_type="a\0b"), mqtt.Properties(content_type="a\ufffdb")),

@@ -140,8 +140,15 @@ def _as_text(value: object) -> str:
     if isinstance(value, bytes | bytearray):
         return bytes(value).decode("utf-8", "replace")
     if value is None or isinstance(value, bool | dict | list):
-        return json.dumps(value, default=str, ensure_ascii=False)
+        return json.dumps(_plain(value), default=_as_text, ensure_ascii=False)
     return str(value)
+
+
+def _plain(value: object) -> object:
+    """Return a value whose maps have text as keys, as JSON wants it; msgpack has all kinds."""
+    if isinstance(value, dict):
+        return {_as_text(key): _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _text_or_none(text: str | None) -> str | None:

@@ -17,7 +17,7 @@ def in_json(correlation_id: str | bytes | None) -> str | None:
     data = correlation_id if isinstance(correlation_id, bytes) else correlation_id.encode()
     with suppress(UnicodeDecodeError):
         text = data.decode()
-        if not text.startswith(BASE64):
+        if from_json(text) == text:
             return text
     return BASE64 + b64encode(data).decode()
 
