@@ -135,12 +135,10 @@ class Monitor:
         while True:
             await trio.lowlevel.checkpoint()
             event = self._heard.popleft() if self._heard else None
-            if self._heard or self._stopped:
-                self._pump.wake()  # others that read: there is more, or nothing will come
             if event is not None or self.closed:
                 return event
             with suppress(trio.ClosedResourceError):
-                await self._pump.receive()
+                await self._pump.receive()  # others that wait here wake as well, and find what this one has left
 
     def _tell_one(self) -> None:
         frames = self._socket.recv_multipart(NOBLOCK)
