@@ -22,6 +22,8 @@ VISITS = 2_000
 """Keys that are looked at in one turn."""
 TOGETHER_S = 0.05
 """Those who ask within this time for the same get it together."""
+BREATH_S = 0.001
+"""Between two slices: whoever subscribes again and again is not to have the loop for itself."""
 IDLE_S = 0.01
 PATIENCE_S = 1.0
 """So long a last value waits for a subscriber that has no room."""
@@ -95,6 +97,7 @@ class LastValues:
             found = [message for message, number in look_up.next_slice(SLICE, VISITS) if number <= mark]
             mine = [message for message in found if message.routing_key.encode().startswith(prefix)]
             await self._send_slice(mine[:left], mark)
+            await trio.sleep(BREATH_S)
             if len(mine) > left:
                 self._give_up(f"one subscription brings at most {self._settings.max_last_values} of them")
                 return

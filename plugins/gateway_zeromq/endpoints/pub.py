@@ -15,12 +15,15 @@ from gateway_zeromq.endpoints.frames import join_key, joiner_of
 from gateway_zeromq.endpoints.lasts import LastValues
 from gateway_zeromq.endpoints.prefixes import LONGEST_PREFIX, Change, Prefixes
 from gateway_zeromq.endpoints.spot import LINGER_MS, Spot
+from gateway_zeromq.endpoints.turns import Turns
 from gateway_zeromq.settings import PubEndpoint, XpubEndpoint
 from trio_zmq.pump import COPY_BELOW_BYTES, MORE, NOBLOCK, Oversized, Pump, Whole, whole_messages
 
 RETRY_S = 0.01
 """How often a subscriber without room is tried again."""
 KEYS_KEPT = 10_000
+SUBSCRIPTIONS_AHEAD = 10
+"""Of one peer: libzmq takes all that there are out of its pipe at once, and has no limit for what it then keeps."""
 _SUBSCRIBE = 1
 
 
@@ -47,6 +50,7 @@ class PubSocket:
         socket = spot.socket(zmq.XPUB)
         socket.setsockopt(zmq.SNDHWM, settings.sndhwm)
         socket.setsockopt(zmq.XPUB_NODROP, 1)
+        socket.setsockopt(zmq.RCVHWM, SUBSCRIPTIONS_AHEAD)
         socket.setsockopt(zmq.MAXMSGSIZE, LONGEST_PREFIX + 1)  # whoever sends more is disconnected
         self._lasts: LastValues | None = None
         if isinstance(settings, XpubEndpoint) and settings.sends_last_values:
@@ -75,16 +79,17 @@ class PubSocket:
             nursery.cancel_scope.cancel()
 
     async def _listen(self) -> None:
+        turns = Turns(self._heed)
         try:
             while True:
                 if self._blocked:
                     with trio.move_on_after(RETRY_S):
-                        self._heed(await self._pump.receive())
+                        await turns.take(await self._pump.receive(turns.limit))
                     self._blocked = False
                     self._note_room()
                     self.flush()
                 else:
-                    self._heed(await self._pump.receive())
+                    await turns.take(await self._pump.receive(turns.limit))
         except trio.ClosedResourceError:
             return
 

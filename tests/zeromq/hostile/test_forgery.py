@@ -3,7 +3,9 @@
 import zmq
 
 from gateway.api import Message, Properties, QueueSpec, decode_properties, encode_properties
-from tests.zeromq.support import ANY, Plain, serving, until
+from gateway_zeromq.mdp.translate import Origin, reply_key, word
+from tests.zeromq.majordomo import Asker, Worker, serving_mdp
+from tests.zeromq.support import ANY, Client, Plain, serving, until
 from tests.zeromq.test_rep import request_in
 
 REP = {"name": "rep", "socket": "REP", "bind": ANY, "exchange": "", "routing_key": "work"}
@@ -22,14 +24,17 @@ async def test_who_knows_the_number_of_one_request_of_a_dealer_endpoint_can_not_
         forger = Plain(context, zmq.DEALER, running.address("DEALER"))
         await until(lambda: running.queue("work").consumers)
         route = running.channel.route("", "work")
-        for _ in range(40):
+        published, got = 0, None
+        while got is None:  # until both are asked
+            published += 1
             running.channel.publish(route, Message(route.address, b"x", True))
-        number, _, _ = await forger.receive()
+            got = await forger.receive(0.02)
+        assert await honest.receive() == b"x"
+        number = got[0]
         for guess in near(number):
             await forger.send(guess, b"", b"forged")
         await until(lambda: running.count("dropped.late reply") == 4)
-        assert running.queue("work").count == 40
-        assert await honest.receive() == b"x"
+        assert running.queue("work").count == published
 
 
 async def test_a_reply_is_taken_once_by_the_one_who_has_the_number(context):
@@ -64,3 +69,42 @@ async def _reply(running, queue, number, body):
     route = running.channel.route("", queue)
     wire = encode_properties(Properties(correlation_id=number))
     await running.call(running.channel.publish(route, Message(route.address, body, False, "common", wire)))
+
+
+# -- Majordomo
+
+
+async def test_who_may_publish_to_the_topic_exchange_can_not_answer_a_client_of_another_protocol_or_guess_an_unnamed_one(context):
+    async with serving_mdp() as running:
+        asker = Asker(context, running.address("ROUTER"), 2)
+        await asker.ask(b"echo", b"question")
+        worker = Worker(context, running.address("ROUTER"), 2)
+        await worker.ready()
+        to, _ = await worker.request()
+        named = Client(context, running.address("ROUTER"), IDENTITY=b"named")
+        await named.hello()
+        for client in (b"named", b"\0\0\0\0\1", *(b"\0" + bytes(2) + bytes((high, low)) for high in (0, 1) for low in range(3))):
+            for how in ("1e", "2"):
+                forged = Origin(word("services"), "no-boot", client, int(how[0]), how.endswith("e"), "echo")
+                key = reply_key(forged)
+                await named.say(3, 0, "amq.topic", key, {"delivery_mode": 1}, 2, body=b"forged")
+        assert await named.ask(22, "t") == [23, "t"], "and nothing before it"
+        await until(lambda: running.count("mdp_unclaimed") == 16)
+        await worker.reply(to, b"true")
+        assert await asker.answer() == [b"\3", b"echo", b"true"]
+        assert await asker.receive(0.05) is None
+
+
+async def test_a_worker_can_not_answer_a_request_that_another_one_has(context):
+    async with serving_mdp() as running:
+        honest, forger = (Worker(context, running.address("ROUTER"), 2) for _ in range(2))
+        await honest.ready()
+        asker = Asker(context, running.address("ROUTER"), 2)
+        await asker.ask(b"echo", b"question")
+        to, _ = await honest.request()
+        await forger.ready()
+        await forger.reply(to, b"forged")
+        assert await forger.disconnected()
+        await honest.reply(to, b"true")
+        assert await asker.answer() == [b"\3", b"echo", b"true"]
+        assert await asker.receive(0.05) is None

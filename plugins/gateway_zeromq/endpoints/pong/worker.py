@@ -154,7 +154,9 @@ class Worker:
             case Command(name, data):
                 if name == PONG:
                     self._ponged(read_pong(data))
-                elif name == PING:
+                    return
+                self._vigil.note_unasked()
+                if name == PING:
                     self._pinged(*read_ping(data))
                 elif name in _OUT_OF_PLACE:
                     raise Violation(f"{name.decode()} is out of place")
