@@ -124,6 +124,12 @@ def test_inproc_addresses_are_for_programs_that_have_the_broker_inside(side):
     assert ZeroMqFrontEnd(object()).addresses(settings) == (["inproc://x"] if side == "bind" else [])
 
 
+def test_a_table_where_a_list_of_them_belongs_is_refused_with_what_to_write():
+    with pytest.raises(ConfigError) as error:
+        validated(ZeroMqSettings, {"endpoint": {"socket": "PULL", "bind": BIND}}, Origin("my.toml"), ("frontend", "zeromq"))
+    assert "[[frontend.zeromq.endpoint]]" in error.value.text
+
+
 def test_two_endpoints_of_one_name_are_refused():
     assert "two endpoints have the name 'x'" in refusal(
         {"name": "x", "socket": "PULL", "bind": BIND}, {"name": "x", "socket": "PUSH", "bind": BIND}

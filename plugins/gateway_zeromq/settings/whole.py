@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from gateway_zeromq.settings.common import Endpoint
 from gateway_zeromq.settings.dealer import DealerEndpoint
@@ -110,6 +110,13 @@ class ZeroMqSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     endpoint: list[_ENDPOINT] = Field(default=DEFAULT_ENDPOINTS)
+
+    @field_validator("endpoint", mode="before")
+    @classmethod
+    def _check_brackets(cls, value: object) -> object:
+        if isinstance(value, dict):
+            raise ValueError("must be a list of tables: [[frontend.zeromq.endpoint]], in two brackets")  # noqa: TRY004 - see above
+        return value
 
     @model_validator(mode="after")
     def _check_names(self) -> ZeroMqSettings:
