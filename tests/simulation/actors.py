@@ -40,7 +40,9 @@ def make_actors(world: World) -> Iterator[Any]:
             yield kind(name, world)
     if world.is_served:
         yield from world.services.make_actors()
-    for number in range(0 if world.is_narrow or world.is_served else chance.randrange(3, 6) if world.is_mqtt else chance.randrange(1, 4)):
+    for number in range(
+        0 if world.is_narrow or world.is_served else chance.randrange(3, 6) if world.is_mqtt else chance.randrange(1, 4)
+    ):
         level = chance.choice((4, 5, 5))
         expiry_s = chance.choice(EXPIRIES_S if level == MQTT_5 else (None, None, 0))
         yield MqttClient(f"m{number}", world, level=level, expiry_s=expiry_s)

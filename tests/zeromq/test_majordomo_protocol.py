@@ -107,6 +107,24 @@ def test_a_service_that_can_t_be_had_is_no_violation(version):
 
 
 @BOTH
+def test_a_request_that_was_not_sent_when_its_worker_said_goodbye_is_not_sent_to_who_comes_next_under_its_name(version):
+    talk = Talk(version)
+    talk.ready()
+    talk.worker.ask(b"7", [b"a"])
+    talk.say(b"\6" if version is V02 else b"\5")
+    assert talk.heard() == []
+
+
+@BOTH
+def test_a_worker_that_is_sent_away_is_not_sent_the_request_that_goes_back(version):
+    talk = Talk(version)
+    talk.ready()
+    talk.worker.ask(b"7", [b"a"])
+    talk.say(b"\1", b"echo")
+    assert talk.heard() == [codec.disconnect(version)]
+
+
+@BOTH
 def test_nothing_follows_a_disconnect(version):
     talk = Talk(version)
     talk.ready()

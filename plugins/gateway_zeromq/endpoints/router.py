@@ -319,7 +319,7 @@ class RouterSocket:
         if self._dying and (self._pump.drained or trio.current_time() >= min(until for _, until in self._dying.values())):
             dying, self._dying = self._dying, {}
             for peer, (epoch, _) in dying.items():
-                if peer.epoch == epoch:
+                if peer.epoch == epoch and peer.state is State.READY:  # or it was told why not, and that is to be sent
                     self._died(peer)
         if self._dying:
             self._pump.wake()  # if this was the last of what they said, nothing else would

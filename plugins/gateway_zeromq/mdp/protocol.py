@@ -209,6 +209,7 @@ class Worker(Peer):
             case Ready():
                 self._ready(command, now)
             case Disconnect():
+                self.unreachable()  # under its name there may be another by now, who must not get its request
                 self.end()
             case _ if self.state is State.GREETING:
                 # After READY all of this is right: it was a worker of a broker that has stopped, or was taken for dead.
@@ -251,7 +252,8 @@ class Worker(Peer):
         self.disconnect()
 
     def disconnect(self) -> None:
-        """Tell it to begin anew on a new connection, and end."""
+        """Tell it to begin anew on a new connection, and end. A request that was not sent is for others."""
+        self.unreachable()
         self._send_away()
         self.end()
 
