@@ -28,7 +28,8 @@ def counters(
     if as_json:
         typer.echo(json.dumps(found, indent=1))
         return
-    for line in table(("counter", "number"), [(key, f"{value:,}") for key, value in found.items()], {1}):
+    rows = [(key, f"{value:,}" if isinstance(value, int) else f"{value:,.6f}") for key, value in found.items()]
+    for line in table(("counter", "number"), rows, {1}):
         typer.echo(printable(line))
 
 
