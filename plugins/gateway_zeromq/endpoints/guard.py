@@ -57,7 +57,6 @@ class Guard:
         """
         socket.setsockopt(zmq.ZAP_DOMAIN, self.domain.encode())
         socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
-        socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
         if self._pair is not None:
             self._secure_by_key(socket, self._pair)
         elif self.realm is not None:

@@ -9,7 +9,7 @@ from typing import Any
 import zmq
 
 from gateway.api import AccessRefused, ConfigError, Gateway, ListenError, Principal
-from gateway_zeromq.endpoints.guard import Guard, credentials_of
+from gateway_zeromq.endpoints.guard import HANDSHAKE_MS, Guard, credentials_of
 from gateway_zeromq.endpoints.ipc import Claim, Unsafe, claim_of, open_to, private_files
 from gateway_zeromq.settings import OFF, SETTING, AnyEndpoint
 from trio_zmq.monitor import Monitor
@@ -63,6 +63,7 @@ class Spot:
         socket: zmq.Socket[bytes] = self.context.socket(getattr(zmq, self.settings.socket) if kind is None else kind)
         socket.setsockopt(zmq.LINGER, LINGER_MS)
         socket.setsockopt(zmq.BACKLOG, _BACKLOG)
+        socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
         socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
         socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, _IDLE_S)
         # It counts single frames, and libzmq then drops the connection without a word: leave room for a refusal in words.

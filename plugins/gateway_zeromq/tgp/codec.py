@@ -31,7 +31,7 @@ CAPABILITIES = ("batch", "credit_bytes", "extend", "nack_delay", "refused", "sch
 """What the server can do beyond the least that TGP/1 asks for, as READY says it (docs/tgp.md, capabilities)."""
 
 HIGHEST = (1 << 63) - 1
-MOST_PARTS = 4_096
+MOST_PARTS = 1_000
 """Messages of one BATCH."""
 
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=HIGHEST)]

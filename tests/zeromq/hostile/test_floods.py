@@ -42,6 +42,19 @@ async def test_some_commands_that_nobody_asked_for_are_answered_or_passed_over(c
         await peer.stream.aclose()
 
 
+@pytest.mark.parametrize("said", [b"", b"\xff", b"\xff" + bytes(7) + b"\1\x7f\3\1" + b"NULL"], ids=repr)
+async def test_who_never_ends_its_handshake_is_sent_away(monkeypatch, said):
+    monkeypatch.setattr("gateway_zeromq.endpoints.spot.HANDSHAKE_MS", 100)
+    async with serving({"name": "in", "socket": "ROUTER", "bind": ANY}) as running:
+        host, port = running.address("ROUTER").removeprefix("tcp://").split(":")
+        async with await trio.open_tcp_stream(host, int(port)) as stream:
+            if said:
+                await stream.send_all(said)
+            with trio.fail_after(10), suppress(trio.BrokenResourceError):
+                while await stream.receive_some():
+                    pass
+
+
 async def test_a_flood_of_subscriptions_that_come_and_go_leaves_nothing_bound(context):
     async with serving(XPUB) as running:
         good = Plain(context, zmq.SUB, running.address("XPUB"), SUBSCRIBE=b"good.")

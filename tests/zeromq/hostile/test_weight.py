@@ -214,3 +214,13 @@ def test_a_refusal_of_a_new_number_costs_no_look_at_those_before():
     session.refuse(5_001, 404)
     assert watched.looks
     assert session.refusal(5_003) == 404
+
+
+async def test_who_sends_little_is_received_little_at_a_time(watch):
+    shared = Turns(lambda batch: None)
+    for _ in range(5):
+        await shared.take([b"x"] * shared.limit)
+    assert shared.limit == BATCH, "as much as there is, while there is much"
+    for _ in range(5):
+        await shared.take([b"x"])
+    assert shared.limit == turns.SLICE
