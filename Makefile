@@ -66,6 +66,7 @@ test-compiled-slow: compiled
 nightly: $(MADE)
 	status=0; \
 	$(BIN)/python -m tests.simulation $(SEEDS) || status=1; \
+	$(BIN)/python -m tests.simulation $(SEEDS) --served || status=1; \
 	$(BIN)/python -m tests.simulation $(DISK_SEEDS) --sqlite || status=1; \
 	exit $$status
 

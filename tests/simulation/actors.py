@@ -38,15 +38,16 @@ def make_actors(world: World) -> Iterator[Any]:
     for kind, name in ((Keeper, "k"), (Lodger, "lodger")):
         if chance.random() < 0.4:
             yield kind(name, world)
-    if world.is_served:
-        yield from world.services.make_actors()
-    for number in range(
-        0 if world.is_narrow or world.is_served else chance.randrange(3, 6) if world.is_mqtt else chance.randrange(1, 4)
-    ):
-        level = chance.choice((4, 5, 5))
-        expiry_s = chance.choice(EXPIRIES_S if level == MQTT_5 else (None, None, 0))
-        yield MqttClient(f"m{number}", world, level=level, expiry_s=expiry_s)
+    yield from world.services.make_actors() if world.is_served else _mqtt_clients(world)
     for number in range(chance.randrange(1, 3)):
         yield TgpClient(f"t{number}", world, "jobs")
     yield Pusher(world)
     yield Puller(world)
+
+
+def _mqtt_clients(world: World) -> Iterator[Any]:
+    chance = world.chance
+    for number in range(0 if world.is_narrow else chance.randrange(3, 6) if world.is_mqtt else chance.randrange(1, 4)):
+        level = chance.choice((4, 5, 5))
+        expiry_s = chance.choice(EXPIRIES_S if level == MQTT_5 else (None, None, 0))
+        yield MqttClient(f"m{number}", world, level=level, expiry_s=expiry_s)

@@ -216,7 +216,7 @@ class ReqClient:
             self.world.log(f"{self.name} is told {text}")
             check(self.question is not None, f"{self.name} is told {text!r}, and asks nothing")
             check(frames[0] == b"", f"{self.name} is sent {frames[0]!r} in the place of the empty frame")
-            refused = len(frames) == 3  # noqa: PLR2004 - an empty frame, and why
+            refused = len(frames) == 3
             check(refused or text == RE + str(self.question), f"{self.name} asked {self.question}, and is told {text!r}")
             self.world.ledger.counts["REQ refused" if refused else "REQ answered"] += 1
             self.question = None

@@ -43,7 +43,7 @@ class Peer:
     """The other end of one connection.
 
     ``inbox``: messages that it has not read. ``told``: called with every message when it is sent, read or not. ``is_there``: it has
-    not left. ``subscribed``: prefixes, with how often.
+    not left.
     """
 
     def __init__(self, socket: SimSocket, name: bytes, descriptor: int) -> None:
@@ -52,8 +52,6 @@ class Peer:
         self.inbox: deque[list[bytes]] = deque()
         self.told: Callable[[list[bytes]], None] | None = None
         self.is_there = True
-        self.is_read = True
-        self.subscribed: dict[bytes, int] = {}
         self._socket = socket
 
     def say(self, *frames: bytes, taken: Callable[[], None] | None = None) -> None:
@@ -69,9 +67,12 @@ class Peer:
             self._socket.news()
         return taken
 
-    def subscribe(self, prefix: bytes) -> None:
-        self.subscribed[prefix] = self.subscribed.get(prefix, 0) + 1
-        self._socket.subscribed(prefix, self)
+    def hear(self, frames: list[bytes]) -> None:
+        """Be sent a message."""
+        if self.is_there:
+            self.inbox.append(frames)
+            if self.told is not None:
+                self.told(frames)
 
     def leave(self, *, noticed: bool = True) -> None:
         """Go. `noticed`: libzmq tells so at once; else it takes what is sent, for nobody, until `leave` comes again."""
@@ -84,13 +85,13 @@ class Peer:
 class SimSocket:
     """A socket of any kind that a front-end uses.
 
-    ``peers``: who is connected, by name. ``alone_since``: the last time at which nobody was.
+    ``peers``: who is connected, by name. ``alone_at``: the last time at which nobody was. ``news``: called when something happens.
+    ``gone``: called when a connection has gone.
     """
 
     closed = False
 
     def __init__(self, kind: int) -> None:
-        self.kind = kind
         self.is_router = kind == zmq.ROUTER
         self.options: dict[int, Any] = {}
         self.peers: dict[bytes, Peer] = {}
@@ -121,24 +122,12 @@ class SimSocket:
             del self.peers[peer.name]
             if not self.peers:
                 self.alone_at = trio.current_time()
-            for prefix in peer.subscribed:
-                self._unsubscribed(prefix)
             self.gone(peer.descriptor)
             self.news()
 
     def arrive(self, frames: list[bytes], descriptor: int = 0, taken: Callable[[], None] | None = None) -> None:
         self._arrived.append((frames, descriptor, taken))
         self.news()
-
-    def subscribed(self, prefix: bytes, by: Peer) -> None:
-        """An XPUB hears of the first who wants something, or of everybody (XPUB_VERBOSE)."""
-        others = any(prefix in peer.subscribed for peer in self.peers.values() if peer is not by)
-        if self.options.get(zmq.XPUB_VERBOSE) or not others:
-            self.arrive([b"\1" + prefix])
-
-    def _unsubscribed(self, prefix: bytes) -> None:
-        if not any(prefix in peer.subscribed for peer in self.peers.values()):
-            self.arrive([b"\0" + prefix])
 
     # -- pyzmq's
 
@@ -172,37 +161,23 @@ class SimSocket:
         self._parts.append(frame)
         if not flags & SNDMORE:
             parts, self._parts = self._parts, []
-            for peer in self._takers(parts[0]):
-                self._send_to(peer, parts[1:] if self.is_router else parts)
-
-    @staticmethod
-    def _send_to(peer: Peer, frames: list[bytes]) -> None:
-        if peer.is_there:
-            peer.inbox.append(frames)
-            if peer.told is not None:
-                peer.told(frames)
+            if self.is_router:
+                self.peers[parts[0]].hear(parts[1:])
+            else:
+                self._next_in_turn().hear(parts)
 
     def _has_room(self, peer: Peer) -> bool:
         return len(peer.inbox) < self.room
 
-    def _takers(self, first: bytes) -> list[Peer]:
-        """Return who gets a message that begins so."""
-        if self.is_router:
-            return [self.peers[first]]
-        if self.kind == zmq.XPUB:
-            return [peer for peer in self.peers.values() if any(first.startswith(prefix) for prefix in peer.subscribed)]
+    def _next_in_turn(self) -> Peer:
         found = next(peer for peer in self.peers.values() if self._has_room(peer))
-        self.peers[found.name] = self.peers.pop(found.name)  # the next in turn is another
-        return [found]
+        self.peers[found.name] = self.peers.pop(found.name)
+        return found
 
     def _check_room(self, first: bytes) -> None:
         if self.is_router and first not in self.peers:
             raise zmq.ZMQError(errno.EHOSTUNREACH)
-        if self.is_router or self.kind == zmq.XPUB:
-            full = not all(map(self._has_room, self._takers(first)))
-        else:
-            full = not self.is_writable
-        if full:
+        if not (self._has_room(self.peers[first]) if self.is_router else self.is_writable):
             raise zmq.Again
 
     @property

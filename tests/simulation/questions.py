@@ -23,8 +23,8 @@ class Holder(Protocol):
 class Book:
     """What was asked by way of one queue, over all lives of a broker.
 
-    ``moved``: what is asked with an address for the answer, which takes its place in one commit. ``answers``: how often something was
-    answered by a worker. ``got``: answers in their queue that were acknowledged. ``found``: what was there when a broker began.
+    ``moved``: what is asked with an address for the answer, which takes its place in one commit. ``answers``: how often a worker
+    has answered something. ``got``: answers in their queue that were acknowledged. ``found``: what was there when a broker began.
     """
 
     def __init__(self, ledger: Ledger, queue: str) -> None:
@@ -72,7 +72,7 @@ class Book:
         self.ledger.check(text in self.moved, f"{text} is answered, which nobody asked so")
         self.ledger.check(self.answers[text], f"{text} is answered, but nobody did so")
         self._unflagged[text] += not redelivered
-        self.ledger.check(self._unflagged[text] < 2, f"the answer to {text} came twice without the redelivered flag")  # noqa: PLR2004
+        self.ledger.check(self._unflagged[text] < 2, f"the answer to {text} came twice without the redelivered flag")
 
     def look(self, asked: list[str], answers: list[str]) -> None:
         """Compare what is on disk when a broker begins, or is left at the end."""

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,19 +17,22 @@ import trio
 
 from gateway.engine.engine import Engine
 from tests.simulation.ledger import Wrong
+from tests.simulation.libzmq import SimMonitor, SimPump
 from tests.simulation.seeds import play
+from trio_zmq.pump import Pump
 
 ROOT = Path(__file__).parents[2]
-FEW, MANY, ON_DISK = 200, 600, 40
+FEW, MANY, ON_DISK = 160, 600, 40
+FEW_SERVED, MANY_SERVED, SERVED_ON_DISK = 40, 400, 20
 PORTION = 20
 
 
-def play_all(first: int, amount: int) -> None:
+def play_all(first: int, amount: int, *, served: bool = False) -> None:
     """Play worlds; say of every one that goes wrong how to see it again."""
     wrong = []
     for seed in range(first, first + amount):
         try:
-            play(seed)
+            play(seed, served=served)
         except Wrong as error:
             wrong.append(str(error))
     assert not wrong, "\n".join(wrong)
@@ -37,6 +41,23 @@ def play_all(first: int, amount: int) -> None:
 @pytest.mark.parametrize("first", range(0, FEW, PORTION))
 def test_every_promise_is_kept_in_every_world(first):
     play_all(first, PORTION)
+
+
+@pytest.mark.parametrize("first", range(0, FEW_SERVED, PORTION))
+def test_every_promise_is_kept_where_others_ask_and_answer(first):
+    play_all(first, PORTION, served=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(10_000, 10_000 + MANY_SERVED, PORTION))
+def test_every_promise_is_kept_in_many_worlds_where_others_ask_and_answer(first):
+    play_all(first, PORTION, served=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20_000, 20_000 + SERVED_ON_DISK))
+def test_every_promise_is_kept_over_the_real_journal_where_others_ask_and_answer(seed, tmp_path):
+    play(seed, directory=tmp_path, served=True)
 
 
 @pytest.mark.slow
@@ -55,6 +76,11 @@ def test_every_promise_is_kept_over_the_real_journal(seed, tmp_path):
 def test_a_seed_gives_the_same_trace_twice(seed):
     first, second = play(seed), play(seed)
     assert first.ledger.steps > 100
+    assert first.ledger.trace == second.ledger.trace
+
+
+def test_a_seed_gives_the_same_trace_twice_where_others_ask_and_answer():
+    first, second = play(3, served=True), play(3, served=True)
     assert first.ledger.trace == second.ledger.trace
 
 
@@ -138,3 +164,17 @@ def test_a_world_has_clients_of_all_kinds_that_are_promised_and_sent_something()
             delivered |= {queue.partition(".")[0] for queue, texts in settled.items() if texts}
     assert confirmed >= {"p", "q", "m", "t"}
     assert delivered >= {"jobs", "graves", "mqtt", "pushed"}
+
+
+def test_a_world_of_those_who_ask_and_answer_has_all_kinds_of_them():
+    counts = Counter()
+    for seed in range(8):
+        counts.update(play(seed, served=True).ledger.counts)
+    told = ("answered at mdp.sum", "answered at asked", "told by Majordomo", "REQ answered", "REQ refused")
+    assert all(counts[what] for what in told), counts
+
+
+def test_what_stands_in_for_a_pump_and_a_monitor_has_all_that_the_front_end_uses():
+    used = {name for name in dir(Pump) if not name.startswith("_")} - {"socket", "send", "drained", "closed"}
+    assert used <= set(dir(SimPump))
+    assert {"run", "look", "close"} <= set(dir(SimMonitor))

@@ -9,7 +9,7 @@ from typing import Any
 
 import trio
 
-from gateway.api import Binding, ConsumeOptions, Delivery, ExchangeSpec, GatewayError, Principal, QueueSpec
+from gateway.api import Binding, ConsumeOptions, ExchangeSpec, Principal, QueueSpec
 from gateway.config import Limits
 from gateway.journal.memory import MemoryStore
 from gateway.runtime.broker import Broker
@@ -20,11 +20,12 @@ from gateway_zeromq.plugin import ZeroMqFrontEnd
 from tests.runtime.support import Log, let_in
 from tests.simulation import contents
 from tests.simulation.actors import make_actors
+from tests.simulation.collector import Collector
 from tests.simulation.disk import FaultyJournal, SteadySqlite, Weather
 from tests.simulation.ledger import Ledger, Shape, Wrong
 from tests.simulation.mqtt_books import Books
 from tests.simulation.mqtt_client import MAX_INFLIGHT, MqttClient
-from tests.simulation.program import EXCHANGE, origin_of, text_of
+from tests.simulation.program import EXCHANGE, text_of
 from tests.simulation.queues import ALWAYS, DEAD, EXCHANGES, KEPT, QUEUES, WILLS
 from tests.simulation.rules import Rules
 from tests.simulation.services import Services
@@ -32,7 +33,7 @@ from tests.simulation.settling import settle
 from tests.simulation.sockets import Sockets
 from tests.simulation.specials import Keeper
 from tests.simulation.testaments import Testaments
-from tests.simulation.tgp_client import Puller, TgpClient
+from tests.simulation.tgp_client import Puller
 from tests.simulation.wires import SimGateway
 
 START_MS = 1_700_000_000_000
@@ -350,7 +351,7 @@ class World:
                 if queue not in self.engine.vhost("/").queues:  # its time was up meanwhile
                     continue
                 left[queue] = []
-                await channel.outcome(channel.consume(queue, _Collector(self, left[queue]), ConsumeOptions(no_ack=True)))
+                await channel.outcome(channel.consume(queue, Collector(self, left[queue]), ConsumeOptions(no_ack=True)))
             await self._until_empty()
             channel.close()
             contents.check_counters(self.broker, self._numbers)
@@ -379,27 +380,6 @@ class World:
             self.ledger.check(text is not None, f"{topic} has lost its last value, number {index}")
             there = self.ledger.sent[text or ""].index
             self.ledger.check(there >= index, f"{topic} has the value {there}, but {index} was confirmed")
-
-
-class _Collector:
-    """Takes all that a queue has."""
-
-    def __init__(self, world: World, texts: list[str]) -> None:
-        self._world = world
-        self._texts = texts
-
-    def deliver(self, delivery: Delivery) -> None:
-        text = text_of(delivery.message.body)
-        self._texts.append(text)
-        origin = origin_of(self._world, delivery)
-        if origin:
-            self._world.letters.append((origin, text))
-
-    def deliver_transient(self, message: Any, options: Any) -> None:
-        pass  # what was scheduled for a subscription of QoS 0
-
-    def cancelled(self, reason: GatewayError) -> None:
-        raise AssertionError(reason)
 
 
 def _silent(_: str) -> None:
