@@ -42,7 +42,7 @@ class Server:
 
     def is_guarded(self, line: str) -> bool:
         """Say whether a line that was announced is of an endpoint with security."""
-        return any(line in spot.announced for spot in self._spots if spot.guard is not None)
+        return any(line in spot.announced for spot in self._spots if spot.settings.security != "null")
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Serve until the broker drains. Errors and cancellation as `FrontEnd.serve`."""

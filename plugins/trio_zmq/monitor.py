@@ -19,6 +19,7 @@ from trio_zmq.pump import NOBLOCK, Pump
 ALL = int(zmq.EVENT_ALL)
 """Every event that this libzmq tells of."""
 _EVENT = struct.Struct("=Hi")
+_ACCEPTED = int(zmq.EVENT_ACCEPTED)
 _DISCONNECTED = int(zmq.EVENT_DISCONNECTED)
 _STOPPED = int(zmq.EVENT_MONITOR_STOPPED)
 _FAILURES = {
@@ -77,6 +78,7 @@ class Monitor:
     Args:
         socket: whose connections.
         gone: called with the file descriptor of every connection that has gone.
+        came: called with the file descriptor of every connection that was accepted, before its handshake. Not without ``gone``.
         failed: called for every connection whose handshake failed, with a reason (``broken off``, ``protocol``,
             ``not let in``) and the address of the listener, or of whom it connected to. None: nobody wants to know.
         kinds: which events to watch, of `zmq.Event`; None: those that the functions want, or all if there are none. What is
@@ -88,15 +90,17 @@ class Monitor:
         socket: zmq.Socket[bytes],
         gone: Callable[[int], None] | None = None,
         *,
+        came: Callable[[int], None] | None = None,
         failed: Callable[[str, str], None] | None = None,
         kinds: int | None = None,
     ) -> None:
         self._watched = socket
         self._gone = gone
+        self._came = came
         self._failed = failed
         self._keeps = gone is None and failed is None
         if kinds is None:
-            kinds = ALL if self._keeps else (_DISCONNECTED if failed is None else _DISCONNECTED | sum(_FAILURES))
+            kinds = ALL if self._keeps else self._wanted()
         self._heard: deque[MonitorEvent] = deque()
         self._socket = _listening(socket, kinds | _STOPPED if self._keeps else kinds)
         self._stopped = False
@@ -147,8 +151,13 @@ class Monitor:
             self._keep(event, value, frames[1])
         elif event == _DISCONNECTED and self._gone is not None:
             self._gone(int(value))
+        elif event == _ACCEPTED and self._came is not None:
+            self._came(int(value))
         elif self._failed is not None and event in _FAILURES:
             self._failed(_FAILURES[event], frames[1].decode(errors="replace"))
+
+    def _wanted(self) -> int:
+        return _DISCONNECTED | (_ACCEPTED if self._came is not None else 0) | (sum(_FAILURES) if self._failed is not None else 0)
 
     def _keep(self, event: int, value: int, address: bytes) -> None:
         self._heard.append(MonitorEvent(zmq.Event(event), value, address.decode(errors="replace")))

@@ -10,7 +10,8 @@ import zmq
 
 from gateway.api import AccessRefused, ConfigError, Credentials, Gateway, Principal
 from gateway_zeromq.security.clients import ClientKeys
-from gateway_zeromq.security.gatekeeper import Gatekeeper
+from gateway_zeromq.security.crowd import Crowd
+from gateway_zeromq.security.gatekeeper import Door, Gatekeeper
 from gateway_zeromq.security.keys import KeyFileError, Pair, load_pair, load_public, read
 from gateway_zeromq.security.realm import CurveJudge, PlainJudge, Realm
 from gateway_zeromq.settings import SETTING, AnyEndpoint
@@ -18,6 +19,8 @@ from gateway_zeromq.settings.security import is_loopback
 
 HANDSHAKE_MS = 15_000
 """What a peer has for its handshake, the question whether it may come in included."""
+QUICK_HANDSHAKE_MS = 3_000
+"""The same where it has to prove nothing: who is one too many hangs for so long, and then comes again."""
 _USER_ID = "User-Id"
 
 
@@ -39,12 +42,14 @@ def standing(name: str, settings: AnyEndpoint) -> Credentials | None:
 class Guard:
     """One endpoint's security.
 
-    ``realm``: who is let in; None: the endpoint connects, and knows its peer by its key or address, but not by a name.
+    ``realm``: who is let in; None: the endpoint connects, and knows its peer by its key or address, but not by a name, or it
+    lets in whoever comes. ``crowd``: how many are let in; None: any number.
     """
 
-    def __init__(self, domain: str, settings: AnyEndpoint, realm: Realm | None) -> None:
+    def __init__(self, domain: str, settings: AnyEndpoint, realm: Realm | None, crowd: Crowd | None = None) -> None:
         self.domain = domain
         self.realm = realm
+        self.crowd = crowd
         self._settings = settings
         self._pair: Pair | None = None if settings.secret_key_file is None else load_pair(Path(settings.secret_key_file))
         self._server_key = None if settings.server_key_file is None else load_public(Path(settings.server_key_file))
@@ -57,7 +62,9 @@ class Guard:
         """
         socket.setsockopt(zmq.ZAP_DOMAIN, self.domain.encode())
         socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
-        if self._pair is not None:
+        if self._settings.security == "null":
+            socket.setsockopt(zmq.HANDSHAKE_IVL, QUICK_HANDSHAKE_MS)
+        elif self._pair is not None:
             self._secure_by_key(socket, self._pair)
         elif self.realm is not None:
             socket.setsockopt(zmq.PLAIN_SERVER, 1)
@@ -76,7 +83,7 @@ class Guard:
 
     def check(self, socket: zmq.Socket[bytes]) -> None:
         """See that a socket is what it must be. Raises: ConfigError: libzmq did not take it."""
-        wanted = {"plain": zmq.PLAIN, "curve": zmq.CURVE}[self._settings.security]
+        wanted = {"null": zmq.NULL, "plain": zmq.PLAIN, "curve": zmq.CURVE}[self._settings.security]
         enforced = socket.get(zmq.ZAP_DOMAIN) and socket.get(zmq.ZAP_ENFORCE_DOMAIN)
         if socket.get(zmq.MECHANISM) != wanted or not enforced:
             raise ConfigError(
@@ -121,11 +128,16 @@ class Guards:
         self._realms: dict[str, Realm] = {}
         self._rules: dict[str, tuple[str, Any]] = {}
         self._judges: dict[str, CurveJudge] = {}
-        self._guards = {name: self._guard(name, settings) for name, settings in endpoints if settings.security != "null"}
-        self._gatekeeper = Gatekeeper(gateway, context, self._realms)
+        self._doors: dict[str, Door] = {}
+        self._guards = {
+            name: self._guard(name, settings)
+            for name, settings in endpoints
+            if settings.security != "null" or settings.counts_connections
+        }
+        self._gatekeeper = Gatekeeper(gateway, context, self._doors)
 
     def of(self, name: str) -> Guard | None:
-        """Return an endpoint's guard; None: it has no security."""
+        """Return an endpoint's guard; None: it lets in whoever comes."""
         return self._guards.get(name)
 
     def _guard(self, name: str, settings: AnyEndpoint) -> Guard:
@@ -134,9 +146,20 @@ class Guards:
         if with_key and not zmq.has("curve"):
             raise ConfigError(f'ZeroMQ endpoint {name!r}: security = "curve", and this libzmq is built without it ({SETTING})')
         try:
-            return Guard(domain, settings, self._realm(name, domain, settings) if settings.bind else None)
+            realm = self._realm(name, domain, settings) if settings.bind and settings.security != "null" else None
+            return self._door(name, domain, settings, realm)
         except KeyFileError as error:
             raise ConfigError(f"ZeroMQ endpoint {name!r}: {error} ({SETTING})") from error
+
+    def _door(self, name: str, domain: str, settings: AnyEndpoint, realm: Realm | None) -> Guard:
+        crowd = None
+        if settings.counts_connections and settings.max_peers is not None:
+            # libzmq does not say at which endpoint somebody asks, but for the domain: this is its own.
+            crowd = Crowd(name, settings.max_peers)
+            domain = f"{domain} {len(self._doors)}"
+        if realm is not None or crowd is not None:
+            self._doors[domain] = Door(realm, crowd)
+        return Guard(domain, settings, realm, crowd)
 
     def _realm(self, name: str, domain: str, settings: AnyEndpoint) -> Realm:
         rule = (name, (settings.security, settings.client_keys, settings.users))
@@ -169,7 +192,7 @@ class Guards:
                 judge.load()
             except KeyFileError as error:
                 raise ConfigError(f"ZeroMQ endpoint {name!r}: {error} ({SETTING}, client_keys)") from error
-        if self._realms:
+        if self._doors:
             self._listen()
 
     def _listen(self) -> None:
@@ -184,7 +207,7 @@ class Guards:
 
     async def run(self) -> None:
         """Answer libzmq's questions, until cancelled or closed. Errors and cancellation as `Gatekeeper.run`."""
-        if self._realms:
+        if self._doors:
             await self._gatekeeper.run()
 
     def close(self) -> None:

@@ -232,7 +232,8 @@ class RouterSocket:
 
     def has_room(self) -> bool:
         """See `bridge.Port`."""
-        return len(self._peers) < self._settings.max_peers
+        most = self._settings.max_peers
+        return most is None or len(self._peers) < most
 
     def known(self, name: bytes) -> Peer | None:
         """See `majordomo.Names`."""

@@ -172,7 +172,12 @@ class Spot:
             gone: as in `Monitor`.
         """
         self._is_monitored = True
-        return Monitor(socket, gone, failed=None if self.guard is None else self._refused)
+        crowd = None if self.guard is None else self.guard.crowd
+        if crowd is None:
+            return Monitor(socket, gone, failed=None if self.guard is None else self._refused)
+        monitor = Monitor(socket, crowd.gone, came=crowd.came, failed=self._refused)
+        crowd.look = monitor.look
+        return monitor
 
     def _refused(self, reason: str, address: str) -> None:
         """Count a handshake that failed, and say so once per address of this side: libzmq does not tell the other one."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import trio
 import zmq
 
 from gateway.api import AccessRefused, Gateway
+from gateway_zeromq.security.crowd import Crowd
 from gateway_zeromq.security.realm import Realm
 from gateway_zeromq.security.zap import ADDRESS, Malformed, Request, Status, answer, parse
 from trio_zmq.pump import Pump, Whole, whole_messages
@@ -24,20 +26,28 @@ _RETRY_S = 0.005
 _MOST_SAID = 1_000
 
 
+class Door(NamedTuple):
+    """What a domain is for. ``realm``: who is let in; None: whoever comes. ``crowd``: how many; None: any number."""
+
+    realm: Realm | None
+    crowd: Crowd | None = None
+
+
 class Gatekeeper:
     """The ZAP handler of a context.
 
     Args:
         gateway: the host.
         context: of all sockets.
-        realms: by domain.
+        doors: by domain.
     """
 
-    def __init__(self, gateway: Gateway, context: zmq.Context[zmq.Socket[bytes]], realms: Mapping[str, Realm]) -> None:
+    def __init__(self, gateway: Gateway, context: zmq.Context[zmq.Socket[bytes]], doors: Mapping[str, Door]) -> None:
         self._gateway = gateway
         self._context = context
-        self._realms = realms
+        self._doors = doors
         self._said: set[tuple[str, ...]] = set()
+        self._crowded: set[str] = set()
         self._pending = 0
         self._ended = False
         self._pump: Pump[Whole] | None = None
@@ -127,8 +137,11 @@ class Gatekeeper:
     async def _decide(self, request: Request) -> list[bytes]:
         """Return the answer, whatever happens. Cancellation: safe."""
         try:
+            door = self._doors.get(request.domain)
+            if door is not None and door.crowd is not None and door.crowd.is_full():
+                return self._too_many(request, door.crowd)
             with trio.fail_after(ANSWER_S):
-                return answer(request, Status.OK, "OK", await self._realm_of(request).admit(request))
+                return answer(request, Status.OK, "OK", await _admit(request, door))
         except AccessRefused as error:
             self._say("peer refused", request, error.text)
             return answer(request, Status.REFUSED, "not let in")
@@ -137,11 +150,13 @@ class Gatekeeper:
             self._say("security failed: a peer was not let in", request, _text(error))
             return answer(request, Status.BROKEN, "internal error")
 
-    def _realm_of(self, request: Request) -> Realm:
-        realm = self._realms.get(request.domain)
-        if realm is None:
-            raise AccessRefused(f"there is no domain {request.domain!r}")
-        return realm
+    def _too_many(self, request: Request, crowd: Crowd) -> list[bytes]:
+        """Return the answer that is no no: libzmq's clients come again."""
+        self._gateway.count("refused_peers")
+        if crowd.endpoint not in self._crowded:
+            self._crowded.add(crowd.endpoint)
+            self._gateway.log.warning("no more peers are let in", endpoint=crowd.endpoint, max_peers=crowd.most)
+        return answer(request, Status.LATER, "too many peers")
 
     def _say(self, event: str, request: Request, reason: str) -> None:
         """Log once per address; libzmq's clients come again and again. All are counted by the sockets' monitors."""
@@ -155,6 +170,12 @@ class Gatekeeper:
         self._ended = True
         if self._pump is not None:
             self._pump.close()
+
+
+async def _admit(request: Request, door: Door | None) -> str:
+    if door is None:
+        raise AccessRefused(f"there is no domain {request.domain!r}")
+    return "" if door.realm is None else await door.realm.admit(request)
 
 
 def _text(error: BaseException) -> str:

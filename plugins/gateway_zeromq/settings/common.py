@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator, with_config
@@ -102,14 +102,35 @@ class Endpoint(Secured):
         default=16 * 1024 * 1024, ge=1, le=268_435_455, description="All frames of one message; a larger one is refused or dropped."
     )
 
+    max_peers: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="For bind: connections at a time. More are not let in, and come in as soon as there is room. "
+        "Without a value: as many as the system allows.",
+    )
+
     @model_validator(mode="after")
     def _check_addresses(self) -> Endpoint:
         if not self.bind and not self.connect:
             raise ValueError("has no address: give bind or connect")
-        wrong = list(complaints(self, self.bind, self.connect))
+        wrong = [*complaints(self, self.bind, self.connect), *self._complaints_of_peers()]
         if wrong:
             raise ValueError("; ".join(wrong))
         return self
+
+    @property
+    def counts_connections(self) -> bool:
+        """That many peers are let in by libzmq, and no more."""
+        return self.max_peers is not None
+
+    def _complaints_of_peers(self) -> Iterator[str]:
+        if self.max_peers is None:
+            return
+        if self.connect:
+            yield "has max_peers, and connects: whom it connects to is its own choice; leave it out, or make two endpoints"
+        if any(address.startswith(INPROC) for address in self.bind):
+            yield "has max_peers at an inproc address: ZeroMQ asks for nothing there"
 
     def exchanges(self) -> Sequence[tuple[str, str | None]]:
         """Return names and types of exchanges that are to exist; None: what it is, or topic if it is made."""

@@ -105,6 +105,11 @@ class PushEndpoint(Endpoint):
             raise ValueError(error.text) from error
         return arguments
 
+    @property
+    def counts_connections(self) -> bool:
+        """See `Endpoint`: with pong there is no libzmq."""
+        return self.ack == "handover" and super().counts_connections
+
     def queues(self) -> Sequence[WantedQueue]:
         """See `Endpoint.queues`."""
         return (WantedQueue(self.queue, self.queue_arguments, self.bindings),)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -37,7 +38,7 @@ class RouterEndpoint(MajordomoEndpoint):
         description="Bodies of the deliveries that one client may hold unsettled. One delivery is always allowed.",
     )
     max_consumers: int = Field(default=1_000, ge=1, le=100_000, description="Consumers of one client.")
-    max_peers: int = Field(default=10_000, ge=1, le=1_000_000, description="Clients at a time; more are refused.")
+    max_peers: int | None = Field(default=10_000, ge=1, le=1_000_000, description="Clients at a time; more are refused.")
     max_unconfirmed: int = Field(
         default=10_000,
         ge=1,
@@ -54,6 +55,14 @@ class RouterEndpoint(MajordomoEndpoint):
     rcvhwm: int = Field(
         default=1_000, ge=1, le=1_000_000, description="Messages per client that libzmq takes ahead of the gateway."
     )
+
+    @property
+    def counts_connections(self) -> bool:
+        """See `Endpoint`: clients are counted, and who is one too many is told so in words."""
+        return False
+
+    def _complaints_of_peers(self) -> Iterator[str]:
+        return iter(())
 
     @model_validator(mode="after")
     def _check_syntax(self) -> RouterEndpoint:

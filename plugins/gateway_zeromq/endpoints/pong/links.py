@@ -152,7 +152,7 @@ class Links:
 
     def _take(self, accepted: socket.socket, peer: str, serve: Serve, nursery: trio.Nursery) -> None:
         try:
-            if self._peers >= MOST_PEERS:
+            if self._peers >= (self._spot.settings.max_peers or MOST_PEERS):
                 self._spot.gateway.count("refused_connections", reason="too many peers")
                 accepted.close()
                 return
