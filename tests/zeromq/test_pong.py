@@ -12,14 +12,17 @@ import trio
 import zmq
 
 from gateway.api import Message, QueueSpec
+from gateway_zeromq.endpoints.pong.outbox import Outbox
 from gateway_zeromq.endpoints.pong.terms import Rules, State
+from gateway_zeromq.endpoints.pong.traffic import Traffic
+from gateway_zeromq.endpoints.pong.vigil import MOST_UNASKED, Vigil
 from gateway_zeromq.endpoints.pong.wires import write_bodies
 from gateway_zeromq.endpoints.pong.worker import Worker
 from gateway_zeromq.security.passwords import hash_of
 from gateway_zeromq.settings import PushEndpoint
 from gateway_zeromq.zmtp import commands
 from gateway_zeromq.zmtp.conversation import Conversation
-from gateway_zeromq.zmtp.frames import Limits, frame
+from gateway_zeromq.zmtp.frames import Limits, Violation, frame
 from gateway_zeromq.zmtp.mechanisms import Null
 from tests.ports import free_port
 from tests.zeromq.support import ANY, Plain, connected, serving, until
@@ -371,6 +374,19 @@ async def test_a_peer_that_goes_before_it_is_answered_has_gone_once(version):
         assert [each for each in crew.heard if each != "met"] == ["connection lost: Broken pipe"]
         assert worker.state is State.GONE
         assert near.fileno() == -1
+
+
+async def test_heartbeats_that_came_while_nobody_listened_are_no_flood(autojump_clock):
+    traffic = Traffic(Outbox(None, None, None), Rules(), write_bodies, None)
+    vigil = Vigil(Rules())
+    await trio.sleep(10)
+    for _ in range(10_000):
+        vigil.note_unasked()
+    vigil.look(trio.current_time(), traffic)
+    for _ in range(MOST_UNASKED):
+        vigil.note_unasked()
+    with pytest.raises(Violation):
+        vigil.note_unasked()
 
 
 async def test_a_peer_that_says_nothing_is_not_waited_for(monkeypatch):

@@ -13,6 +13,8 @@ from gateway_zeromq.zmtp.frames import Violation
 HANDSHAKE_S: Final = 10.0
 MOST_UNASKED: Final = 300
 """Commands that nobody asked for, between two looks: a heartbeat each millisecond is less."""
+MOST_UNASKED_PER_S: Final = 1_200
+"""So many more after each second in which nobody looked: whoever was kept from listening finds them all at once."""
 DEAD_AFTER: Final = 3
 """Heartbeats without an answer while nothing else is under way."""
 
@@ -23,11 +25,11 @@ class Vigil:
     ``heard``: something came from it; `look` takes note. ``ttl_s``: it may be silent for so long, as it said; 0.0: it did not.
     """
 
-    __slots__ = ("_deadline", "_heard_at", "_progress_at", "_rules", "_unasked", "heard", "ttl_s")
+    __slots__ = ("_deadline", "_heard_at", "_looked_at", "_progress_at", "_rules", "_unasked", "heard", "ttl_s")
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
-        self._heard_at = self._progress_at = trio.current_time()
+        self._heard_at = self._looked_at = self._progress_at = trio.current_time()
         self._deadline = self._heard_at + HANDSHAKE_S
         self._unasked = 0
         self.heard = False
@@ -36,7 +38,9 @@ class Vigil:
     def note_unasked(self) -> None:
         """It said what nobody asked for. Raises: Violation: far too often, and others would have to wait."""
         self._unasked += 1
-        if self._unasked > MOST_UNASKED:
+        if self._unasked <= MOST_UNASKED:
+            return
+        if self._unasked > MOST_UNASKED + MOST_UNASKED_PER_S * (trio.current_time() - self._looked_at):
             raise Violation("more commands than anybody needs")
 
     def await_answer(self) -> None:
@@ -52,6 +56,7 @@ class Vigil:
     def look(self, now: float, traffic: Traffic) -> None:
         """Take note of what happened since the last look."""
         self._unasked = 0
+        self._looked_at = now
         if self.heard:
             self.heard, self._heard_at = False, now
         if traffic.take_progress() or not (traffic.pings or traffic.blocked):
