@@ -82,6 +82,7 @@ def test_sockets_that_make_no_sense_are_refused_and_it_is_said_why(socket, inste
         ({"socket": "REP", "bind": BIND, "frames": "key,body", "routing_key": "k"}, "has both routing_key and frames"),
         ({"socket": "XSUB", "bind": BIND, "routing_key": "k"}, "has both routing_key and frames"),
         ({"socket": "PUSHY", "bind": BIND}, "socket = 'PUSHY' is no kind of socket"),
+        ({"socket": "pull", "bind": BIND}, "socket = 'pull' is no kind of socket; did you mean \"PULL\"?"),
         ({"socket": "PULL"}, "has no address: give bind or connect"),
         ({"socket": "PULL", "bind": BIND, "queue": "q"}, "frontend.zeromq.endpoint[0].queue is no setting"),
         ({"socket": "PUSH", "bind": BIND, "frame": "body"}, "did you mean frontend.zeromq.endpoint[0].frames?"),

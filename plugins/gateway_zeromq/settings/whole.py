@@ -42,6 +42,8 @@ def _complaint_of(kind: object) -> str | None:
         return f"socket is missing: {_words(_KINDS)}"
     if kind in _NO_KINDS:
         return f'socket = "{kind}" makes no sense here: {_NO_KINDS[str(kind)]}'
+    if isinstance(kind, str) and kind not in _KINDS and kind.strip().upper() in _KINDS:
+        return f'socket = {kind!r} is no kind of socket; did you mean "{kind.strip().upper()}"?'
     return None if kind in _KINDS else f"socket = {kind!r} is no kind of socket: {_words(_KINDS)} can be used"
 
 
