@@ -217,7 +217,7 @@ class Client:
 
         Args:
             idle_timeout: seconds without a message after which the iteration ends.
-            options: ``no_ack``, ``exclusive``.
+            options: ``no_ack``, ``exclusive``, ``priority``.
         Raises:
             RequestRefused: 404, there is no such queue; 405, another has it for itself.
         """

@@ -70,6 +70,7 @@ class Session(Generic[Confirmed, Consuming]):
         self._asked = 0
         self._requests: dict[int, tuple[Reply, tuple[Any, ...]]] = {}
         self._consumers: dict[str, Consuming] = {}
+        self._settled_tags: set[str] = set()  # of cancelled consumers on this connection that settled nothing
         self._receivers: dict[int, Callable[[list[Any], bytes], None]] = {
             Command.READY: self._on_ready,
             Command.CONFIRM: self._on_confirm,
@@ -93,6 +94,7 @@ class Session(Generic[Confirmed, Consuming]):
         for consumer in self._consumers.values():
             consumer.buffer.clear()
             consumer.used = 0
+        self._settled_tags.clear()
         self.state = State.GREETING
         options = {**self._options, "session": self.ready["session"]} if "session" in self.ready else self._options
         self._asked += 1
@@ -231,6 +233,9 @@ class Session(Generic[Confirmed, Consuming]):
             return None
         consumer.end(ConsumerCancelled(0, f"consumer {consumer.tag} was cancelled by its own program"))
         reply = self.request(Command.CANCEL, consumer.tag)
+        if consumer.options.get("no_ack"):
+            self._settled_tags.add(consumer.tag)
+            consumer.buffer.clear()
         while consumer.buffer:
             consumer.buffer.pop().nack()
         return reply
@@ -304,10 +309,10 @@ class Session(Generic[Confirmed, Consuming]):
     def _on_deliver(self, fields: list[Any], body: bytes) -> None:
         delivery = Delivery(self, self.connections, fields[0], fields[1:], body)
         consumer = self._consumers.get(fields[0])
-        if consumer is None:
-            delivery.nack()
-        else:
+        if consumer is not None:
             consumer.put(delivery)
+        elif fields[0] not in self._settled_tags:
+            delivery.nack()
 
     def _on_cancel(self, fields: list[Any], _body: bytes) -> None:
         self._end_consumer(fields[1], ConsumerCancelled(404, "the gateway cancelled the consumer: its queue is gone"))

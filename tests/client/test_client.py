@@ -17,7 +17,7 @@ from gateway.client import (
     connect,
 )
 from gateway.client.wire import Command, batches, decode
-from tests.client.fake_router import BATCH, BYE, EXTEND, HELLO, NACK, PING, PONG, PUBLISH, encode
+from tests.client.fake_router import BATCH, BYE, DELIVER, EXTEND, HELLO, NACK, PING, PONG, PUBLISH, encode
 
 
 def of(router, command):
@@ -443,3 +443,17 @@ def test_who_leaves_a_consumer_while_the_gateway_is_away_is_not_told_off(router)
         router.start()
         consumer.cancel()
         assert client.get("jobs") is None
+
+
+def test_what_a_cancelled_consumer_needs_not_settle_is_not_settled(router):
+    with connect(router.address) as client:
+        client.declare_queue("jobs")
+        for n in range(6):
+            client.publish("", "jobs", b"%d" % n)
+        consumer = client.consume("jobs", credit=4, no_ack=True)
+        until(client, lambda: consumer.buffer)
+        consumer.cancel()
+        router.do(lambda fake: fake.say(next(iter(fake.peers)), DELIVER, consumer.tag, 99, False, "", "jobs", None, body=b"late"))
+        client.declare_queue("jobs")
+        client.declare_queue("jobs")
+    assert of(router, NACK) == []

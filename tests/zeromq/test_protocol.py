@@ -479,6 +479,13 @@ def test_a_req_client_gets_exactly_one_answer_to_everything():
     assert [said[0] for said in talk.heard()] == [21]
 
 
+def test_a_req_client_is_answered_in_the_form_of_its_question_where_the_table_has_no_answer():
+    talk = Conversation(enveloped=True)
+    talk.peer.receive(b'{"cmd":"PUBLISH","seq":0,"exchange":"e","routing_key":"k","flags":2}', b"x", 0.0)
+    talk.peer.receive(b'{"cmd":"BYE"}', None, 0.0)
+    assert [said["cmd"] for said in talk.heard()] == ["OK", "BYE"]
+
+
 # -- violations, death, goodbye
 
 

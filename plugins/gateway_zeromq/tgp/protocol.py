@@ -261,7 +261,7 @@ class Peer:
     def _acknowledge(self) -> None:
         """Answer a REQ client where nobody else is answered, unless it was answered with an ERROR."""
         if self.enveloped and not self.out:
-            self.say(self.form(codec.OK, None, None))
+            self.say(self._asked(codec.OK, None, None))
 
     def on_get(self, command: Get) -> None:
         """Ask for one message, unless too many that came so are unsettled."""
@@ -281,7 +281,7 @@ class Peer:
     def on_bye(self, _command: Bye) -> None:
         """It goes."""
         if self.enveloped:
-            self.say(self.form(codec.BYE, DONE, ""))
+            self.say(self._asked(codec.BYE, DONE, ""))
         self.end()
 
     def _question(self, command: Any) -> Question:
