@@ -67,7 +67,8 @@ def test_a_message_of_qos_2_that_is_sent_before_its_identifier_is_on_disk(monkey
 
 def test_identifiers_of_qos_1_that_are_forgotten_between_connections(monkeypatch):
     monkeypatch.setattr(Session, "in_flight", lambda session: iter(()))
-    assert "again under" in found_within(60, "m0")
+    found = found_within(60, "m0")
+    assert "again under" in found or "twice without the redelivered flag" in found
 
 
 def test_a_window_of_the_client_that_is_not_kept(monkeypatch):
@@ -96,7 +97,7 @@ def test_a_will_that_comes_though_its_client_said_goodbye(monkeypatch):
         honest(link, Disconnect(4, packet.properties))
 
     monkeypatch.setattr(Link, "disconnect", spiteful)
-    assert "was taken back" in found_within(150, "m0")
+    assert "was taken back" in found_within(150, "m0", first=200)
 
 
 def test_a_shared_message_that_goes_to_two_members(monkeypatch):
@@ -113,7 +114,7 @@ def test_a_shared_message_that_goes_to_two_members(monkeypatch):
                 break
 
     monkeypatch.setattr(Seat, "deliver", generous)
-    assert "of a shared subscription" in found_within(200, "m1")
+    assert "of a shared subscription" in found_within(200, "m1", first=100)
 
 
 def test_a_session_that_is_called_present_though_it_is_new(monkeypatch):
