@@ -134,9 +134,8 @@ async function main([what, count = "5"]) {
   await gateway.ask({ cmd: "DECLARE", kind: "queue", name: "jobs" });
   if (what === "publish") {
     const confirms = []; // of those under way: a gateway refuses more than so many (10,000)
-    for (let n = 1; n <= +count; n++) {
+    for (let n = 1; n <= +count; n++)
       if (confirms.push(gateway.publish("", "jobs", `job ${n}`)) >= 1000) console.log(`confirmed ${await confirms.shift()}`);
-    }
     for (const confirm of confirms) console.log(`confirmed ${await confirm}`);
   } else {
     let done = 0;

@@ -703,6 +703,26 @@ async def test_at_the_end_everything_is_decided_and_peers_are_told(context):
         await running.stop()
 
 
+async def test_what_one_worker_gives_back_at_the_end_is_not_sent_to_the_next(context):
+    async with serving(router()) as running:
+        first, second = await connected(context, running), await connected(context, running)
+        await queue(first)
+        assert await first.ask(3, 1, "", "jobs", body=b"x") == [4, 1, True, 0]
+        delivered = []
+        for worker in (first, second):
+            await worker.say(6, 2, "jobs", "c", 1)
+            heard = [await worker.hear()]
+            while heard[-1] != [20, 2, None]:
+                heard.append(await worker.hear())
+            delivered += heard[:-1]
+        running.broker.start_draining()
+        for worker in (first, second):
+            while (said := await worker.hear()) != [24, 320, "the broker stops"]:
+                delivered.append(said)
+        assert [said[0][:3] for said in delivered] == [[8, "c", 1]]
+        await running.stop()
+
+
 async def test_a_plain_peer_that_only_listens_is_nobody(context):
     async with serving(router()) as running:
         Plain(context, zmq.DEALER, running.address("ROUTER"))

@@ -376,6 +376,8 @@ class RouterSocket:
             read += len(batch)
         for speech in self._speeches:
             await speech.decided()
+        for peer in self._peers.values():  # what one gives back is not for the next
+            self._speech_of[type(peer)].pause(peer)
         for peer in list(self._peers.values()):
             peer.goodbye(FORCED, "the broker stops")
         self.flush()
