@@ -14,6 +14,7 @@ from gateway_zeromq.endpoints.kinds import KINDS, Socket
 from gateway_zeromq.endpoints.spot import LINGER_MS, Spot
 from gateway_zeromq.settings import RouterEndpoint, ZeroMqSettings
 from gateway_zeromq.tgp.bridge import Desk
+from trio_zmq.priority import calm_threads
 
 MAX_SOCKETS = 65_536
 _TOKEN_BYTES = 18
@@ -36,6 +37,8 @@ class Server:
         self._context: zmq.Context[zmq.Socket[bytes]] = context or zmq.Context()
         if context is None:
             self._context.set(zmq.MAX_SOCKETS, min(MAX_SOCKETS, int(self._context.get(zmq.SOCKET_LIMIT))))
+            with calm_threads():
+                self._context.socket(zmq.PAIR).close(0)
         self._spots: list[Spot] = []
         self._sockets: list[Socket] = []
         self._guards: Guards | None = None

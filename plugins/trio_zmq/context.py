@@ -12,6 +12,7 @@ import zmq
 
 from trio_zmq.errors import TooManySockets
 from trio_zmq.owner import Owner
+from trio_zmq.priority import calm_threads
 from trio_zmq.socket import LINGER_MS, MAX_BYTES, MAX_FRAMES, Option, Socket, checked_linger
 
 MAX_SOCKETS = 1_023
@@ -39,7 +40,7 @@ class Context(trio.abc.AsyncResource):
         self._max_sockets = max_sockets
         self._sockets: set[Socket] = set()
         self._lingers_until = 0.0
-        self._closed = False
+        self._started = self._closed = False
         self.raw: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads)
         limit = int(self.raw.get(zmq.SOCKET_LIMIT))
         if not 1 <= max_sockets <= limit:
@@ -71,7 +72,7 @@ class Context(trio.abc.AsyncResource):
         if self._closed:
             raise trio.ClosedResourceError("the ZeroMQ context is closed")
         try:
-            raw = self.raw.socket(kind)
+            raw = self._socket(kind)
         except zmq.ZMQError as error:
             if error.errno != errno.EMFILE:
                 raise
@@ -88,6 +89,14 @@ class Context(trio.abc.AsyncResource):
             raise
         self._sockets.add(socket)
         socket.on_close = self._ended
+        return socket
+
+    def _socket(self, kind: int) -> zmq.Socket[bytes]:
+        if self._started:
+            return self.raw.socket(kind)
+        with calm_threads():
+            socket = self.raw.socket(kind)
+        self._started = True
         return socket
 
     def _ended(self, socket: Socket) -> None:

@@ -3,6 +3,7 @@
 import os
 import socket
 import stat
+import sys
 import threading
 
 import pytest
@@ -11,7 +12,10 @@ import zmq
 
 from gateway.api import AccessRefused, ConfigError, ExchangeSpec, ListenError, QueueSpec
 from gateway.journal.memory import MemoryJournal, MemoryStore
+from gateway_zeromq.server import Server
+from gateway_zeromq.settings import ZeroMqSettings
 from tests.zeromq.support import ANY, Plain, connected, serving, until
+from trio_zmq.priority import NICE
 
 PULL = {"name": "in", "socket": "PULL", "bind": ANY, "frames": "body"}
 PUSH = {"name": "out", "socket": "PUSH", "bind": ANY, "queue": "jobs"}
@@ -42,6 +46,20 @@ async def test_every_listener_is_announced_with_its_real_port():
         assert kinds == ["PULL", "PUSH", "ROUTER", "ROUTER"]
         assert len(ports) == 4
         assert 0 not in ports
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux alone")
+def test_its_own_context_gives_way_to_the_loop():
+    def niceness():
+        return {int(task): os.getpriority(os.PRIO_PROCESS, int(task)) for task in os.listdir("/proc/self/task")}
+
+    before = niceness()
+    server = Server(None, ZeroMqSettings())
+    try:
+        new = {thread: nice for thread, nice in niceness().items() if thread not in before}
+        assert set(new.values()) == {min(before[threading.get_native_id()] + NICE, 19)}
+    finally:
+        server._context.destroy(linger=0)
 
 
 async def test_a_taken_port_is_named_with_the_setting_and_the_way_out():
