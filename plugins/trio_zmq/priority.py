@@ -1,7 +1,7 @@
 """How are libzmq's threads kept from interrupting the program that they work for?
 
 They wake with every packet. On a core that they share with trio's loop they take it away each time, for the sake of a message or
-two; with a little less priority they come when the loop has a pause, and bring what has gathered. A loop that waits waits no longer.
+two; with less priority they come when the loop has a pause, and bring what has gathered. A loop that waits waits no longer.
 """
 
 from __future__ import annotations
