@@ -12,7 +12,7 @@ from gateway_zeromq.settings import ZeroMqSettings
 from tests.runtime.support import Log, running
 from tests.simulation.libzmq import SimContext, without_libzmq
 
-READY, DISCONNECT = b"\1", b"\5"
+READY, REPLY, DISCONNECT = b"\1", b"\3", b"\5"
 
 
 @asynccontextmanager
@@ -38,3 +38,18 @@ async def test_a_worker_that_is_back_before_its_death_was_seen_is_registered_or_
         worker.say(b"", b"MDPW01", READY, b"echo")
         await trio.sleep(1)
         assert [frames[2] for frames in worker.take()] == [DISCONNECT]
+
+
+async def test_a_client_that_is_back_under_its_name_is_told_what_is_answered_while_its_former_connection_is_buried(autojump_clock):
+    async with serving(socket="ROUTER", protocols=["mdp/0.1"]) as socket:
+        worker = socket.meet(b"worker", 1)
+        worker.say(b"", b"MDPW01", READY, b"echo")
+        for number in range(20):  # whether the death or the answer is heard of first is up to the scheduler
+            name = b"client %d" % number
+            socket.meet(name, 2 * number + 2).say(b"", b"MDPC01", b"echo", b"ping")
+            await trio.sleep(0.1)
+            address = worker.take()[-1][3]
+            client = socket.meet(name, 2 * number + 3)  # and the former connection ends
+            worker.say(b"", b"MDPW01", REPLY, address, b"", b"pong")
+            await trio.sleep(0.1)
+            assert client.take() == [[b"", b"MDPC01", b"echo", b"pong"]]

@@ -130,6 +130,10 @@ class MajordomoSpeech:
         """See `Speech`."""
         return sum(sum(map(len, frames)) for frames in messages)
 
+    def is_told_by_name(self, peer: Client | Worker) -> bool:
+        """See `Speech`: clients do not say that they are back, and may have asked already; workers begin with READY."""
+        return isinstance(peer, Client)
+
     def pause(self, peer: Client | Worker) -> None:
         """See `Speech`: workers have one request at a time, and nothing else."""
 

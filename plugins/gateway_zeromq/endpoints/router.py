@@ -321,6 +321,8 @@ class RouterSocket:
             dying, self._dying = self._dying, {}
             for peer, (epoch, _) in dying.items():
                 if peer.epoch == epoch and peer.state is State.READY:  # or it was told why not, and that is to be sent
+                    if peer.out and self._speech_of[type(peer)].is_told_by_name(peer):
+                        self._send(peer)
                     self._died(peer)
         if self._dying:
             self._pump.wake()  # if this was the last of what they said, nothing else would

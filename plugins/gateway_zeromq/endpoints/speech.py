@@ -94,6 +94,9 @@ class Speech(Protocol):
     def weigh(self, messages: list[Any]) -> int:
         """Return what messages of a peer's ``out`` count in its ``out_bytes``."""
 
+    def is_told_by_name(self, peer: Any) -> bool:
+        """Say whether who is back under the name of a peer that has gone is told what waits for that one."""
+
     def pause(self, peer: Any) -> None:
         """It has too much to read: deliver nothing."""
 
@@ -183,6 +186,10 @@ class TgpSpeech:
     def weigh(self, messages: list[tuple[bytes, bytes | None]]) -> int:
         """See `Speech`."""
         return sum(len(header) + len(body or b"") for header, body in messages)
+
+    def is_told_by_name(self, _peer: tgp.Peer) -> bool:
+        """See `Speech`: who is back has to begin with a HELLO, and is told nothing before."""
+        return False
 
     def pause(self, peer: tgp.Peer) -> None:
         """See `Speech`."""
