@@ -7,6 +7,7 @@ two; with less priority they come when the loop has a pause, and bring what has 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,7 +16,6 @@ NICE = 5
 """So much nicer than their program they are: with more, who waits for one answer after the other waits longer."""
 _NICEST = 19
 _TASKS = Path("/proc/self/task")
-_NAMES = "ZMQbg/"
 
 
 @contextmanager
@@ -26,20 +26,14 @@ def calm_threads(nice: int = NICE) -> Iterator[None]:
     """
     before = _threads()
     yield
-    for thread in _threads() - before:
+    pythons = {thread.native_id for thread in threading.enumerate()}  # libzmq's have no name yet before they have run
+    for thread in _threads() - before - pythons:
         with suppress(OSError):  # it has gone, or may not
             os.setpriority(os.PRIO_PROCESS, thread, min(os.getpriority(os.PRIO_PROCESS, 0) + nice, _NICEST))
 
 
 def _threads() -> set[int]:
-    """Return libzmq's threads of this process, of all contexts."""
+    """Return all threads of this process."""
     with suppress(OSError):
-        return {int(task.name) for task in _TASKS.iterdir() if _name(task).startswith(_NAMES)}
+        return {int(task.name) for task in _TASKS.iterdir()}
     return set()
-
-
-def _name(task: Path) -> str:
-    try:
-        return (task / "comm").read_text()
-    except OSError:  # it has just ended
-        return ""

@@ -363,9 +363,12 @@ class RouterSocket:
         return self._turns.left > 0 or (heard < 2 * len(self._peers) + BATCH and bool(self._pump.events() & POLLIN))
 
     def _answer_strangers(self, now: float) -> None:
-        for name, peer in () if self._pump.closed else self._strangers.due(now):
+        if self._pump.closed:
+            return
+        for name, peer in self._strangers.due(now):
             self._names[peer] = name
             self._send(peer)
+        self._pump.recheck()
 
     # -- the end
 
