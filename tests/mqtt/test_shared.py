@@ -252,6 +252,41 @@ async def test_subscribing_again_changes_what_is_wanted():
         assert [wish.qos for wish in shares_of(bench).wishes(bench.channel, member.key)] == [0]
 
 
+class FullMemory(HandMemory):
+    """It has no room."""
+
+    alarm = "the disk is full"
+
+
+async def test_who_subscribes_again_before_the_first_time_is_refused_is_refused_too():
+    async with receiving(FullMemory()) as bench:
+        await settle()
+        member = sharer(bench, "a", lasts=True).join(qos=1).join()
+        await settle()
+        assert PATTERN not in member.member
+        assert len(member.told) == 2
+        assert None not in member.told
+
+
+async def test_who_unsubscribes_and_subscribes_again_at_once_has_one_place():
+    async with receiving() as bench:
+        keeper = sharer(bench, "keeper").join()
+        await settle()
+        member = sharer(bench, "a").join()
+        assert member.member.leave(PATTERN)
+        member.join()
+        await settle()
+        assert member.told == [None, None]
+        assert len(bench.queue(QUEUE).consumers) == 2
+        assert member.member.leave(PATTERN)
+        await settle()
+        bench.publish("t", b"1", qos=1)
+        bench.publish("t", b"2", qos=1)
+        await settle()
+        assert not bodies(member.take())
+        assert bodies(keeper.take()) == [b"1", b"2"]
+
+
 async def test_members_that_last_are_members_after_a_restart_and_get_what_came_meanwhile():
     store = MemoryStore()
     async with receiving(HandMemory(store)) as bench:

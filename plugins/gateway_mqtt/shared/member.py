@@ -107,7 +107,8 @@ class Member:
             seat.wanted = wish.options()
             if self._lasts:
                 self._shares.remember(self._channel, self._key, wish)
-            self._expect(self._channel.barrier(), lambda outcome: then(outcome.error))
+            # If it could not be made, nobody is a member: that is known before what was submitted later.
+            self._expect(self._channel.barrier(), lambda outcome: then(seat.problem or outcome.error))
             return
         group = self._shares.group(self._channel, self._key[0], wish.pattern)
         seat = self._seats[wish.pattern] = Seat(self, wish.pattern, wish.options())
@@ -189,11 +190,12 @@ class Member:
         else:
             seat.consumer = outcome.result
             self._out.add_consumer(outcome.result)
-        if seat.pattern not in self._seats:  # unsubscribed meanwhile
+        seat.problem = problems[0] if problems else None
+        if self._seats.get(seat.pattern) is not seat:  # unsubscribed meanwhile, and maybe subscribed again
             self._cancel(seat)
         elif problems:
             self._quit(seat)
-        then(problems[0] if problems else None)
+        then(seat.problem)
 
     def leave(self, pattern: str) -> bool:
         """Unsubscribe; say whether it was a member. What it holds unacknowledged is still its own."""
@@ -292,9 +294,12 @@ class Member:
 
 
 class Seat:
-    """A member's place in one group (a `ConsumerSink`). ``ends``: the queue goes, and another takes its place."""
+    """A member's place in one group (a `ConsumerSink`).
 
-    __slots__ = ("_member", "consumer", "ends", "pattern", "wanted")
+    ``ends``: the queue goes, and another takes its place. ``problem``: why there is no such place, if it could not be made.
+    """
+
+    __slots__ = ("_member", "consumer", "ends", "pattern", "problem", "wanted")
 
     def __init__(self, member: Member, pattern: str, wanted: BindingOptions) -> None:
         self._member: Member = member
@@ -302,6 +307,7 @@ class Seat:
         self.wanted: BindingOptions = wanted
         self.consumer: Consumer | None = None
         self.ends: bool = False
+        self.problem: GatewayError | None = None
 
     def deliver(self, delivery: Delivery) -> None:
         """Take the next message."""
