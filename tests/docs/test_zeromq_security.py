@@ -48,6 +48,7 @@ def test_its_file_with_a_line_for_each_client_can_be_read(tmp_path):
     assert not view.complaints
 
 
+@pytest.mark.slow
 def test_its_walk_works_from_the_first_key_to_the_last_message(tmp_path):
     path = f"{Path(TIDEGATE).parent}{os.pathsep}{os.environ['PATH']}"
     subprocess.run(block("keygen"), shell=True, cwd=tmp_path, check=True, capture_output=True, env={**os.environ, "PATH": path})

@@ -22,7 +22,7 @@ from tests.simulation.seeds import play
 from trio_zmq.pump import Pump
 
 ROOT = Path(__file__).parents[2]
-FEW, MANY, ON_DISK = 160, 600, 40
+FEW, MANY, ON_DISK = 120, 600, 40
 FEW_SERVED, MANY_SERVED, SERVED_ON_DISK = 40, 400, 20
 PORTION = 20
 
