@@ -107,8 +107,7 @@ class Member:
             seat.wanted = wish.options()
             if self._lasts:
                 self._shares.remember(self._channel, self._key, wish)
-            # If it could not be made, nobody is a member: that is known before what was submitted later.
-            self._expect(self._channel.barrier(), lambda outcome: then(seat.problem or outcome.error))
+            self._expect(self._channel.barrier(), partial(_kept, seat, then))
             return
         group = self._shares.group(self._channel, self._key[0], wish.pattern)
         seat = self._seats[wish.pattern] = Seat(self, wish.pattern, wish.options())
@@ -351,6 +350,11 @@ def _copy(message: Message, ids: tuple[int, ...] = ()) -> Message:
     return Message(
         message.address, message.body, message.persistent, message.wire_tag, wire, message.priority, message.expires_at_ms
     )
+
+
+def _kept(seat: Seat, then: Then, outcome: Outcome) -> None:
+    # If the place itself could not be made, there is nothing to change: that is known before what was submitted later.
+    then(seat.problem or outcome.error)
 
 
 def _note(problems: list[GatewayError], outcome: Outcome) -> None:
