@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tests.simulation.ledger import Ledger, Shape
@@ -28,13 +28,17 @@ def is_open(connection: SimConnection) -> bool:
 
 @dataclass(slots=True)
 class Holder:
-    """Which member a shared message was sent to. ``exactly``: with QoS 2. ``lasting``: its session lasts."""
+    """Which member a shared message was sent to. ``exactly``: with QoS 2. ``lasting``: its session lasts.
+
+    ``over``: connections that were ended when it was read, from which their clients may still read what came before that end.
+    """
 
     client: MqttClient
     connection: SimConnection
     life: int
     exactly: bool
     lasting: bool
+    over: set[SimConnection] = field(default_factory=set)
 
 
 class Books:
@@ -88,12 +92,22 @@ class Books:
     # -- shared subscriptions -----------------------------------------------
 
     def shared(self, client: MqttClient, text: str, *, exactly: bool) -> None:
-        """A member is sent a message that it does not have."""
+        """A member reads a message that it does not have.
+
+        What it reads from a connection that the broker had ended before another member read the same message was sent to it
+        earlier, and went to that one because of the end: it is the former holder, though it comes last.
+        """
         assert client.connection is not None
-        former = self._holders.get(text)
-        if former is not None and self.is_once(text) and self.ledger.sent[text].submissions <= 1:
-            self._check_holder(former, client, text)
-        self._holders[text] = Holder(client, client.connection, self.life, exactly, client.lasting)
+        holder = Holder(client, client.connection, self.life, exactly, client.lasting)
+        other = self._holders.get(text)
+        is_late = other is not None and holder.connection in other.over
+        if other is not None and self.is_once(text) and self.ledger.sent[text].submissions <= 1:
+            former, latter = (holder, other) if is_late else (other, holder)
+            self._check_holder(former, latter.client, text)
+        if not is_late:
+            connections = [each.connection for each in client.world.mqtt_clients if each.connection is not None]
+            holder.over = {connection for connection in connections if not is_open(connection)}
+            self._holders[text] = holder
 
     def _check_holder(self, former: Holder, client: MqttClient, text: str) -> None:
         both = f"{client.name} was sent {text} of a shared subscription"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
+from gateway.api import CloseReason
 from gateway.journal.memory import MemoryStore
 from gateway_mqtt.codec.packets import (
     PUBCOMP,
@@ -22,7 +25,10 @@ from tests.mqtt.level5 import FOR_EVER, connected
 from tests.mqtt.receiver import HandMemory, Receiver, receiving, settle
 from tests.mqtt.support import mqtt_broker
 from tests.mqtt.test_shared import bodies, sharer
+from tests.simulation.ledger import Ledger, Sent, Wrong
+from tests.simulation.mqtt_books import Books
 from tests.simulation.seeds import play
+from tests.simulation.wires import SimConnection
 
 PINGRESP = Signal(13)
 
@@ -119,6 +125,56 @@ async def test_an_identifier_that_a_pubcomp_frees_may_go_to_what_waited_for_it()
         second.answer(Ack(PUBCOMP, 1))
         await settle()
         assert [(packet.payload, packet.packet_id) for packet in second.take()] == [(b"2", 1)]
+
+
+class Sharing:
+    """Members of a shared subscription, as the simulation's books know them, and a message that was published once."""
+
+    def __init__(self) -> None:
+        self.books = Books(Ledger())
+        self.books.ledger.sent["x"] = Sent("p", 1, "pool.a")
+        self.books.times["x"] = 1
+        gateway = SimpleNamespace(chance=None, touch=lambda connection: None, wake=lambda: None)
+        self.mqtt_clients = [
+            SimpleNamespace(name=name, world=self, lasting=True, connection=SimConnection(gateway, name)) for name in ("m0", "m1")
+        ]
+
+    def read(self, number, *, exactly=False):
+        self.books.shared(self.mqtt_clients[number], "x", exactly=exactly)
+
+    def end(self, number):
+        self.mqtt_clients[number].connection.close(CloseReason.IDLE)
+
+
+@pytest.mark.parametrize("exactly", [False, True])
+def test_who_reads_a_shared_message_late_from_a_connection_that_was_ended_had_it_before_the_next_one(exactly):
+    sharing = Sharing()
+    sharing.end(1)
+    sharing.read(0, exactly=exactly)
+    sharing.read(1)
+    sharing.end(0)
+    sharing.mqtt_clients[1].connection = Sharing().mqtt_clients[1].connection
+    if exactly:
+        with pytest.raises(Wrong, match="m1 was sent x of a shared subscription, which m0 got with QoS 2"):
+            sharing.read(1)
+    else:
+        sharing.read(1)
+
+
+def test_a_shared_message_of_qos_2_that_is_read_late_must_not_have_gone_to_another_mqtt5_4_8_2_5():
+    sharing = Sharing()
+    sharing.end(1)
+    sharing.read(0)
+    with pytest.raises(Wrong, match="m0 was sent x of a shared subscription, which m1 got with QoS 2"):
+        sharing.read(1, exactly=True)
+
+
+def test_a_connection_that_was_there_when_another_member_had_the_message_must_not_have_it_too():
+    sharing = Sharing()
+    sharing.read(0)
+    sharing.end(1)
+    with pytest.raises(Wrong, match="m1 was sent x of a shared subscription, which m0 has"):
+        sharing.read(1)
 
 
 @pytest.mark.interpreted
