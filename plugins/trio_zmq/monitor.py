@@ -27,6 +27,7 @@ _FAILURES = {
     int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL): "protocol",
     int(zmq.EVENT_HANDSHAKE_FAILED_AUTH): "not let in",
 }
+_PUT_OFF = int(zmq.PROTOCOL_ERROR_ZAP_INVALID_STATUS_CODE)
 
 
 _numbers = itertools.count(1)
@@ -80,7 +81,8 @@ class Monitor:
         gone: called with the file descriptor of every connection that has gone.
         came: called with the file descriptor of every connection that was accepted, before its handshake. Not without ``gone``.
         failed: called for every connection whose handshake failed, with a reason (``broken off``, ``protocol``,
-            ``not let in``) and the address of the listener, or of whom it connected to. None: nobody wants to know.
+            ``not let in``; ``put off``: who answers for security gave a status that ZAP does not have) and the address of the
+            listener, or of whom it connected to. None: nobody wants to know.
         kinds: which events to watch, of `zmq.Event`; None: those that the functions want, or all if there are none. What is
             watched has to be read: it waits in memory.
     """
@@ -154,7 +156,7 @@ class Monitor:
         elif event == _ACCEPTED and self._came is not None:
             self._came(int(value))
         elif self._failed is not None and event in _FAILURES:
-            self._failed(_FAILURES[event], frames[1].decode(errors="replace"))
+            self._failed("put off" if value == _PUT_OFF else _FAILURES[event], frames[1].decode(errors="replace"))
 
     def _wanted(self) -> int:
         return _DISCONNECTED | (_ACCEPTED if self._came is not None else 0) | (sum(_FAILURES) if self._failed is not None else 0)

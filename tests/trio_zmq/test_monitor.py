@@ -297,3 +297,26 @@ async def test_a_handshake_that_fails_is_told_with_its_reason(sockets):
         zmq.Event.HANDSHAKE_FAILED_PROTOCOL,
         int(zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH),
     )
+
+
+@pytest.mark.parametrize(("status", "reason"), [(b"700", "put off"), (b"400", "not let in")])
+async def test_who_answers_for_security_can_put_a_peer_off(sockets, nursery, status, reason):
+    warden = sockets.socket(zmq.REP)
+    warden.bind("inproc://zeromq.zap.01")
+    pull = sockets.socket(zmq.PULL, {zmq.ZAP_DOMAIN: b"here", zmq.ZAP_ENFORCE_DOMAIN: 1})
+    told, happened = [], trio.Event()
+
+    def failed(*what):
+        told.append(what)
+        happened.set()
+
+    with Monitor(pull.raw, failed=failed) as monitor:
+        nursery.start_soon(monitor.run)
+        peer = sockets.socket(zmq.PUSH)
+        where = pull.bind("tcp://127.0.0.1:*")
+        peer.connect(where)
+        with trio.fail_after(30):
+            version, number, *_ = await warden.receive()
+            await warden.send([version, number, status, b"", b"", b""])
+            await happened.wait()
+    assert told == [(reason, where)]

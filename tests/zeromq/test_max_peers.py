@@ -4,9 +4,11 @@ import pytest
 import zmq
 from pydantic import ValidationError
 
-from gateway.api import AccessRefused, Principal
-from gateway_zeromq.endpoints import guard, spot
+from gateway.api import AccessRefused, ConfigError, Principal
+from gateway_zeromq.endpoints import guard
+from gateway_zeromq.security.passwords import hash_of
 from gateway_zeromq.settings import ZeroMqSettings
+from tests.zeromq.keyring import Keyring
 from tests.zeromq.support import ANY, Plain, serving, until
 from trio_zmq.monitor import Monitor
 
@@ -21,13 +23,8 @@ ENDPOINTS = {
     "DEALER": (zmq.REP, {"queue": "jobs"}),
 }
 CROWDED = "zeromq.refused_peers"
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """Who is refused comes again soon."""
-    monkeypatch.setattr(spot, "HANDSHAKE_MS", 300)
-    monkeypatch.setattr(guard, "QUICK_HANDSHAKE_MS", 300)
+SOON_S = 12
+"""Less than a handshake may take where there are keys or passwords: nobody gets in because another one's time is up."""
 
 
 async def by_name(credentials):
@@ -73,7 +70,7 @@ def peer(nursery, context):
     made = []
 
     def make(kind, address, **options):
-        made.append(Peer(context, kind, address, RECONNECT_IVL=20, **options))
+        made.append(Peer(context, kind, address, **options))
         nursery.start_soon(made[-1].listen)
         return made[-1]
 
@@ -114,6 +111,97 @@ async def test_with_passwords_the_same_holds_and_endpoints_of_one_domain_are_cou
         stranger = peer(zmq.PUSH, running.address("PULL", 1), PLAIN_USERNAME=b"bob", PLAIN_PASSWORD=b"x")
         other.close()
         await until(lambda: zmq.Event.HANDSHAKE_FAILED_AUTH in stranger.events)
+
+
+async def get_in_when_two_leave(running, make):
+    """Have two in, and eight that come at different moments; see two of the eight in soon after the two have left."""
+    first, second = make(), make()
+    await until(lambda: first.is_in and second.is_in)
+    others = []
+    for number in range(1, 9):
+        others.append(make())
+        await until(lambda enough=number * 2: running.broker.counters[CROWDED] >= enough)
+    assert not any(one.is_in for one in others)
+    first.close(), second.close()
+    await until(lambda: sum(one.is_in for one in others) == 2, SOON_S)
+    assert len(running.log.of("no more peers are let in")) == 1
+    assert not running.count("refused_handshakes.protocol"), "that is what others do wrong"
+    assert running.count("refused_handshakes.put off")
+    assert [said["reason"] for said in running.log.of("handshake failed")].count("put off") == 1
+
+
+CROWDED_PULL = {"name": "crowded", "socket": "PULL", "bind": ANY, "max_peers": 2}
+
+
+async def test_of_many_that_wait_as_many_get_in_as_leave_and_soon(peer):
+    async with serving(CROWDED_PULL) as running:
+        await get_in_when_two_leave(running, lambda: peer(zmq.PUSH, running.address("PULL")))
+
+
+async def test_of_many_that_wait_with_passwords_as_many_get_in_as_leave_and_soon(peer):
+    who = {"PLAIN_USERNAME": b"alice", "PLAIN_PASSWORD": b"wonderland"}
+    async with serving({**CROWDED_PULL, "security": "plain"}, authenticate=by_name) as running:
+        await get_in_when_two_leave(running, lambda: peer(zmq.PUSH, running.address("PULL"), **who))
+
+
+async def test_of_many_that_wait_with_keys_as_many_get_in_as_leave_and_soon(peer, tmp_path):
+    keys = Keyring(tmp_path)
+    who = keys.allow("alice")
+    async with serving({**CROWDED_PULL, **keys.settings()}, authenticate=by_name) as running:
+        await get_in_when_two_leave(running, lambda: peer(zmq.PUSH, running.address("PULL"), **who))
+
+
+def locked(name):
+    return {"name": name, "socket": "PUSH", "bind": ANY, "queue": "secret", "security": "plain"} | {
+        "users": {"alice": hash_of("wonderland")}
+    }
+
+
+def counted(name):
+    return {"name": name, "socket": "PULL", "bind": ANY, "max_peers": 5}
+
+
+@pytest.mark.parametrize(
+    "endpoints",
+    [
+        (locked("jobs 1"), counted("jobs")),
+        (counted("jobs"), locked("jobs 0")),
+        (counted("jobs"), {**locked("jobs 1"), "max_peers": 5}),
+    ],
+    ids=["the locked one first", "the counted one first", "both counted"],
+)
+async def test_no_name_of_an_endpoint_opens_the_door_of_another(endpoints, peer):
+    async with serving(*endpoints, authenticate=by_name) as running:
+        stranger, alice = (
+            peer(zmq.PULL, running.address("PUSH"), PLAIN_USERNAME=b"alice", PLAIN_PASSWORD=password)
+            for password in (b"wrong", b"wonderland")
+        )
+        anybody = peer(zmq.PUSH, running.address("PULL"))
+        await until(lambda: stranger.is_in or zmq.Event.HANDSHAKE_FAILED_AUTH in stranger.events)
+        assert not stranger.is_in
+        await until(lambda: alice.is_in and anybody.is_in)
+
+
+async def refusal(*endpoints, context=None):
+    with pytest.RaisesGroup(ConfigError, flatten_subgroups=True) as caught:
+        async with serving(*endpoints, context=context):
+            pass
+    error = caught.value
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error.text
+
+
+@pytest.mark.parametrize("endpoints", [(locked("jobs 1"), counted("jobs")), (counted("jobs"), locked("jobs 0"))])
+async def test_should_two_doors_have_one_domain_the_broker_does_not_start(endpoints, monkeypatch):
+    monkeypatch.setattr(guard, "_APART", " ")
+    assert "has the ZAP domain of another one" in await refusal(*endpoints)
+
+
+async def test_where_somebody_else_answers_for_the_context_it_is_refused_in_words(context):
+    with context.socket(zmq.ROUTER) as other:
+        other.bind("inproc://zeromq.zap.01")
+        assert "endpoints with security or max_peers need a context of their own" in await refusal(CROWDED_PULL, context=context)
 
 
 async def test_over_ipc_too(peer, tmp_path):

@@ -204,6 +204,17 @@ async def test_who_fails_to_answer_says_500_and_the_next_peer_gets_in(keys, cont
         first.close(), second.close()
 
 
+async def test_who_is_one_of_too_many_at_once_comes_again_soon(keys, context, monkeypatch):
+    options = keys.allow("alice")
+    monkeypatch.setattr(gatekeeper, "MOST_PENDING", 0)
+    async with serving(router(keys), authenticate=by_name) as running:
+        client = Client(context, running.address("ROUTER"), **options)
+        await until(lambda: running.count("refused_handshakes.put off") >= 2)
+        monkeypatch.setattr(gatekeeper, "MOST_PENDING", 1)
+        assert (await client.hello())["user"] == "alice"
+        client.close()
+
+
 async def test_an_answer_that_takes_too_long_is_500(keys, context, monkeypatch):
     options = keys.allow("alice")
 

@@ -131,6 +131,11 @@ def test_a_table_where_a_list_of_them_belongs_is_refused_with_what_to_write():
     assert "[[frontend.zeromq.endpoint]]" in error.value.text
 
 
+@pytest.mark.parametrize("name", ["a\x1fb", "a\nb", "\0", "\x7f"])
+def test_a_name_is_text_that_can_be_printed(name):
+    assert "must be printable" in refusal({"name": name, "socket": "PULL", "bind": BIND})
+
+
 def test_two_endpoints_of_one_name_are_refused():
     assert "two endpoints have the name 'x'" in refusal(
         {"name": "x", "socket": "PULL", "bind": BIND}, {"name": "x", "socket": "PUSH", "bind": BIND}

@@ -20,7 +20,9 @@ from gateway_zeromq.settings.security import is_loopback
 HANDSHAKE_MS = 15_000
 """What a peer has for its handshake, the question whether it may come in included."""
 QUICK_HANDSHAKE_MS = 3_000
-"""The same where it has to prove nothing: who is one too many hangs for so long, and then comes again."""
+"""The same where it has to prove nothing: whoever connects and says nothing has a place among `max_peers` for so long."""
+_APART = "\x1f"
+"""Between a domain and a number; in no name that settings have."""
 _USER_ID = "User-Id"
 
 
@@ -118,7 +120,7 @@ class Guards:
         endpoints: with their names.
 
     Raises:
-        ConfigError: a key can't be read, or two endpoints contradict each other.
+        ConfigError: a key can't be read, or two endpoints contradict each other or have one ZAP domain by mistake.
     """
 
     def __init__(
@@ -156,9 +158,11 @@ class Guards:
         if settings.counts_connections and settings.max_peers is not None:
             # libzmq does not say at which endpoint somebody asks, but for the domain: this is its own.
             crowd = Crowd(name, settings.max_peers)
-            domain = f"{domain} {len(self._doors)}"
+            domain = f"{domain}{_APART}{len(self._doors)}"
         if realm is not None or crowd is not None:
-            self._doors[domain] = Door(realm, crowd)
+            door = Door(realm, crowd)
+            if self._doors.setdefault(domain, door) != door:  # it must never be another one's: that may let in anybody
+                raise ConfigError(f"ZeroMQ endpoint {name!r} has the ZAP domain of another one: rename one of them ({SETTING})")
         return Guard(domain, settings, realm, crowd)
 
     def _realm(self, name: str, domain: str, settings: AnyEndpoint) -> Realm:
@@ -202,7 +206,7 @@ class Guards:
             reason = zmq.strerror(error.errno or 0).lower()
             raise ConfigError(
                 f"somebody else answers for the security of this program's ZeroMQ context ({reason}): "
-                f"endpoints with security need a context of their own ({SETTING})"
+                f"endpoints with security or max_peers need a context of their own ({SETTING})"
             ) from error
 
     async def run(self) -> None:

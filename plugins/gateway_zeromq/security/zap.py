@@ -13,10 +13,14 @@ _CREDENTIALS = {"NULL": 0, "PLAIN": 2, "CURVE": 1}
 
 
 class Status(IntEnum):
-    """Status codes."""
+    """Status codes.
+
+    ``LATER`` is none of ZAP's: libzmq then ends the connection at once, and its peer comes again. With ZAP's 300 the connection
+    would hang, and count, until its time for the handshake is up; with 400 a peer never comes again.
+    """
 
     OK = 200
-    LATER = 300
+    LATER = 700
     REFUSED = 400
     BROKEN = 500
 

@@ -40,6 +40,12 @@ _Address: TypeAlias = Annotated[str, BeforeValidator(lambda value: _check_addres
 Addresses: TypeAlias = Annotated[list[_Address], BeforeValidator(_as_list)]
 
 
+def _check_name(name: str) -> str:
+    if not name.isprintable():
+        raise ValueError("must be printable text")
+    return name
+
+
 def _check_queue(name: str) -> str:
     if name.startswith(_RESERVED):
         raise ValueError(f"must not begin with {_RESERVED!r}: such names are reserved")
@@ -82,7 +88,7 @@ class WantedQueue(NamedTuple):
 class Endpoint(Secured):
     """What every endpoint has."""
 
-    name: str | None = Field(
+    name: Annotated[str, AfterValidator(_check_name)] | None = Field(
         default=None, min_length=1, max_length=100, description="For logs and errors; without one its kind and number."
     )
     bind: Addresses = Field(
@@ -106,8 +112,8 @@ class Endpoint(Secured):
         default=None,
         ge=1,
         le=1_000_000,
-        description="For bind: connections at a time. More are not let in, and come in as soon as there is room. "
-        "Without a value: as many as the system allows.",
+        description="For bind: connections at a time; those that still shake hands count as well. More are not let in, and come "
+        "again by themselves until there is room. Without a value: as many as the system allows.",
     )
 
     @model_validator(mode="after")
