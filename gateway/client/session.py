@@ -131,8 +131,8 @@ class Session(Generic[Confirmed, Consuming]):
         while self.unconfirmed and (seq := next(iter(self.unconfirmed))) <= decided:
             self._settle_oldest(next((status for first, last, status in refused if first <= seq <= last), 0))
         self.last_seq = max(self.last_seq, decided)
-        for r in [r for r, (_, command) in self._requests.items() if command[0] is Command.CANCEL]:
-            self._answer(r)  # that consumer went with its connection
+        for r in [r for r, (_, command) in self._requests.items() if self._is_past(command)]:
+            self._answer(r)  # that consumer went with its connection, or was given up before it began
         asked = {command[2] for _, command in self._requests.values() if command[0] is Command.CONSUME}
         for r, (_, command) in self._requests.items():
             self._send(encode((command[0], r, *command[1:])), None)
@@ -140,6 +140,10 @@ class Session(Generic[Confirmed, Consuming]):
             if consumer.tag not in asked:
                 self._ask_consume(consumer)
         self._send_publishes(self.unconfirmed.values())
+
+    def _is_past(self, command: tuple[Any, ...]) -> bool:
+        """Say whether a request is about a consumer that a new connection need not have."""
+        return command[0] is Command.CANCEL or (command[0] is Command.CONSUME and command[2] not in self._consumers)
 
     # -- what the program says
 
@@ -327,6 +331,8 @@ class Session(Generic[Confirmed, Consuming]):
         if waiting is None:
             return False
         reply, command = waiting
+        if command[0] is Command.CANCEL:
+            self._settled_tags.discard(command[1])
         if error is not None and command[0] is Command.CONSUME:
             self._end_consumer(command[2], ConsumerCancelled(error.code, error.text))
         reply.resolve(result, error)
