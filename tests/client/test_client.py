@@ -452,8 +452,8 @@ def test_what_a_cancelled_consumer_needs_not_settle_is_not_settled(router):
             client.publish("", "jobs", b"%d" % n)
         consumer = client.consume("jobs", credit=4, no_ack=True)
         until(client, lambda: consumer.buffer)
-        consumer.cancel()
-        router.do(lambda fake: fake.say(next(iter(fake.peers)), DELIVER, consumer.tag, 99, False, "", "jobs", None, body=b"late"))
-        client.declare_queue("jobs")
+        cancelled = client._session.cancel(consumer)
+        client._session.receive(encode([DELIVER, consumer.tag, 99, False, "", "jobs", None]), b"late")
+        client.wait_for(cancelled)
         client.declare_queue("jobs")
     assert of(router, NACK) == []

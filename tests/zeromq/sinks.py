@@ -83,7 +83,9 @@ class Sink:
         return delivery not in self.taken_away
 
     def properties(self, message, *, as_json):
-        return properties_of(message, lambda m: codec.msgspec.msgpack.decode(m.wire, type=Properties), lambda: 0, as_json=as_json)
+        return properties_of(
+            message, lambda m: codec.msgspec.msgpack.decode(m.wire or b"\x80", type=Properties), lambda: 0, as_json=as_json
+        )
 
 
 class Conversation:

@@ -211,6 +211,15 @@ def test_deliveries_are_numbered_over_all_consumers_of_the_connection():
     ]
 
 
+def test_what_expires_and_says_nothing_else_is_delivered_with_the_time_that_is_left():
+    talk = Conversation()
+    subscription, _ = talk.consumer("c1")
+    delivery = Delivery(b"1", key="a")
+    delivery.message.expires_at_ms = 700
+    subscription.deliver(delivery)
+    assert talk.heard() == [([8, "c1", 1, False, "amq.topic", "a", {"expiration_ms": 700}], b"1")]
+
+
 def test_ack_settles_and_gives_the_credit_back():
     talk = Conversation()
     subscription, consumer = talk.consumer(credit=2)

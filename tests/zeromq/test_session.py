@@ -47,6 +47,16 @@ def test_last_seq_is_below_everything_that_is_undecided():
     assert made.last_seq == 5
 
 
+def test_what_is_undecided_and_has_no_number_says_nothing_of_those_that_have_one():
+    made = session()
+    publish(made, 1, 1)
+    list(made.decide(1))
+    publish(made, 2, 0)
+    assert (made.last_seq, made.admission(1)) == (1, Admission.DECIDED)
+    publish(made, 3, 4)
+    assert (made.last_seq, made.admission(1), made.admission(4)) == (3, Admission.DECIDED, Admission.UNDECIDED)
+
+
 def test_what_is_pending_is_weighed():
     made = session()
     for number in (1, 2):

@@ -321,7 +321,8 @@ class Deliveries:
     def send_message(self, subscription: Subscription, number: int, message: Message, *, redelivered: bool) -> None:
         """Send a DELIVER."""
         form, address = self._peer.form, message.address
-        props = self._sink.properties(message, as_json=form is codec.encode_json) if message.wire_tag else None
+        says_more = message.wire_tag or message.expires_at_ms
+        props = self._sink.properties(message, as_json=form is codec.encode_json) if says_more else None
         header = form(codec.DELIVER, subscription.tag, number, redelivered, address.exchange, address.routing_key, props)
         self._peer.say(header, message.body)
 

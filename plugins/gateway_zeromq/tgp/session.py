@@ -91,7 +91,8 @@ class Session:
     @property
     def last_seq(self) -> int:
         """The highest number up to which everything is decided: stored, or among `refused`."""
-        return self.pending[0].seq - 1 if self.pending else self.mark
+        undecided = self._first_undecided()
+        return undecided - 1 if undecided else self.mark
 
     @property
     def is_away(self) -> bool:
@@ -102,7 +103,11 @@ class Session:
         """Say what a number is; 0 is no number, and always new."""
         if seq > self.mark or not seq:
             return Admission.NEW
-        return Admission.UNDECIDED if self.pending and seq >= self.pending[0].seq else Admission.DECIDED
+        return Admission.UNDECIDED if 0 < self._first_undecided() <= seq else Admission.DECIDED
+
+    def _first_undecided(self) -> int:
+        """Return the lowest number that is pending; 0: none is, but what has no number may be."""
+        return next((pending.seq for pending in self.pending if pending.seq), 0)
 
     def submitted(self, number: int, seq: int, body_bytes: int, *, quiet: bool = False) -> None:
         """Note a publish whose outcome will come. `quiet`: nobody is told."""
