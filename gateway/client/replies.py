@@ -13,6 +13,7 @@ _REASONS = {
     403: "not allowed",
     404: "there is no such exchange",
     406: "it contradicts what exists, or names another user in its user_id",
+    503: "its routing key has more words than are allowed",
     506: "a queue is full, too much is unconfirmed, or the journal can not take it",
     540: "not supported",
     541: "the gateway's own error",

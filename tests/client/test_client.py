@@ -124,7 +124,13 @@ def test_a_confirm_says_what_it_is_about_and_what_became_of_it(router):
 
 
 @pytest.mark.parametrize(
-    ("status", "reason"), [(404, "there is no such exchange"), (311, "it is larger than the gateway takes"), (599, "status 599")]
+    ("status", "reason"),
+    [
+        (404, "there is no such exchange"),
+        (311, "it is larger than the gateway takes"),
+        (503, "its routing key has more words than are allowed"),
+        (599, "status 599"),
+    ],
 )
 def test_a_refusal_says_what_its_status_means(status, reason):
     confirm = Confirm(None, 7, (), b"x")
