@@ -739,3 +739,17 @@ async def test_a_consumer_of_a_higher_priority_gets_messages_first(context):
         for seq in (1, 2):
             await publisher.ask(3, seq, "", "jobs", body=b"%d" % seq)
         assert {consumer.priority: consumer.credit_left for consumer in running.queue("jobs").consumers} == {0: 9, 5: 0}
+
+
+async def test_who_publishes_without_numbers_what_is_refused_leaves_nothing_behind(context):
+    async with serving(ROUTER) as running:
+        client = Client(context, running.address("ROUTER"))
+        for n in range(20):
+            await client.hello(client=f"name {n}")
+            await client.say(3, 0, "amq.topic", "a." * 300, None, 2, body=b"x")
+            assert await client.ask(22) == [23, None]
+            await client.say(24)
+        await client.hello()
+        assert (await client.ask(3, 1, "amq.topic", "a." * 300, body=b"x"))[:2] == [4, 1]
+        await until(lambda: list(running.channel.scan_state("tgp.mark")))
+        assert len(list(running.channel.scan_state("tgp.mark"))) == 1, "a number that was refused is kept, and nothing else"

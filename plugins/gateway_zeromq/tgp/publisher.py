@@ -149,7 +149,8 @@ class Publisher:
 
     def _refuse(self, command: Publish, code: int) -> None:
         self.session.refuse(command.seq, code)
-        self._marks.note(self)
+        if self.session.dirty:
+            self._marks.note(self)
         if self.peer is not None and not command.flags & NO_CONFIRM:
             self.peer.confirm(command.seq, code)
 
