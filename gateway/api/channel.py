@@ -208,7 +208,7 @@ class Channel(Protocol):
             local_to: the publisher's own queue: bindings of that queue with ``no_local`` are left out.
 
         Raises:
-            AccessRefused: the principal may not publish there.
+            AccessRefused: the principal may not publish there, or a reply address has more than `MAX_KEY_WORDS` words.
         """
 
     def reaches(self, route: Route) -> bool:

@@ -14,6 +14,8 @@ DEFAULT_EXCHANGE = ""
 TOPIC_EXCHANGE = "amq.topic"
 
 MAX_KEY_BYTES = 65_535
+MAX_KEY_WORDS = 256
+"""As many as AMQP can write. To find who wants a key of more takes as much longer."""
 OWN_KEYS = "$SYS."
 """Keys that begin so are what the broker says of itself."""
 

@@ -15,9 +15,9 @@ from gateway.engine.queues.consumer import Consumer
 from gateway.engine.queues.delivery import Entry
 from gateway.engine.retained import RetainedLookUp
 from gateway.engine.route import RouteHandle
-from gateway.errors import GatewayError, MessageRefused, NotFound
+from gateway.errors import AccessRefused, GatewayError, MessageRefused, NotFound
 from gateway.model.message import Message
-from gateway.model.names import parse_reply_address
+from gateway.model.names import MAX_KEY_WORDS, parse_reply_address
 from gateway.model.records import Scheduled
 from gateway.runtime.alarms import TOO_LARGE
 from gateway.runtime.answers import DEAF, Answers
@@ -88,7 +88,11 @@ class BrokerChannel(Declaring):
     def route(self, exchange: str, routing_key: str, *, local_to: str = "") -> RouteHandle:
         """See `gateway.api.Channel.route`."""
         if not exchange:
-            exchange, routing_key = parse_reply_address(routing_key) or (exchange, routing_key)
+            address = parse_reply_address(routing_key)
+            if address is not None:
+                exchange, routing_key = address
+                if routing_key.count(".") >= MAX_KEY_WORDS:
+                    raise AccessRefused(f"a reply address of more than {MAX_KEY_WORDS} words")
         self._check("write", exchange, routing_key)
         return self._engine.vhost(self._vhost).route(exchange, routing_key, local_to)
 

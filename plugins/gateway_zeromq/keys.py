@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Final, TypeVar
 
-from gateway.api import Route
+from gateway.api import MAX_KEY_WORDS, Route
 
 LONGEST_BYTES: Final = 65_535
-MOST_WORDS: Final = 256
-"""As many as AMQP can write. To find who wants a key of more takes as much longer."""
 ROUTES_KEPT: Final = 10_000
 REMEMBERED_BYTES: Final = 512
 """Routes of longer keys are found anew each time: what is remembered must be bounded in bytes, too."""
@@ -19,7 +17,7 @@ Name = TypeVar("Name")
 def complaint_of(key: str) -> str | None:
     """Say what is wrong with a key in AMQP's spelling; None: nothing."""
     words = key.count(".") + 1
-    return None if words <= MOST_WORDS else f"a routing key of {words} words; at most {MOST_WORDS} are allowed"
+    return None if words <= MAX_KEY_WORDS else f"a routing key of {words} words; at most {MAX_KEY_WORDS} are allowed"
 
 
 def remember(routes: dict[Name, Route], name: Name, route: Route) -> None:

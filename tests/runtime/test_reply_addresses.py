@@ -59,3 +59,11 @@ async def test_what_a_publisher_sends_spares_its_own_queue_where_the_binding_say
         await opened.outcome(opened.publish(mine, Message(mine.address, b"x", True)))
         infos = {name: opened.queue_info(name) for name in ("mine", "mine too", "another's")}
         assert {name: info.messages for name, info in infos.items() if info} == {"mine": 0, "mine too": 1, "another's": 1}
+
+
+async def test_a_reply_address_has_no_more_words_than_any_key() -> None:
+    async with running(HandJournal(automatic=True)) as broker:
+        opened = broker.gateway("test", lambda _: None, broker.log).open_channel(Principal("somebody"))
+        assert opened.route("", "/exchanges/amq.topic/" + "a%2E" * 255 + "a").address.routing_key.count(".") == 255
+        with pytest.raises(AccessRefused, match="256 words"):
+            opened.route("", "/exchanges/amq.topic/" + "a%2E" * 256 + "a")
