@@ -6,11 +6,34 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.api import NO_PROPERTIES, PreconditionFailed, Properties, decode_properties, encode_properties
+from gateway.api import (
+    DEFAULT_EXCHANGE,
+    NO_PROPERTIES,
+    OWN_KEYS,
+    Address,
+    PreconditionFailed,
+    Properties,
+    decode_properties,
+    encode_properties,
+)
 
 HEADER: Final = "x-retain"
 """True: it becomes the last value of its key; false: it does not, whatever the endpoint's setting. It is taken off the message."""
 _IN_WIRE: Final = HEADER.encode()
+
+NOT_TOPIC: Final = (DEFAULT_EXCHANGE, "amq.direct", "amq.fanout", "amq.headers")
+
+
+def check_kept(address: Address) -> None:
+    """Refuse to retain where there are no last values, or where they are the broker's own.
+
+    Raises:
+        PreconditionFailed: nothing is retained there.
+    """
+    if address.exchange in NOT_TOPIC:
+        raise PreconditionFailed(f"last values are a topic exchange's, and {address.exchange!r} is none")
+    if address.routing_key.startswith(OWN_KEYS):
+        raise PreconditionFailed(f"last values of keys that begin with {OWN_KEYS} are the broker's own")
 
 
 def take_retain(wire: bytes, *, default: bool = False) -> tuple[bool, bytes]:

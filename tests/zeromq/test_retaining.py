@@ -126,3 +126,18 @@ async def test_a_tgp_client_is_told_what_can_not_be_retained(context, fields, co
 def test_all_other_properties_stay_as_they_are(properties, retain, left):
     said, wire = take_retain(encode_properties(properties))
     assert (said, decode_properties(wire)) == (retain, left)
+
+
+@pytest.mark.parametrize(("exchange", "key"), [("", "a"), ("amq.direct", "a"), ("amq.topic", "$SYS.broker.version")])
+async def test_a_tgp_client_retains_nothing_where_there_are_no_last_values_or_only_the_brokers(context, exchange, key):
+    async with serving(ROUTER) as running:
+        client = await connected(context, running)
+        assert await client.ask(3, 1, exchange, key, {"headers": {"x-retain": True}}, body=b"1") == [4, 1, False, 406]
+        assert retained(running, exchange=exchange) == {}
+
+
+async def test_an_endpoint_retains_no_value_in_place_of_the_brokers(context):
+    async with serving(endpoint(frames="key,body", retain=True)) as running:
+        await Plain(context, zmq.PUSH, running.address("PULL")).send(b"$SYS.broker.version", b"forged")
+        await until(lambda: running.count("dropped.frames") == 1)
+        assert retained(running, "$SYS.#") == {}

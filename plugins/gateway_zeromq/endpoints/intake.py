@@ -8,7 +8,7 @@ from gateway.api import COMMON, AccessRefused, Message, Outcome, PreconditionFai
 from gateway_zeromq.endpoints.frames import SPLITTERS, WrongFrames, WrongKey
 from gateway_zeromq.endpoints.spot import Spot
 from gateway_zeromq.keys import LONGEST_BYTES, complaint_of, remember
-from gateway_zeromq.lasting import take_retain
+from gateway_zeromq.lasting import check_kept, take_retain
 from gateway_zeromq.settings.taking import CollectingEndpoint
 from trio_zmq.pump import Oversized, Whole
 
@@ -130,6 +130,8 @@ class Intake:
             key, body, wire = self._split(whole)
             retain, wire = take_retain(wire, default=self._settings.retain)
             route = self._fixed if key is None else self._routes.get(key) or self._route(key)
+            if retain:
+                check_kept(route.address)
         except WrongKey as error:
             self.drop("key", str(error))
         except (WrongFrames, PreconditionFailed) as error:

@@ -8,9 +8,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from gateway.api import DEFAULT_EXCHANGE
+from gateway_zeromq.lasting import NOT_TOPIC
 from gateway_zeromq.settings.common import Endpoint, ExchangeName, Frames
-
-_NOT_TOPIC = (DEFAULT_EXCHANGE, "amq.direct", "amq.fanout", "amq.headers")
 
 
 class TakingEndpoint(Endpoint):
@@ -66,6 +65,6 @@ class CollectingEndpoint(TakingEndpoint):
 
     @model_validator(mode="after")
     def _check_retain(self) -> CollectingEndpoint:
-        if self.retain and (self.exchange in _NOT_TOPIC or self.exchange_type not in (None, "topic")):
+        if self.retain and (self.exchange in NOT_TOPIC or self.exchange_type not in (None, "topic")):
             raise ValueError(f"has retain, but last values are a topic exchange's, and {self.exchange!r} is none")
         return self

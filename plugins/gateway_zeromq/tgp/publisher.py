@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from gateway.api import COMMON, Gateway, GatewayError, Message, Outcome, PreconditionFailed, Principal, Route
 from gateway_zeromq.keys import complaint_of, remember
-from gateway_zeromq.lasting import HEADER, take_retain
+from gateway_zeromq.lasting import HEADER, check_kept, take_retain
 from gateway_zeromq.tgp.codec import MANDATORY, NO_CONFIRM, Publish
 from gateway_zeromq.tgp.replies import COMMAND_INVALID, CONTRADICTS, NO_ROOM, NO_ROUTE, NOT_BUILT, Rules
 from gateway_zeromq.tgp.session import Admission, Pending, Session
@@ -107,6 +107,8 @@ class Publisher:
         """Make it the last value of its key if a header says so; False: it is refused."""
         try:
             retain, message.wire = take_retain(message.wire)
+            if retain:
+                check_kept(route.address)
         except PreconditionFailed as error:
             self._refuse(command, code_of(error))
             return False
