@@ -15,7 +15,7 @@ from gateway_mqtt.session import SessionKey
 from gateway_mqtt.store import NEVER_EXPIRES, SessionRecord, StoredWill, Stores
 from gateway_mqtt.sys_topics import NONE, Stock
 from gateway_mqtt.translate.sessions import session_queue_name, subscribed
-from gateway_mqtt.wills import publish_will
+from gateway_mqtt.wills import FOR_EVER, publish_will
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -295,7 +295,12 @@ class Absences:
         self._sooner()
 
     def _publish(self, key: SessionKey, will: StoredWill | None) -> bool:
-        return will is None or publish_will(self.channel(key[0]), will, self._gateway.now_ms())
+        """Return whether nothing is left to be tried again."""
+        try:
+            return will is None or publish_will(self.channel(key[0]), will, self._gateway.now_ms())
+        except FOR_EVER:
+            self._gateway.count("wills_lost")
+            return True
 
     def _keep(self, key: SessionKey, record: SessionRecord) -> None:
         self._stores.open(self.channel(key[0]), key, lasts=True).put_record(record)

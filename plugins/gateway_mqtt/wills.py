@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from gateway.api import TOPIC_EXCHANGE, AccessRefused, Channel, Gateway, Message, Principal
+from gateway.api import AccessRefused, Channel, Gateway, Message, NotFound, NotSupported, PreconditionFailed, Principal
 from gateway_mqtt.codec import reasons
 from gateway_mqtt.codec.coding import is_utf8
 from gateway_mqtt.codec.packets import PUBLISH, Will
@@ -13,12 +13,14 @@ from gateway_mqtt.codec.properties import NO_PROPERTIES, decode_properties, enco
 from gateway_mqtt.store import StoredWill
 from gateway_mqtt.translate.properties import RETAIN, WIRE_TAG, wire_of
 from gateway_mqtt.translate.sessions import Refused
-from gateway_mqtt.translate.topics import TopicLimits, address_of, is_reserved
+from gateway_mqtt.translate.topics import ANSWERS, TopicLimits, address_of, check_answer, is_reserved
 
 if TYPE_CHECKING:
     from gateway_mqtt.settings import MqttSettings
 
 MILLISECONDS: Final = 1_000
+FOR_EVER: Final = (AccessRefused, NotFound, NotSupported, PreconditionFailed)
+"""What is refused so is refused whenever it is tried again."""
 
 
 def stored_will(will: Will, most_bytes: int) -> StoredWill:
@@ -60,11 +62,13 @@ def check_will(will: Will, gateway: Gateway, principal: Principal, limits: Topic
         raise Refused(reasons.RETAIN_NOT_SUPPORTED, "a retained will")  # [MQTT5-3.2.2-13]
     if will.properties.payload_format and not is_utf8(will.payload):
         raise Refused(reasons.PAYLOAD_FORMAT_INVALID, "a will that is not the UTF-8 that it says it is")
-    if principal.authorize is None:
+    if principal.authorize is None and not will.topic.startswith(ANSWERS):
         return
     channel = gateway.open_channel(principal)
     try:
-        channel.route(*address_of(will.topic))
+        route = channel.route(*address_of(will.topic))
+        if will.topic.startswith(ANSWERS):
+            check_answer(route.address, limits)
     except AccessRefused as error:
         raise Refused(reasons.NOT_AUTHORIZED, error.text) from None
     finally:
@@ -79,6 +83,8 @@ def publish_will(channel: Channel, will: StoredWill, now_ms: int) -> bool:
         now_ms: wall time; its expiry counts from here.
     Returns:
         False: it is refused for now (memory is short, the journal fails, a queue is full). One of QoS 0 is lost then.
+    Raises:
+        GatewayError: one of `FOR_EVER`: it can't be published at all.
     """
     route = channel.route(*address_of(will.topic))
     properties = decode_properties(PUBLISH, will.properties)
@@ -87,9 +93,12 @@ def publish_will(channel: Channel, will: StoredWill, now_ms: int) -> bool:
     wire = wire_of(will.qos | (RETAIN if will.retain else 0), raw)
     expires_at_ms = 0 if expiry_s is None else now_ms + (expiry_s * MILLISECONDS or 1)  # 0 is never
     message = Message(route.address, will.payload, will.qos > 0, WIRE_TAG if wire else "", wire, 0, expires_at_ms)
-    if will.retain and route.address.exchange == TOPIC_EXCHANGE:  # else it is a passing message [MQTT-3.1.2-16] [MQTT5-3.1.2-14]
+    if will.retain and not will.topic.startswith(ANSWERS):  # else it is a passing message [MQTT-3.1.2-16] [MQTT5-3.1.2-14]
         channel.retain(route, message)  # [MQTT-3.1.2-17] [MQTT5-3.1.2-15]
     if will.qos:
-        return channel.refused(channel.publish(route, message)) is None
+        refusal = channel.refused(channel.publish(route, message))
+        if isinstance(refusal, FOR_EVER):
+            raise refusal
+        return refusal is None
     channel.post(route, message)
     return True

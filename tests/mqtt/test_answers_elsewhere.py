@@ -8,7 +8,11 @@ from gateway.api import Binding, Principal, Properties, QueueSpec, reply_address
 from gateway.model.message import with_properties
 from gateway_mqtt.codec.packets import PUBACK, Ack, Publish, Will
 from gateway_mqtt.codec.properties import Properties as Mqtt
+from gateway_mqtt.settings import MqttSettings
 from gateway_mqtt.translate.properties import read_wire
+from gateway_mqtt.translate.sessions import Refused
+from gateway_mqtt.translate.topics import TopicLimits
+from gateway_mqtt.wills import check_will
 from tests.mqtt.level5 import connected
 from tests.mqtt.support import mqtt_broker, until
 
@@ -97,3 +101,47 @@ async def test_a_request_of_an_mqtt_client_that_wants_its_answer_in_a_queue_is_a
         await until(lambda: bench.broker.engine.vhost("/").queues["work"].count)
         question = await answer_in(channel, "work")
         assert read_wire(question.wire).reply_to == "answers"
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+@pytest.mark.parametrize(
+    "target", ["/exchanges/amq.topic/$SYS.broker.version", "/exchanges/amq.topic/$SYS%2Ex", "mqtt.session.device"]
+)
+async def test_what_is_the_brokers_own_is_not_reached_by_answers(qos, target):
+    async with mqtt_broker() as bench:
+        channel = await asker(bench)
+        before = [message.body for message in channel.retained("amq.topic", "$SYS.#")]
+        device = await connected(bench, "device")
+        await device.send(Publish(f"$reply/{target}", b"forged", qos, True, False, 9 if qos else 0))
+        if qos:
+            assert (await device.next()).code == 0x87
+        else:
+            await device.send(Publish("x", b"", 1, packet_id=3))
+            await device.next()
+        assert b"forged" not in before + [message.body for message in channel.retained("amq.topic", "$SYS.#")]
+
+
+async def test_nothing_is_retained_by_an_answer_to_a_topic():
+    async with mqtt_broker() as bench:
+        channel = await asker(bench)
+        device = await connected(bench, "device")
+        await device.send(Publish("$reply//exchanges/amq.topic/a", b"x", 1, True, False, 9))
+        await device.next()
+        assert list(channel.retained("amq.topic", "#")) == []
+
+
+async def test_a_will_that_can_never_be_published_is_lost_at_once():
+    async with mqtt_broker() as bench:
+        device = await bench.client("device", will=Will("$reply//exchanges/nope/x", b"gone", 1, False))
+        await device.vanish()
+        await until(lambda: bench.counted("mqtt.wills_lost") == 1)
+
+
+async def test_a_will_to_what_is_the_brokers_own_refuses_the_connect():
+    async with mqtt_broker() as bench:
+        for topic in ("$reply//exchanges/amq.topic/$SYS.x", "$reply//exchanges/amq.topic/" + "a." * 300):
+            will = Will(topic, b"forged", 1, True)
+            with pytest.raises(Refused):
+                check_will(
+                    will, bench.broker.gateway("x", print, bench.log), Principal("x"), TopicLimits(200, 65_535), MqttSettings()
+                )

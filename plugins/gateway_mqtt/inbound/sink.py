@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from gateway.api import (
-    TOPIC_EXCHANGE,
     AccessRefused,
     Channel,
     Connection,
@@ -203,7 +202,7 @@ class Inbound:
         kept = said.kept
         if route is None or (kept and self._objects(said, qos, packet_id, body)):
             return
-        retain = retain and route.address.exchange == TOPIC_EXCHANGE  # answers are nobody's last value
+        retain = retain and not topic.startswith(_ANSWERS)  # answers are nobody's last value
         expiry_s = said.message_expiry_s
         expires_at_ms = 0 if expiry_s is None else self._gateway.now_ms() + (expiry_s * 1000 or 1)  # 0 is not never
         wire = wire_of(qos | RETAIN if retain else qos, kept) if kept or retain or qos > 1 else b""

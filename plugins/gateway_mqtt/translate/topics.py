@@ -10,6 +10,7 @@ from gateway.api import (
     DEFAULT_EXCHANGE,
     TOPIC_EXCHANGE,
     AccessRefused,
+    Address,
     Channel,
     Principal,
     Route,
@@ -27,6 +28,9 @@ RESERVED: Final = ("$SYS/", "$share/")
 """How topics begin that are no topics of messages: what the broker says of itself, and shared filters."""
 ANSWERS: Final = "$reply/"
 """How topics begin that lead to who has asked by another protocol: a reply address or a queue's name follows, percent-encoded."""
+OWN_QUEUES: Final = "mqtt."
+"""How the queues of sessions begin."""
+NOT_YOURS: Final = "topics under $SYS and $share are the broker's own"
 _PLAIN: Final = "/!$&'()*,;=:@ "
 MAX_CACHED_TOPICS = 50_000
 MAX_OWN_TOPICS = 200
@@ -63,6 +67,23 @@ class TopicLimits:
 def is_reserved(topic: str) -> bool:
     """Return whether clients may not publish to a topic."""
     return topic.startswith("$") and f"{topic}/".startswith(RESERVED)
+
+
+def check_answer(address: Address, limits: TopicLimits) -> None:
+    """Refuse an address under `ANSWERS` that is not for clients: what holds of topics holds wherever a topic leads.
+
+    Raises:
+        AccessRefused: it is the broker's own, or too large a topic.
+    """
+    key = address.routing_key
+    if address.exchange == TOPIC_EXCHANGE:
+        topic = swap_key(key)
+        if is_reserved(topic):
+            raise AccessRefused(NOT_YOURS)
+        if excess := limits.excess(topic):
+            raise AccessRefused(excess)
+    elif address.exchange == DEFAULT_EXCHANGE and key.startswith(OWN_QUEUES):
+        raise AccessRefused(f"queues whose names begin with {OWN_QUEUES} are the broker's own")
 
 
 def address_of(topic: str) -> tuple[str, str]:
@@ -127,13 +148,16 @@ class Routes:
         name = topic_name(topic, level)
         self._limits.check(name)
         if is_reserved(name):
-            raise AccessRefused("topics under $SYS and $share are the broker's own")  # [MQTT-4.7.2-1] [MQTT5-4.7.2-1]
+            raise AccessRefused(NOT_YOURS)  # [MQTT-4.7.2-1] [MQTT5-4.7.2-1]
         exchange, key = address_of(name)
         if self._local_to:
             route = self._channel.route(exchange, key, local_to=self._local_to)
         else:
             route = self._channel.route(exchange, key)
-        if len(topic) <= MAX_CACHED_TOPIC_BYTES and not name.startswith(ANSWERS):
+        if name.startswith(ANSWERS):
+            check_answer(route.address, self._limits)
+            return route
+        if len(topic) <= MAX_CACHED_TOPIC_BYTES:
             make_room(self.known, MAX_OWN_TOPICS if self._local_to else MAX_CACHED_TOPICS)
             self.known[topic] = route
         return route
