@@ -4,10 +4,18 @@ import pytest
 import trio
 import zmq
 
-from gateway_zeromq.endpoints import strangers
+from gateway_zeromq.endpoints import router, strangers
 from tests.zeromq.support import ANY, Client, connected, serving, until
 
+ROUND_S = 0.2
 ROUTER = {"name": "services", "socket": "ROUTER", "bind": ANY}
+
+
+@pytest.fixture(autouse=True)
+def short_rounds(monkeypatch):
+    """What goes by once a second goes by more often."""
+    monkeypatch.setattr(strangers, "ROUND_S", ROUND_S)
+    monkeypatch.setattr(router, "_TICK_S", ROUND_S / 4)
 
 
 async def all_heard(client, seconds):
@@ -51,11 +59,12 @@ async def test_a_flood_of_a_stranger_is_answered_once_a_second_and_last_to_what_
     async with serving(ROUTER) as running:
         good = await connected(context, running)
         stranger = Client(context, running.address("ROUTER"))
+        began = trio.current_time()
         for _ in range(500):
             await stranger.say(*header)
         await stranger.say(1, 77, 0)
-        said = await all_heard(stranger, 2.5)
-        assert 1 < len(said) <= 4
+        said = await all_heard(stranger, 2.5 * ROUND_S)
+        assert 1 < len(said) <= (trio.current_time() - began) / ROUND_S + 2
         assert said[-1][:3] == [21, 77, 530]
         assert await good.ask(22) == [23, None]
 
@@ -67,25 +76,28 @@ async def test_who_is_let_in_meanwhile_hears_no_more_of_its_refusals(context):
             await client.say(1, r, 0)
         assert (await client.hear())[:3] == [21, 0, 530]
         await client.hello()
-        assert await all_heard(client, 1.6) == []
+        assert await all_heard(client, 1.6 * ROUND_S) == []
 
 
 async def test_a_crowd_of_strangers_is_answered_in_turn_and_no_more_of_them_are_kept_than_allowed(context, monkeypatch):
     monkeypatch.setattr(strangers, "PER_S", 3)
     monkeypatch.setattr(strangers, "MOST_LATE", 5)
     async with serving(ROUTER) as running:
-        crowd = [Client(context, running.address("ROUTER"), IDENTITY=b"%d" % n) for n in range(12)]
+        crowd = [Client(context, running.address("ROUTER"), IDENTITY=b"%d" % n) for n in range(24)]
         good = await connected(context, running)
         answered = set()
 
         async def listen(number):
-            if await crowd[number].hear(5) is not None:
+            if await crowd[number].hear() is not None:
                 answered.add(number)
 
         async with trio.open_nursery() as nursery:
             for number, one in enumerate(crowd):
                 await one.say(99)
                 nursery.start_soon(listen, number)
-            await until(lambda: running.count("violations") == 12)
+            await until(lambda: running.count("violations") == 24)
             assert await good.ask(22) == [23, None]
-        assert 8 <= len(answered) < 12
+            await until(lambda: len(answered) >= 8)
+            await trio.sleep(2 * ROUND_S)  # and nobody else after that
+            nursery.cancel_scope.cancel()
+        assert 8 <= len(answered) < 24

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gateway_zeromq.endpoints.speech import Peer
 
+ROUND_S = 1.0
+"""Within it everybody is answered once."""
 PER_S = 1_000
 """Answers to all of them."""
 MOST_LATE = 5_000
@@ -23,14 +25,15 @@ class Strangers:
     """What is to be said to those who were not let in."""
 
     def __init__(self) -> None:
-        self._second = -1
+        self._round = -1
         self._answered: set[bytes] = set()
         self._late: dict[bytes, tuple[Peer, list[Any]]] = {}
 
     def may_be_told(self, name: bytes, now: float) -> bool:
         """Say whether somebody is answered at once. If so, that counts."""
-        if int(now) != self._second:
-            self._second = int(now)
+        this = int(now / ROUND_S)
+        if this != self._round:
+            self._round = this
             self._answered.clear()
         if name in self._answered or len(self._answered) >= PER_S:
             return False
