@@ -7,8 +7,8 @@ from typing import Any, Final
 import msgspec
 
 from gateway.api import (
-    DEFAULT_EXCHANGE,
     NO_PROPERTIES,
+    NOT_TOPIC,
     OWN_KEYS,
     Address,
     PreconditionFailed,
@@ -20,8 +20,6 @@ from gateway.api import (
 HEADER: Final = "x-retain"
 """True: it becomes the last value of its key; false: it does not, whatever the endpoint's setting. It is taken off the message."""
 _IN_WIRE: Final = HEADER.encode()
-
-NOT_TOPIC: Final = (DEFAULT_EXCHANGE, "amq.direct", "amq.fanout", "amq.headers")
 
 
 def check_kept(address: Address) -> None:

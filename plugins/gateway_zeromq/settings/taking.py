@@ -7,8 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from gateway.api import DEFAULT_EXCHANGE
-from gateway_zeromq.lasting import NOT_TOPIC
+from gateway.api import DEFAULT_EXCHANGE, NOT_TOPIC
 from gateway_zeromq.settings.common import Endpoint, ExchangeName, Frames
 
 
