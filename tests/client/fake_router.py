@@ -119,6 +119,7 @@ class FakeRouter:
     def _run(self, started: threading.Event) -> None:
         self.socket = self._context.socket(zmq.ROUTER)
         self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.setsockopt(zmq.SNDHWM, 0)  # a ROUTER drops what there is no room for, and says nothing
         self._bind()
         self.peers: dict[bytes, Peer] = {}
         self.sessions: dict[str, str] = {}
