@@ -90,6 +90,8 @@ class ReturnsMachine(FeatureMachine):
         item = self.expected(queue, entry)
         super().delivered(taker, entry, may_take=may_take)
         item.place = entry.queue_id, entry.position
+        if entry.expires_at_ms == item.expires_on_disk:
+            item.expires_at = item.expires_on_disk  # it was read from there, where it has lived since its commit
         item.lease_until = self.now_ms + queue.spec.consumer_timeout_ms
 
     def fade(self):
