@@ -96,7 +96,7 @@ class Publisher(Client):
     @property
     def confirmed(self) -> set[str]:
         """Those whose PUBACK came."""
-        return {self._texts[mid] for mid in self._confirmed.copy()}
+        return {self._texts[mid] for mid in self._confirmed.copy() if mid in self._texts}
 
     def publish_until(self, stop: threading.Event, round_number: int) -> None:
         while not stop.is_set():
