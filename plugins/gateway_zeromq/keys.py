@@ -6,7 +6,6 @@ from typing import Final, TypeVar
 
 from gateway.api import MAX_KEY_WORDS, Route
 
-LONGEST_BYTES: Final = 65_535
 ROUTES_KEPT: Final = 10_000
 REMEMBERED_BYTES: Final = 512
 """Routes of longer keys are found anew each time: what is remembered must be bounded in bytes, too."""

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
 from gateway_zeromq.settings import ZeroMqSettings
+from tests.docs.pages import read
 from tests.live_broker import TIDEGATE, LiveBroker
 from tests.programs import missing
 
-PAGE = (Path(__file__).parents[2] / "docs" / "bridging.md").read_text(encoding="utf-8")
+PAGE, block = read("docs/bridging.md")
 PATIENCE_S = 30
 WORKER, DASHBOARD, ANSWER, SUM = "plant/3/temp 21.5", "plant/3/average 21.4", "open", "42"
-
-
-def block(name):
-    (text,) = re.findall(rf"^<!-- {name} -->\n```\w*\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    return text
 
 
 def command(beginning):
@@ -37,28 +32,22 @@ def test_what_the_page_says_is_printed_is_what_these_tests_expect():
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory):
     configuration = '[frontend.mqtt]\nlisten = ["tcp://127.0.0.1:1883"]\n\n' + block("configuration")
-    with LiveBroker(tmp_path_factory.mktemp("bridge"), configuration) as running:
-        yield running
+    with LiveBroker(tmp_path_factory.mktemp("bridge"), configuration) as live:
+        yield live
 
 
 @pytest.fixture
-def run(broker):
+def run(broker, running):
     """Start Python programs of the page; they end with the test."""
-    processes = []
 
     def start(name):
         host, port = broker.where("mqtt")
         text = block(name).replace('connect("127.0.0.1", 1883)', f'connect("{host}", {port})')
         for kind, number in (("PUSH", 5581), ("PULL", 5582), ("REP", 5583), ("DEALER", 5584)):
             text = text.replace(f"tcp://127.0.0.1:{number}", broker.addresses[kind])
-        process = subprocess.Popen([sys.executable, "-u", "-c", text], stdout=subprocess.PIPE, text=True)
-        processes.append(process)
-        return process
+        return running(text)
 
-    yield start
-    for process in processes:
-        process.kill()
-        process.communicate()
+    return start
 
 
 def tidegate(broker, *arguments):

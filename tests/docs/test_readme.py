@@ -13,18 +13,13 @@ from pathlib import Path
 import pytest
 
 from gateway.client import connect
+from tests.docs.pages import read
 from tests.live_broker import CONFIGURATION, LiveBroker
 from tests.programs import missing
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
+README, block = read("README.md")
 PORTS = {1883: "mqtt", 5557: "PULL", 5558: "PUSH", 5559: "XPUB", 5570: "ROUTER"}
-
-
-def block(name):
-    """The fenced block behind the comment `<!-- name -->`."""
-    (text,) = re.findall(rf"^<!-- {name} -->\n```\w*\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    return text
 
 
 def moved(text, broker):
@@ -38,22 +33,6 @@ def moved(text, broker):
 def broker(tmp_path_factory):
     with LiveBroker(tmp_path_factory.mktemp("broker")) as live:
         yield live
-
-
-@pytest.fixture
-def running():
-    """Start Python programs; they end with the test."""
-    processes = []
-
-    def start(text):
-        process = subprocess.Popen([sys.executable, "-u", "-c", text], stdout=subprocess.PIPE, text=True)
-        processes.append(process)
-        return process
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.communicate()
 
 
 def say_with_mosquitto_pub(text, broker):

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import ssl
 import subprocess
 import tomllib
-from pathlib import Path
 
 import pytest
 
 from gateway.config import Config, TlsSettings, Transport
 from gateway.runtime.streams.certificates import Certificates
 from gateway_mqtt.settings import MqttSettings
+from tests.docs.pages import read
 from tests.programs import missing
 from tests.runtime.support import Log
 
-PAGE = (Path(__file__).parents[2] / "docs" / "transports.md").read_text(encoding="utf-8")
-
-
-def block(name):
-    (text,) = re.findall(rf"^<!-- {name} -->\n```\w*\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    return text
+PAGE, block = read("docs/transports.md")
 
 
 @pytest.mark.parametrize("name", ["all", "mutual", "proxied"])

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
 from gateway_zeromq.settings import ZeroMqSettings
+from tests.docs.pages import read
 from tests.live_broker import TIDEGATE, LiveBroker
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "zeromq.md").read_text(encoding="utf-8")
+PAGE, block = read("docs/zeromq.md")
 CONFIGURATIONS = re.findall(r"^```toml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 DEFAULTS = {endpoint.socket: endpoint for endpoint in ZeroMqSettings().endpoint}
-
-
-def block(name):
-    (text,) = re.findall(rf"^<!-- {name} -->\n```\w*\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    return text
 
 
 def endpoints(configuration):
@@ -58,22 +53,6 @@ def test_the_limits_that_it_names_are_settings_with_those_defaults():
     for name, default, unit in rows:
         expected = int(default.strip(",").replace(",", "")) * {" MiB ": 1024 * 1024, " s ": 1_000}.get(unit, 1)
         assert expected in [model.model_fields[name].default for model in models if name in model.model_fields], name
-
-
-@pytest.fixture
-def running():
-    """Start Python programs; they end with the test."""
-    processes = []
-
-    def start(text):
-        process = subprocess.Popen([sys.executable, "-u", "-c", text], stdout=subprocess.PIPE, text=True)
-        processes.append(process)
-        return process
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.communicate()
 
 
 def moved(text, broker, **ports):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 import tomllib
@@ -15,14 +14,10 @@ from gateway.config import Config
 from gateway_zeromq.security.clients import ClientKeys
 from gateway_zeromq.security.passwords import matches
 from gateway_zeromq.settings import ZeroMqSettings
+from tests.docs.pages import read
 from tests.live_broker import TIDEGATE, LiveBroker
 
-PAGE = (Path(__file__).parents[2] / "docs" / "zeromq-security.md").read_text(encoding="utf-8")
-
-
-def block(name):
-    (text,) = re.findall(rf"^<!-- {name} -->\n```\w*\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    return text
+PAGE, block = read("docs/zeromq-security.md")
 
 
 def settings_of(name):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import trio
 import zmq
 
-from gateway.api import COMMON, AccessRefused, Delivery, Message, Overloaded, Principal, Properties, encode_properties, swap_key
+from gateway.api import COMMON, AccessRefused, Delivery, Message, Overloaded, Principal, Properties, encode_properties
 from gateway_zeromq.endpoints.alarm import Alarm
 from gateway_zeromq.endpoints.feed import Feed, Item
 from gateway_zeromq.endpoints.frames import MULTIPART, SPLITTERS, WrongFrames, joiner_of
@@ -159,7 +159,7 @@ class DealerSocket:
 
     def _ask(self, item: Item) -> None:
         message = item.message
-        key = swap_key(message.routing_key) if self._settings.key_syntax == "mqtt" else message.routing_key
+        key = self._settings.spelled(message.routing_key)
         number = self._origin + secrets.token_bytes(_NUMBER_BYTES)  # a worker must not guess what others are asked
         frames = [number, b"", *self._join(message, key.encode())]
         try:

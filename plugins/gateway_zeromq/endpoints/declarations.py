@@ -15,7 +15,6 @@ from gateway.api import (
     NotFound,
     PreconditionFailed,
     queue_spec,
-    swap_key,
 )
 from gateway_zeromq.settings import SETTING, AnyEndpoint
 from gateway_zeromq.settings.common import BindingTable
@@ -66,8 +65,7 @@ class Declarations:
                 await self._bind_queue(wanted.name, table)
 
     async def _bind_queue(self, queue: str, table: BindingTable) -> None:
-        key = table.get("key", "")
-        key = swap_key(key) if self._settings.key_syntax == "mqtt" else key
+        key = self._settings.spelled(table.get("key", ""))
         with self._conflicts(f"binding of queue {queue!r} to exchange {table['exchange']!r}", is_there=False):
             await self._exchange(table["exchange"], None)
             await self._channel.outcome(

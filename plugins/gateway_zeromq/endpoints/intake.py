@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from gateway.api import COMMON, AccessRefused, Message, Outcome, PreconditionFailed, Principal, Route, swap_key
+from gateway.api import COMMON, AccessRefused, GatewayError, Message, Outcome, PreconditionFailed, Principal, Route
 from gateway_zeromq.endpoints.frames import SPLITTERS, WrongFrames, WrongKey
+from gateway_zeromq.endpoints.routes import Routes
 from gateway_zeromq.endpoints.spot import Spot
-from gateway_zeromq.keys import LONGEST_BYTES, complaint_of, remember
 from gateway_zeromq.lasting import check_kept, take_retain
 from gateway_zeromq.settings.taking import CollectingEndpoint
 from trio_zmq.pump import Oversized, Whole
@@ -36,15 +36,14 @@ class Intake:
         self._tell = decided
         self._channel = spot.gateway.open_channel(principal, self)
         self._split = SPLITTERS[settings.frames]
-        self._routes: dict[bytes, Route] = {}
-        self._fixed: Route = self._fixed_route()
+        self._routes: Routes = self._ways()
         self._submitted = self._decided = 0
         self.work = self._work()
 
-    def _fixed_route(self) -> Route:
+    def _ways(self) -> Routes:
         try:
-            return self._channel.route(self._settings.exchange, self._key(self._settings.routing_key or ""))
-        except AccessRefused:
+            return Routes(self._channel, self._settings)
+        except GatewayError:
             self._channel.close()
             raise
 
@@ -67,7 +66,7 @@ class Intake:
         return {"body": self._post_bodies, "key,body": self._post_pairs}.get(self._settings.frames, self._post_all)
 
     def _publish_bodies(self, batch: list[Whole]) -> None:
-        route, publish = self._fixed, self._channel.publish
+        route, publish = self._routes.fixed, self._channel.publish
         address = route.address
         for message in batch:
             if type(message) is bytes:
@@ -76,7 +75,7 @@ class Intake:
                 self._publish_one(message)
 
     def _publish_pairs(self, batch: list[Whole]) -> None:
-        routes, publish = self._routes, self._channel.publish
+        routes, publish = self._routes.known, self._channel.publish
         for message in batch:
             if type(message) is list and len(message) == 2 and (route := routes.get(message[0])) is not None:  # noqa: PLR2004
                 self._submitted = publish(route, Message(route.address, message[1], True))
@@ -93,7 +92,7 @@ class Intake:
             self._submitted = self._channel.publish(*found)
 
     def _post_bodies(self, batch: list[Whole]) -> None:
-        route, post = self._fixed, self._channel.post
+        route, post = self._routes.fixed, self._channel.post
         address = route.address
         for message in batch:
             if type(message) is bytes:
@@ -102,7 +101,7 @@ class Intake:
                 self._post_one(message)
 
     def _post_pairs(self, batch: list[Whole]) -> None:
-        routes, post = self._routes, self._channel.post
+        routes, post = self._routes.known, self._channel.post
         for message in batch:
             if type(message) is list and len(message) == 2 and (route := routes.get(message[0])) is not None:  # noqa: PLR2004
                 post(route, Message(route.address, message[1]))
@@ -129,7 +128,7 @@ class Intake:
         try:
             key, body, wire = self._split(whole)
             retain, wire = take_retain(wire, default=self._settings.retain)
-            route = self._fixed if key is None else self._routes.get(key) or self._route(key)
+            route = self._routes.of(key)
             if retain:
                 check_kept(route.address)
         except WrongKey as error:
@@ -146,20 +145,6 @@ class Intake:
                 self._channel.retain(route, message)
             return route, message
         return None
-
-    def _route(self, key: bytes) -> Route:
-        if len(key) > LONGEST_BYTES:
-            raise WrongKey(f"a routing key of {len(key)} bytes; at most {LONGEST_BYTES} are allowed")
-        inner = self._key(key.decode())
-        complaint = complaint_of(inner)
-        if complaint is not None:
-            raise WrongKey(complaint)
-        route = self._channel.route(self._settings.exchange, inner)
-        remember(self._routes, key, route)
-        return route
-
-    def _key(self, key: str) -> str:
-        return swap_key(key) if self._settings.key_syntax == "mqtt" else key
 
     def drop(self, reason: str, text: str) -> None:
         """Count a message that is not published; log it the first time."""

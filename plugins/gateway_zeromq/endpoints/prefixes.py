@@ -50,7 +50,8 @@ def pattern_of(prefix: bytes) -> str | None:
 class Prefixes:
     """What is subscribed to at present.
 
-    With too many of them it is bound to everything, until all have gone: whoever filters behind it knows better.
+    With too many of them it is bound to everything, until as many were given up as had come: who filters behind it knows better.
+    Where every subscriber is heard of, and only the last one who goes (last values), it may stay so.
 
     Args:
         most: distinct prefixes that are remembered, and no more bytes than so many usually have.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import trio
 import zmq
 
-from gateway.api import Binding, Channel, Message, Principal, QueueSpec, swap_key, swap_key_bytes
+from gateway.api import Binding, Channel, Message, Principal, QueueSpec, swap_key_bytes
 from gateway_zeromq.endpoints.feed import Feed
 from gateway_zeromq.endpoints.frames import join_key, joiner_of
 from gateway_zeromq.endpoints.lasts import LastValues
@@ -127,8 +127,7 @@ class PubSocket:
     def _bound(self) -> list[str]:
         if self._driven:
             return list(self._prefixes.patterns())
-        keys = self._settings.keys or ["#"]
-        return [swap_key(key) for key in keys] if self._settings.keys and self._settings.key_syntax == "mqtt" else keys
+        return [self._settings.spelled(key) for key in self._settings.keys or ["#"]]
 
     def _binding(self, key: str) -> Binding:
         return Binding(self._settings.exchange, self._feed.queue, key)

@@ -25,16 +25,14 @@ from gateway.api import (
     Principal,
     Properties,
     QueueSpec,
-    Route,
     decode_properties,
     encode_properties,
-    swap_key,
 )
 from gateway_zeromq.endpoints.feed import Feed
 from gateway_zeromq.endpoints.frames import SPLITTERS, WrongFrames, WrongKey, join_body, join_raw
+from gateway_zeromq.endpoints.routes import Routes
 from gateway_zeromq.endpoints.spot import LINGER_MS, Spot
 from gateway_zeromq.endpoints.turns import Turns
-from gateway_zeromq.keys import LONGEST_BYTES, complaint_of, remember
 from gateway_zeromq.settings import RepEndpoint
 from trio_zmq.pump import NOBLOCK, Oversized, Pump, rest_of_message
 
@@ -82,8 +80,7 @@ class RepSocket:
         self._channel = spot.gateway.open_channel(principal, self)
         self._split = SPLITTERS[settings.frames]
         self._join = join_raw(spot.gateway.properties) if settings.frames == "raw" else join_body
-        self._routes: dict[bytes, Route] = {}
-        self._fixed = self._route_of(settings.routing_key or "")
+        self._routes = Routes(self._channel, settings)
         self._questions: dict[str, Question] = {}
         self._submitted: deque[tuple[int, str]] = deque()
         self._out: list[list[bytes]] = []
@@ -194,7 +191,7 @@ class RepSocket:
         key, body, wire = self._split(frames[0] if len(frames) == 1 else frames)
         if len(body) > settings.max_message_bytes:
             raise WrongFrames(f"{len(body)} bytes; allowed are {settings.max_message_bytes}")
-        route = self._fixed if key is None else self._routes.get(key) or self._route(key)
+        route = self._routes.of(key)
         if len(self._questions) >= settings.max_waiting:
             self._refuse(envelope, "too many", Overloaded.code, f"{settings.max_waiting} requests wait for replies already")
             return
@@ -206,20 +203,6 @@ class RepSocket:
         message = Message(route.address, body, settings.persistent, COMMON, encoded, expires_at_ms=expires_at_ms)
         self._questions[name] = Question(envelope, trio.current_time() + self._timeout_s)
         self._submitted.append((self._channel.publish(route, message), name))
-
-    def _route(self, key: bytes) -> Route:
-        if len(key) > LONGEST_BYTES:
-            raise WrongKey(f"a routing key of {len(key)} bytes; at most {LONGEST_BYTES} are allowed")
-        route = self._route_of(key.decode())
-        remember(self._routes, key, route)
-        return route
-
-    def _route_of(self, key: str) -> Route:
-        inner = swap_key(key) if self._settings.key_syntax == "mqtt" else key
-        complaint = complaint_of(inner)
-        if complaint is not None:
-            raise WrongKey(complaint)
-        return self._channel.route(self._settings.exchange, inner)
 
     def on_outcomes(self, through: int, exceptions: Sequence[Outcome]) -> None:
         """See `gateway.api.OutcomeSink`: who asked what nobody can get is told."""

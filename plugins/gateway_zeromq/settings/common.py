@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypeAlias
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator, with_config
 from typing_extensions import TypedDict
 
+from gateway.api import swap_key
 from gateway_zeromq.settings.security import Secured, complaints
 
 SETTING = "frontend.zeromq.endpoint"
@@ -137,6 +138,10 @@ class Endpoint(Secured):
             yield "has max_peers, and connects: whom it connects to is its own choice; leave it out, or make two endpoints"
         if any(address.startswith(INPROC) for address in self.bind):
             yield "has max_peers at an inproc address: ZeroMQ asks for nothing there"
+
+    def spelled(self, key: str) -> str:
+        """Return a key as the other side writes it: from `key_syntax` to AMQP's spelling, and back."""
+        return swap_key(key) if self.key_syntax == "mqtt" else key
 
     def exchanges(self) -> Sequence[tuple[str, str | None]]:
         """Return names and types of exchanges that are to exist; None: what it is, or topic if it is made."""

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from gateway.api import DEFAULT_EXCHANGE, NOT_TOPIC
+from gateway.api import DEFAULT_EXCHANGE, MAX_KEY_WORDS, NOT_TOPIC
 from gateway_zeromq.settings.common import Endpoint, ExchangeName, Frames
 
 
@@ -46,6 +46,8 @@ class TakingEndpoint(Endpoint):
     def _check_key(self) -> TakingEndpoint:
         if self.routing_key is not None and self.frames.startswith("key"):
             raise ValueError(f"has both routing_key and frames = {self.frames!r}: with a fixed key frames is body or raw")
+        if self.spelled(self.routing_key or "").count(".") >= MAX_KEY_WORDS:
+            raise ValueError(f"has a routing_key of more than {MAX_KEY_WORDS} words")
         return self
 
     def exchanges(self) -> Sequence[tuple[str, str | None]]:
