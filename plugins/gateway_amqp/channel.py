@@ -1,0 +1,406 @@
+"""What does one AMQP channel do with its methods, and how does it answer and end?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final, Protocol
+
+from pamqp import commands
+
+from gateway.api import Channel, Gateway, GatewayError, Outcome, Principal
+from gateway_amqp.codec.methods import decode, encode
+from gateway_amqp.codec.names import (
+    BASIC_ACK,
+    BASIC_PUBLISH,
+    CHANNEL_CLOSE,
+    CHANNEL_CLOSE_OK,
+    CHANNEL_FLOW,
+    CHANNEL_FLOW_OK,
+    CHANNEL_OPEN,
+    HardError,
+    SoftError,
+    reply_text,
+)
+from gateway_amqp.consuming import METHODS as CONSUMING
+from gateway_amqp.consuming import Consuming
+from gateway_amqp.declaring import METHODS as DECLARING
+from gateway_amqp.declaring import Declaring
+from gateway_amqp.publishing import METHODS as PUBLISHING
+from gateway_amqp.publishing import Publishing
+from gateway_amqp.translate.errors import replied
+
+if TYPE_CHECKING:
+    from gateway_amqp.protocol import Protocol as Link
+
+CHANNEL_ERROR: Final = 504
+NOT_IMPLEMENTED: Final = 540
+PRECONDITION_FAILED: Final = 406
+
+Then = Callable[[Outcome], None]
+
+
+class Frames(Protocol):
+    """Who takes the frames of one channel: the splitter calls these."""
+
+    def on_method(self, method: int, arguments: bytes) -> None:
+        """Take a method without content."""
+
+    def on_publish(self, arguments: bytes, properties: bytes, body: bytes) -> None:
+        """Take a Basic.Publish with all of its content."""
+
+    def on_ack(self, delivery_tag: int, multiple: bool) -> None:
+        """Take a Basic.Ack."""
+
+    def on_too_large(self, size: int) -> None:
+        """A Basic.Publish has more content than is taken; it is swallowed."""
+
+
+class Expected:
+    """What is to happen, or to be sent, when the outcome of a number is told; `always`: even if that is an error."""
+
+    __slots__ = ("always", "data", "method", "number", "then")
+
+    def __init__(self, number: int, then: Then | None, method: int, data: bytes, *, always: bool = False) -> None:
+        self.always: bool = always
+        self.number: int = number
+        self.then: Then | None = then
+        self.method: int = method
+        self.data: bytes = data
+
+
+class AmqpChannel:
+    """A channel that is open (`Frames`, and the `OutcomeSink` of its methods).
+
+    ``link``: its connection. ``number``: its own. ``principal``, ``gateway``, ``frame_max``: those of the connection. ``is_over``: it
+    is closed, whoever closed it: nothing is sent on it any more but what belongs to the closing.
+    """
+
+    __slots__ = (
+        "_answers_close",
+        "_channel",
+        "_consuming",
+        "_declaring",
+        "_expected",
+        "_last",
+        "_publishing",
+        "_swallows",
+        "frame_max",
+        "gateway",
+        "is_over",
+        "link",
+        "number",
+        "principal",
+    )
+
+    def __init__(self, link: Link, number: int) -> None:
+        self.link: Link = link
+        self.number: int = number
+        self.principal: Principal = link.principal
+        self.gateway: Gateway = link.gateway
+        self.frame_max: int = link.frame_max
+        self.is_over: bool = False
+        self._swallows: bool = False
+        self._answers_close: bool = False
+        self._last: int = 0
+        self._channel: Channel | None = None
+        self._publishing: Publishing | None = None
+        self._consuming: Consuming | None = None
+        self._declaring: Declaring | None = None
+        self._expected: list[Expected] | None = None
+
+    # -- what it is made of: only what is used -------------------------------
+
+    @property
+    def channel(self) -> Channel:
+        """The gateway's channel of methods, consumers and acknowledgements. Publishes have one of their own."""
+        channel = self._channel
+        if channel is None:
+            channel = self._channel = self.gateway.open_channel(self.principal, self, owner=self.link)
+        return channel
+
+    @property
+    def publishing(self) -> Publishing:
+        """What the client publishes here, with Confirm and Tx."""
+        room = self._publishing
+        if room is None:
+            room = self._publishing = Publishing(self)
+        return room
+
+    @property
+    def consuming(self) -> Consuming:
+        """What the client consumes here, and acknowledges."""
+        room = self._consuming
+        if room is None:
+            room = self._consuming = Consuming(self)
+        return room
+
+    @property
+    def declaring(self) -> Declaring:
+        """Exchanges, queues and bindings."""
+        room = self._declaring
+        if room is None:
+            room = self._declaring = Declaring(self)
+        return room
+
+    # -- frames -------------------------------------------------------------
+
+    def on_method(self, method: int, arguments: bytes) -> None:
+        """See `Frames`.
+
+        Raises:
+            HardError: the connection is to be closed.
+        """
+        if self._swallows:
+            self._close_asked(method)
+            return
+        try:
+            if method in PUBLISHING:
+                PUBLISHING[method](self.publishing, arguments)
+            elif method in CONSUMING:
+                CONSUMING[method](self.consuming, arguments)
+            elif method in DECLARING:
+                DECLARING[method](self.declaring, arguments)
+            else:
+                self._own(method, arguments)
+        except SoftError as error:
+            self.fail(error, method)
+        except GatewayError as refusal:
+            self.fail(refusal, method)
+
+    def on_publish(self, arguments: bytes, properties: bytes, body: bytes) -> None:
+        """See `Frames`. Raises as `on_method`."""
+        if self._swallows:
+            return
+        room = self._publishing
+        if room is None:
+            room = self.publishing
+        try:
+            room.publish(arguments, properties, body)
+        except SoftError as error:
+            self.fail(error, BASIC_PUBLISH)
+        except GatewayError as refusal:
+            self.fail(refusal, BASIC_PUBLISH)
+
+    def on_ack(self, delivery_tag: int, multiple: bool) -> None:  # noqa: FBT001 - a bit of the wire
+        """See `Frames`. Raises as `on_method`."""
+        if self._swallows:
+            return
+        room = self._consuming
+        if room is None:
+            room = self.consuming
+        try:
+            room.ack(delivery_tag, multiple)
+        except SoftError as error:
+            self.fail(error, BASIC_ACK)
+        except GatewayError as refusal:
+            self.fail(refusal, BASIC_ACK)
+
+    def on_too_large(self, size: int) -> None:
+        """See `Frames`."""
+        if not self._swallows:
+            most = self.link.broker.settings.max_message_bytes
+            text = f"message size {size} is larger than configured max size {most}"
+            self.fail(SoftError(PRECONDITION_FAILED, text), BASIC_PUBLISH)
+
+    def _own(self, method: int, arguments: bytes) -> None:
+        """Take what is about the channel itself."""
+        if method == CHANNEL_CLOSE:
+            decode(method, arguments)
+            self._close()
+        elif method == CHANNEL_FLOW:
+            self._flow(decode(method, arguments))
+        elif method == CHANNEL_OPEN:
+            raise HardError(CHANNEL_ERROR, "second 'channel.open' seen", method)
+        elif method not in (CHANNEL_CLOSE_OK, CHANNEL_FLOW_OK):
+            decode(method, arguments)
+            raise HardError(503, "unimplemented method", method)
+
+    def _flow(self, command: commands.Channel.Flow) -> None:
+        if not command.active:
+            raise HardError(NOT_IMPLEMENTED, "active=false", CHANNEL_FLOW)
+        self.answer(encode(self.number, commands.Channel.FlowOk(active=True)))
+
+    # -- answers ------------------------------------------------------------
+
+    def send(self, data: bytes) -> None:
+        """Send frames of this channel: deliveries, confirms, and what else doesn't answer a method."""
+        self.link.send(data)
+
+    def answer(self, data: bytes) -> None:
+        """Send the answer to a method whose outcome is known: behind the answers to those before it."""
+        if self._expected:
+            self._expected.append(Expected(self._last, None, 0, data))
+        else:
+            self.link.send(data)
+
+    def expect(self, number: int, then: Then, method: int) -> None:
+        """Have `then` called with the outcome of a number of `channel`, in order; if that is an error `fail` is, instead.
+
+        What comes on this channel after a method that is refused already is not carried out.
+        """
+        self._last = number
+        if self._expected is None:
+            self._expected = []
+        self._expected.append(Expected(number, then, method, b""))
+        if self.channel.refused(number) is not None:
+            self._swallows = True
+
+    def on_outcomes(self, through: int, exceptions: Sequence[Outcome]) -> None:
+        """See `gateway.api.OutcomeSink`."""
+        expected, self._expected = self._expected, None
+        if not expected:
+            return
+        found = {outcome.number: outcome for outcome in exceptions}
+        due = 0
+        for item in expected:
+            if item.number > through:
+                break
+            due += 1
+            if self.is_over:
+                return
+            self._told(item, found)
+        rest = expected[due:]
+        if rest:
+            more = self._take_expected()
+            self._expected = [*rest, *more] if more else rest
+
+    def _take_expected(self) -> list[Expected] | None:
+        return self._expected
+
+    def _told(self, item: Expected, found: dict[int, Outcome]) -> None:
+        then = item.then
+        if then is None:
+            self.link.send(item.data)
+            return
+        outcome = found.get(item.number) or Outcome(item.number)
+        error: SoftError | GatewayError | None = None if item.always else outcome.error
+        try:
+            if error is None:
+                then(outcome)
+        except SoftError as soft:
+            error = soft
+        except GatewayError as refusal:
+            error = refusal
+        if error is not None:
+            self._fail_now(replied(error), item.method)
+
+    # -- the end ------------------------------------------------------------
+
+    def fail(self, error: SoftError | GatewayError, method: int) -> None:
+        """Close the channel for an error, behind what is still to be told. What comes meanwhile is not carried out.
+
+        If it is an error for the whole connection that is closed, at once.
+        """
+        if self.is_over or self._swallows:
+            return
+        told = replied(error)
+        if isinstance(told, HardError) or not self._is_waiting():
+            self._fail_now(told, method)
+        else:
+            self._behind(lambda _: self._fail_now(told, method))
+
+    def _fail_now(self, error: SoftError | HardError, method: int) -> None:
+        if self.is_over:
+            return
+        if isinstance(error, HardError):
+            self.link.fail(error)
+            return
+        link, number = self.link, self.number
+        self.end()
+        link.refused(number, error, method)
+        close = commands.Channel.Close(error.code, reply_text(error.code, error.text), method >> 16, method & 0xFFFF)
+        link.send(encode(number, close))
+        if self._answers_close:
+            link.send(encode(number, commands.Channel.CloseOk()))
+        link.channels[number] = Draining(link, number, answered=self._answers_close)
+
+    def _close(self) -> None:
+        """The client closes it: what it submitted before is told first."""
+        if self._is_waiting():
+            self._behind(lambda _: self._closed())
+        else:
+            self._closed()
+
+    def _closed(self) -> None:
+        if not self.is_over:
+            self.end()
+            self.link.channels.pop(self.number, None)
+            self.link.send(encode(self.number, commands.Channel.CloseOk()))
+
+    def _close_asked(self, method: int) -> None:
+        if method == CHANNEL_CLOSE:
+            self._answers_close = True
+
+    def _is_waiting(self) -> bool:
+        """Something was submitted whose outcome is not told yet."""
+        publishing = self._publishing
+        return bool(self._expected) or (publishing is not None and publishing.is_waiting)
+
+    def _behind(self, then: Then) -> None:
+        """Have something done when all that was submitted is told; nothing that comes meanwhile is carried out."""
+        self._swallows = True
+        number = self._last = self.channel.barrier()
+        if self._expected is None:
+            self._expected = []
+        self._expected.append(Expected(number, then, 0, b"", always=True))
+
+    def end(self) -> None:
+        """Cancel the consumers, give back what is unsettled, tell no more outcomes; it may be called any number of times."""
+        if self.is_over:
+            return
+        self.is_over = self._swallows = True
+        self._expected = None
+        if self._consuming is not None:
+            self._consuming.close()
+        if self._publishing is not None:
+            self._publishing.close()
+        if self._channel is not None:
+            self._channel.close()
+
+    # -- a peer that does not read ------------------------------------------
+
+    def congested(self) -> None:
+        """The client does not take what it is sent: pause the consumers."""
+        if self._consuming is not None:
+            self._consuming.congested()
+
+    def decongested(self) -> None:
+        """It does again."""
+        if self._consuming is not None:
+            self._consuming.decongested()
+
+
+class Draining:
+    """A channel that was closed for an error, until the client has seen it (`Frames`): late methods, publishes and acks are dropped.
+
+    Args:
+        answered: the client had closed it, too, and has its answer: it may take that for the end of it.
+    """
+
+    __slots__ = ("_answered", "_link", "_number")
+
+    def __init__(self, link: Link, number: int, *, answered: bool) -> None:
+        self._link: Link = link
+        self._number: int = number
+        self._answered: bool = answered
+
+    def on_method(self, method: int, arguments: bytes) -> None:
+        """See `Frames`."""
+        link, number = self._link, self._number
+        if method == CHANNEL_CLOSE_OK:
+            link.channels.pop(number, None)
+        elif method == CHANNEL_CLOSE:
+            self._answered = True
+            link.send(encode(number, commands.Channel.CloseOk()))
+        elif method == CHANNEL_OPEN and self._answered:
+            link.channels.pop(number, None)
+            link.on_stray(number, method, arguments)
+
+    def on_publish(self, arguments: bytes, properties: bytes, body: bytes) -> None:
+        """See `Frames`."""
+
+    def on_ack(self, delivery_tag: int, multiple: bool) -> None:  # noqa: FBT001 - a bit of the wire
+        """See `Frames`."""
+
+    def on_too_large(self, size: int) -> None:
+        """See `Frames`."""
