@@ -1,0 +1,1 @@
+"""How do AMQP 0-9-1 clients meet the common model?"""

@@ -1,0 +1,1 @@
+"""How do bytes become AMQP frames, methods and contents, and back?"""
