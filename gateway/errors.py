@@ -46,6 +46,18 @@ class NotSupported(GatewayError):
     code = 540
 
 
+class CommandInvalid(GatewayError):
+    """There is no such thing to ask for: an exchange type that nobody has."""
+
+    code = 503
+
+
+class NotAllowed(GatewayError):
+    """What the peer asks for is not for it, whatever it tries next: AMQP ends the connection."""
+
+    code = 530
+
+
 class MessageRefused(GatewayError):
     """A queue that the message is routed to is full and refuses; no queue has taken it."""
 

@@ -9,13 +9,25 @@ from typing import Any
 
 from gateway.admin.parts import split
 from gateway.admin.where import socket_of
-from gateway.errors import AccessRefused, GatewayError, NotFound, NotSupported, Overloaded, PreconditionFailed, ResourceLocked
+from gateway.errors import (
+    AccessRefused,
+    CommandInvalid,
+    GatewayError,
+    NotFound,
+    NotSupported,
+    Overloaded,
+    PreconditionFailed,
+    ResourceLocked,
+)
 
 PATIENCE_S = 60.0
 """A broker that says nothing for so long does not answer any more."""
 
 _RECEIVED_AT_ONCE = 1 << 16
-_KINDS = {kind.code: kind for kind in (AccessRefused, NotFound, NotSupported, Overloaded, PreconditionFailed, ResourceLocked)}
+_KINDS = {
+    kind.code: kind
+    for kind in (AccessRefused, CommandInvalid, NotFound, NotSupported, Overloaded, PreconditionFailed, ResourceLocked)
+}
 
 
 class NoBroker(GatewayError):

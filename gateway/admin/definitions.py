@@ -25,7 +25,7 @@ from gateway.admin.parts import at_once, joined
 from gateway.admin.trial import Trial
 from gateway.engine.definitions.policy import Policy
 from gateway.engine.engine import Engine
-from gateway.errors import AccessRefused, GatewayError, NotFound, NotSupported, Overloaded, PreconditionFailed
+from gateway.errors import AccessRefused, CommandInvalid, GatewayError, NotFound, NotSupported, Overloaded, PreconditionFailed
 from gateway.model.declare import Binding, ExchangeSpec, QueueSpec
 from gateway.routing.table import PREDECLARED
 
@@ -319,7 +319,7 @@ def _checked(engine: Engine, steps: list[_Step], report: Report) -> Generator[No
         try:
             existed = trial.prepare(step.vhost, step.value)
             _define(trial.engine, step)
-        except (NotFound, AccessRefused, NotSupported) as error:
+        except (NotFound, AccessRefused, NotSupported, CommandInvalid) as error:
             report.skipped.append(Skipped(step.path, _named(step), error.text))
         except PreconditionFailed as error:
             if existed:

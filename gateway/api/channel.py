@@ -198,7 +198,7 @@ class Channel(Protocol):
     Synchronous methods never block and never raise for what the other side can cause; misuse raises.
     """
 
-    def route(self, exchange: str, routing_key: str, *, local_to: str = "") -> Route:
+    def route(self, exchange: str, routing_key: str, *, local_to: str = "", also: tuple[str, ...] = ()) -> Route:
         """Return the route for an address.
 
         The exchange need not exist yet; a publish to one that does not is refused (NotFound). On the default exchange a key that
@@ -206,9 +206,14 @@ class Channel(Protocol):
 
         Args:
             local_to: the publisher's own queue: bindings of that queue with ``no_local`` are left out.
+            also: further keys on the same exchange (AMQP's headers CC and BCC): a queue that several of all keys reach gets the
+                message once. Where a key selects nothing, or one binding of several, the first key alone counts; an alternate
+                exchange gets what none of them brings anywhere. With further keys no key is taken for a reply address. At
+                most `MAX_KEYS` keys of at most `MAX_KEY_WORDS` words.
 
         Raises:
-            AccessRefused: the principal may not publish there, or a reply address has more than `MAX_KEY_WORDS` words.
+            AccessRefused: the principal may not publish there (with one of the keys), a reply address has more than
+                `MAX_KEY_WORDS` words, or there are too many keys.
         """
 
     def reaches(self, route: Route) -> bool:
@@ -275,13 +280,17 @@ class Channel(Protocol):
         """Return the number of the last value that was put last, in all virtual hosts; numbers rise."""
 
     def declare_exchange(self, spec: ExchangeSpec, *, passive: bool = False) -> int:
-        """Result None. Errors: NotFound (passive), PreconditionFailed, NotSupported, AccessRefused."""
+        """Result None. Errors: NotFound (passive), PreconditionFailed, CommandInvalid (no such type), NotSupported, AccessRefused."""
 
     def delete_exchange(self, name: str, *, if_unused: bool = False) -> int:
         """Result None. Errors: NotFound, PreconditionFailed (in use), AccessRefused."""
 
-    def declare_queue(self, spec: QueueSpec, *, passive: bool = False) -> int:
-        """Result `QueueInfo`. Errors: NotFound (passive), PreconditionFailed, ResourceLocked, AccessRefused."""
+    def declare_queue(self, spec: QueueSpec, *, passive: bool = False, prefix: str = "amq.gen-") -> int:
+        """Result `QueueInfo`. Errors: NotFound (passive), PreconditionFailed, ResourceLocked, AccessRefused.
+
+        Args:
+            prefix: how the name begins that is chosen for a queue without one. No such name was given before.
+        """
 
     def delete_queue(self, name: str, *, if_unused: bool = False, if_empty: bool = False) -> int:
         """Result: number of messages that went with it. Errors: NotFound, PreconditionFailed, ResourceLocked."""

@@ -36,7 +36,7 @@ class Consuming(Settling):
         queue = self.definitions.usable_queue(vhost, name, owner)
         alone = options.exclusive and (bool(queue.consumers) or queue.spec.single_active_consumer)
         if alone or (queue.consumers and queue.consumers[0].exclusive):
-            raise AccessRefused(f"queue {name!r} in vhost {vhost!r} in exclusive use")
+            raise AccessRefused(f"queue '{name}' in vhost '{vhost}' in exclusive use")
         consumer = Consumer(queue, sink, options, held, owner)
         if not queue.spec.keep_transient:
             self.generation += 1

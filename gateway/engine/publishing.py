@@ -239,7 +239,7 @@ class Publishing(Consuming):
             spec = table.get(address.exchange).spec
             if spec.internal and not route.ours:
                 raise AccessRefused(f"cannot publish to internal exchange '{address.exchange}' in vhost '{address.vhost}'")
-            found, cacheable = table.resolve(address.exchange, address.routing_key, properties)
+            found, cacheable = table.resolve(address.exchange, address.routing_key, properties, route.also)
             route.through = self.special.through(address.vhost, spec)
         except GatewayError as error:
             route.refusal = error

@@ -40,11 +40,12 @@ class RouteHandle:
     others to `taps` (straight to the consumer's sink) and `queued`. ``rejecting``: which of these refuse, or end, when full.
     ``idle``: matching queues that keep nothing transient and have nobody to hand it to. ``through``: what the exchange puts
     before the normal way. ``ours``: messages on this route come from the engine, which may use internal exchanges.
-    ``local_to``: the publisher's own queue: bindings of it with ``no_local`` are left out.
+    ``local_to``: the publisher's own queue: bindings of it with ``no_local`` are left out. ``also``: further keys.
     """
 
     __slots__ = (
         "address",
+        "also",
         "durable",
         "generation",
         "idle",
@@ -64,7 +65,9 @@ class RouteHandle:
         "vhost",
     )
 
-    def __init__(self, vhost: VirtualHost, address: Address, *, ours: bool = False, local_to: str = "") -> None:
+    def __init__(
+        self, vhost: VirtualHost, address: Address, *, ours: bool = False, local_to: str = "", also: tuple[str, ...] = ()
+    ) -> None:
         self.vhost: VirtualHost = vhost
         self.address: Address = address
         self.generation: int = STALE
@@ -72,6 +75,7 @@ class RouteHandle:
         self.through: Through | None = None
         self.ours: bool = ours
         self.local_to: str = local_to
+        self.also: tuple[str, ...] = also
         self.clear()
 
     def clear(self) -> None:

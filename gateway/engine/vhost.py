@@ -12,6 +12,8 @@ MAX_ROUTES = 100_000
 """Cached routes; beyond that the oldest are forgotten (handles in use go on working)."""
 MAX_ROUTE_KEY = 1_024
 """Longer keys have no cached route: what the cache holds must be bounded in bytes, too."""
+MAX_ROUTE_KEYS = 16
+"""Nor has one of more further keys than that."""
 SEEN_AT_ONCE = 4
 
 
@@ -24,18 +26,19 @@ class VirtualHost:
         self.name: str = name
         self.queues: dict[str, Queue] = {}
         self.table: Table = Table(self.queues.get, name)
-        self.routes: dict[tuple[str, str, str], RouteHandle] = {}
-        self._unseen: list[tuple[str, str, str]] = []
+        self.routes: dict[tuple[str, ...], RouteHandle] = {}
+        self._unseen: list[tuple[str, ...]] = []
 
-    def route(self, exchange: str, key: str, local_to: str = "") -> RouteHandle:
-        """Return the handle for an address, and for a publisher's own queue where that matters (`RouteHandle.local_to`)."""
-        handle = self.routes.get((exchange, key, local_to))
+    def route(self, exchange: str, key: str, local_to: str = "", also: tuple[str, ...] = ()) -> RouteHandle:
+        """Return the handle for an address, for a publisher's own queue where that matters, and for further keys (`RouteHandle`)."""
+        where = (exchange, key, local_to, *also)
+        handle = self.routes.get(where)
         if handle is None:
-            handle = RouteHandle(self, Address(self.name, exchange, key), local_to=local_to)
-            if len(key) > MAX_ROUTE_KEY:
+            handle = RouteHandle(self, Address(self.name, exchange, key), local_to=local_to, also=also)
+            if len(key) + sum(map(len, also)) > MAX_ROUTE_KEY or len(also) > MAX_ROUTE_KEYS:
                 return handle
             make_room(self.routes, MAX_ROUTES)
-            self.routes[exchange, key, local_to] = handle
+            self.routes[where] = handle
         return handle
 
     def forget_stale(self, generation: int) -> None:

@@ -18,6 +18,8 @@ NOT_TOPIC = (DEFAULT_EXCHANGE, "amq.direct", "amq.fanout", "amq.headers")
 MAX_KEY_BYTES = 65_535
 MAX_KEY_WORDS = 256
 """As many as AMQP can write. To find who wants a key of more takes as much longer."""
+MAX_KEYS = 1_000
+"""So many keys one message may have, where it may have several."""
 OWN_KEYS = "$SYS."
 """Keys that begin so are what the broker says of itself."""
 

@@ -37,7 +37,7 @@ class ConsistentHash:
         PreconditionFailed: arguments that contradict each other, or name what can't be hashed (`check_exchange`).
     """
 
-    __slots__ = ("_header", "_links", "_property", "_slots", "cacheable")
+    __slots__ = ("_header", "_links", "_property", "_slots", "cacheable", "takes_keys")
 
     def __init__(self, spec: ExchangeSpec) -> None:
         check_exchange(spec)
@@ -46,6 +46,7 @@ class ConsistentHash:
         self._links: dict[Link, tuple[int, int, tuple[object, ...]]] = {}
         self._slots: dict[int, Link] = {}
         self.cacheable: bool = self._header is None and self._property is None
+        self.takes_keys: bool = False  # one binding gets a message, whatever further keys it has
 
     def __len__(self) -> int:
         return len(self._links)

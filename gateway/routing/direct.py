@@ -10,10 +10,11 @@ from gateway.routing.exchange import Found, HeaderSource, Link, Links, add_all, 
 class Direct:
     """The direct exchange type (AMQP 0-9-1 §3.1.3.1)."""
 
-    __slots__ = ("_count", "_keys", "cacheable")
+    __slots__ = ("_count", "_keys", "cacheable", "takes_keys")
 
     def __init__(self) -> None:
         self.cacheable: bool = True
+        self.takes_keys: bool = True
         self._keys: dict[str, Links] = {}
         self._count: int = 0
 

@@ -20,9 +20,11 @@ def check_same(what: str, argument: str, current: object, received: object) -> N
         PreconditionFailed: says both values.
     """
     if current != received:
-        raise PreconditionFailed(
-            f"inequivalent arg '{argument}' for {what}: received {_shown(received)} but current is {_shown(current)}"
-        )
+        _differs(what, argument, _shown(current), _shown(received))
+
+
+def _differs(what: str, argument: str, current: str, received: str) -> None:
+    raise PreconditionFailed(f"inequivalent arg '{argument}' for {what}: received {received} but current is {current}")
 
 
 def check_same_arguments(what: str, current: Mapping[str, Any], received: Mapping[str, Any]) -> None:
@@ -32,18 +34,40 @@ def check_same_arguments(what: str, current: Mapping[str, Any], received: Mappin
     for argument in sorted({*current, *received}):
         here, there = _one(current, argument), _one(received, argument)
         if arguments_text(here) != arguments_text(there):
-            check_same(what, argument, _text(here), _text(there))
-            check_same(what, argument, arguments_text(here), arguments_text(there))  # text and number look the same
+            _differs(what, argument, *_both(here.get(argument), there.get(argument), here=bool(here), there=bool(there)))
 
 
 def _one(arguments: Mapping[str, Any], argument: str) -> Mapping[str, Any]:
     return {argument: arguments[argument]} if argument in arguments else {}
 
 
-def _text(argument: Mapping[str, Any]) -> str | None:
-    for value in argument.values():
-        return value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
-    return None
+def _both(current: object, received: object, *, here: bool, there: bool) -> tuple[str, str]:
+    """Say both values, in the words of RabbitMQ."""
+    if not here:
+        return "none", _typed(received)
+    if not there:
+        return _typed(current), "none"
+    if _text(current) == _text(received):  # text and number look the same
+        return f"'{json.dumps(current, default=str)}'", f"'{json.dumps(received, default=str)}'"
+    return f"'{_text(current)}'", f"'{_text(received)}'"
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
+
+
+def _typed(value: object) -> str:
+    return f"the value '{_text(value)}' of type '{_type_name(value)}'"
+
+
+def _type_name(value: object) -> str:
+    """Return what AMQP calls the type of a field."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return "signedint" if -(2**31) <= value < 2**31 else "long"
+    return _TYPE_NAMES.get(type(value), "longstr")
+
+
+_TYPE_NAMES: Mapping[type, str] = {bool: "bool", float: "double", bytes: "binary", list: "array", dict: "table", type(None): "void"}
 
 
 def _shown(value: object) -> str:

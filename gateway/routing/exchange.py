@@ -65,6 +65,10 @@ class ExchangeType(Protocol):
     def cacheable(self) -> bool:
         """What is found depends on the key alone, until a binding comes or goes."""
 
+    @property
+    def takes_keys(self) -> bool:
+        """Further keys of a message may find more; otherwise only its first one is asked for."""
+
     def __len__(self) -> int:
         """Return the number of links."""
 

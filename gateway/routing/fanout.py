@@ -10,10 +10,11 @@ from gateway.routing.exchange import Found, HeaderSource, Link, add_all, check_k
 class Fanout:
     """The fanout exchange type (AMQP 0-9-1 §3.1.3.2): the key tells bindings apart and selects nothing."""
 
-    __slots__ = ("_links", "cacheable")
+    __slots__ = ("_links", "cacheable", "takes_keys")
 
     def __init__(self) -> None:
         self.cacheable: bool = True
+        self.takes_keys: bool = False
         self._links: dict[Link, None] = {}
 
     def __len__(self) -> int:

@@ -50,10 +50,11 @@ def _equal(wanted: object, given: object) -> bool:
 class Headers:
     """The headers exchange type (AMQP 0-9-1 §3.1.3.4)."""
 
-    __slots__ = ("_conditions", "cacheable")
+    __slots__ = ("_conditions", "cacheable", "takes_keys")
 
     def __init__(self) -> None:
         self.cacheable: bool = False
+        self.takes_keys: bool = False
         self._conditions: dict[Link, Condition] = {}
 
     def __len__(self) -> int:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
-from gateway.errors import AccessRefused, NotFound, PreconditionFailed
+from gateway.errors import AccessRefused, CommandInvalid, NotFound, PreconditionFailed
 from gateway.model.declare import DEFAULT_OPTIONS, Binding, ExchangeSpec
-from gateway.model.exchange_arguments import CONSISTENT_HASH, DELAYED, exchange_arguments, routing_type
+from gateway.model.exchange_arguments import CONSISTENT_HASH, exchange_arguments, routing_type
 from gateway.model.names import DEFAULT_EXCHANGE, DEFAULT_VHOST, TOPIC_EXCHANGE
 from gateway.routing.consistent_hash import ConsistentHash
 from gateway.routing.direct import Direct
@@ -135,7 +135,7 @@ class Table:
 
         Raises:
             AccessRefused: the name is reserved (``amq.``), or is the default exchange's.
-            PreconditionFailed: it exists and differs; there is no such type; the name is too long.
+            PreconditionFailed: it exists and differs; the name is too long. CommandInvalid: there is no such type.
         """
         _refuse_default(spec.name)
         existing = self._exchanges.get(spec.name)
@@ -149,7 +149,7 @@ class Table:
         kind = routing_type(spec)
         make = self._types.get(kind)
         if make is None:
-            raise PreconditionFailed(f"invalid exchange type '{kind}'; there are: {', '.join(self._types)}, {DELAYED}")
+            raise CommandInvalid(f"unknown exchange type '{kind}'")
         self._exchanges[spec.name] = Exchange(spec, make(spec), self)
         return True
 
@@ -232,8 +232,8 @@ class Table:
         exchange = self._exchanges.get(name)
         return exchange is not None and exchange.spec.auto_delete and not exchange.bindings
 
-    def resolve(self, exchange_name: str, key: str, headers: HeaderSource) -> tuple[Found, bool]:
-        """Return the queues that a message reaches, and whether that holds for every message of this exchange and key.
+    def resolve(self, exchange_name: str, key: str, headers: HeaderSource, also: Sequence[str] = ()) -> tuple[Found, bool]:
+        """Return the queues that a message reaches, and whether that holds for every message of this exchange and these keys.
 
         It follows bindings between exchanges, each exchange once; an exchange of which no binding matches hands over to its
         alternate, if that exists. What a queue's entry knows are the options of the bindings that lead to the queue, merged.
@@ -243,6 +243,7 @@ class Table:
             exchange_name: where it was published; whether clients may publish there (`ExchangeSpec.internal`) is not asked.
             key: the routing key.
             headers: called if a headers exchange takes part; what it raises is passed on.
+            also: further keys; what any of the keys reaches is reached, once.
 
         Raises:
             NotFound: the exchange does not exist.
@@ -253,7 +254,7 @@ class Table:
         cacheable = True
         for exchange in pending:  # grows as exchanges are reached
             cacheable = cacheable and exchange.kind.cacheable
-            for destination, options in self._next(exchange, key, headers).items():
+            for destination, options in self._next(exchange, key, headers, also).items():
                 if not isinstance(destination, Exchange):
                     add(destination, options, queues)
                 elif destination not in seen:
@@ -261,15 +262,19 @@ class Table:
                     pending.append(destination)
         return queues, cacheable
 
-    def _next(self, exchange: Exchange, key: str, headers: HeaderSource) -> Found:
+    def _next(self, exchange: Exchange, key: str, headers: HeaderSource, also: Sequence[str]) -> Found:
         """Return the queues and exchanges that come right after an exchange."""
         found: Found = {}
         if exchange.spec.name == DEFAULT_EXCHANGE:
-            queue = self._queue_by_name(key)
-            if queue is not None:
-                found[queue] = DEFAULT_OPTIONS
+            for name in (key, *also):
+                queue = self._queue_by_name(name)
+                if queue is not None:
+                    found[queue] = DEFAULT_OPTIONS
         else:
             exchange.kind.route(key, headers, found)
+            if also and exchange.kind.takes_keys:
+                for another in also:
+                    exchange.kind.route(another, headers, found)
         if not found and exchange.alternate is not None:
             alternate = self._exchanges.get(exchange.alternate)
             if alternate is not None:

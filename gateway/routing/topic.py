@@ -125,10 +125,11 @@ def advance(active: Places, word: str, ended: Places) -> Places:
 class Topic:
     """The topic exchange type (AMQP 0-9-1 §3.1.3.3): a tree of patterns by words."""
 
-    __slots__ = ("_count", "_root", "cacheable")
+    __slots__ = ("_count", "_root", "cacheable", "takes_keys")
 
     def __init__(self) -> None:
         self.cacheable: bool = True
+        self.takes_keys: bool = True
         self._root: Node = Node(stays=False, spares_dollar=False)
         self._count: int = 0
 

@@ -17,7 +17,7 @@ from gateway.engine.retained import RetainedLookUp
 from gateway.engine.route import RouteHandle
 from gateway.errors import AccessRefused, GatewayError, MessageRefused, NotFound
 from gateway.model.message import Message
-from gateway.model.names import MAX_KEY_WORDS, parse_reply_address
+from gateway.model.names import MAX_KEY_WORDS, MAX_KEYS, parse_reply_address
 from gateway.model.records import Scheduled
 from gateway.runtime.alarms import TOO_LARGE
 from gateway.runtime.answers import DEAF, Answers
@@ -85,8 +85,10 @@ class BrokerChannel(Declaring):
 
     # -- publishing ---------------------------------------------------------
 
-    def route(self, exchange: str, routing_key: str, *, local_to: str = "") -> RouteHandle:
+    def route(self, exchange: str, routing_key: str, *, local_to: str = "", also: tuple[str, ...] = ()) -> RouteHandle:
         """See `gateway.api.Channel.route`."""
+        if also:
+            return self._route_to_all(exchange, routing_key, local_to, also)
         if not exchange:
             address = parse_reply_address(routing_key)
             if address is not None:
@@ -95,6 +97,14 @@ class BrokerChannel(Declaring):
                     raise AccessRefused(f"a reply address of more than {MAX_KEY_WORDS} words")
         self._check("write", exchange, routing_key)
         return self._engine.vhost(self._vhost).route(exchange, routing_key, local_to)
+
+    def _route_to_all(self, exchange: str, routing_key: str, local_to: str, also: tuple[str, ...]) -> RouteHandle:
+        keys = tuple(dict.fromkeys((routing_key, *also)))
+        if len(keys) > MAX_KEYS or any(key.count(".") >= MAX_KEY_WORDS for key in keys):
+            raise AccessRefused(f"a message has at most {MAX_KEYS} keys of at most {MAX_KEY_WORDS} words")
+        for key in keys:
+            self._check("write", exchange, key)
+        return self._engine.vhost(self._vhost).route(exchange, routing_key, local_to, keys[1:])
 
     def publish(self, route: RouteHandle, message: Message) -> int:
         """See `gateway.api.Channel.publish`."""
@@ -200,7 +210,7 @@ class BrokerChannel(Declaring):
         """Who may not write to an exchange learns nothing of what is scheduled for it."""
         address = self._engine.schedule.address_of(self._vhost, scheduled_id)
         if address is not None and not self._may_write(address.exchange, address.routing_key):
-            raise NotFound(f"no scheduled message {scheduled_id} in vhost {self._vhost!r}")
+            raise NotFound(f"no scheduled message {scheduled_id} in vhost '{self._vhost}'")
 
     def _may_write(self, exchange: str, key: str) -> bool:
         return self._authorize is None or self._authorize("write", exchange, key)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from gateway.api.channel import Outcome, QueueInfo
 from gateway.api.frontend import Authorize, Principal
+from gateway.engine.definitions.definitions import CHOSEN_PREFIX
 from gateway.engine.engine import Engine
 from gateway.engine.route import RouteHandle
 from gateway.errors import AccessRefused, GatewayError
@@ -59,7 +60,7 @@ class Declaring:
 
     def _check(self, action: str, resource: str, key: str) -> None:
         if self._authorize is not None and not self._authorize(action, resource, key):
-            raise AccessRefused(f"no permission to {action} {resource!r}")
+            raise AccessRefused(f"no permission to {action} '{resource}'")
 
     def _submit(self, action: str, resource: str, call: Callable[[], Any]) -> int:
         """Do something whose answer is an outcome."""
@@ -93,14 +94,14 @@ class Declaring:
         delete = self._engine.definitions.delete_exchange
         return self._remove("configure", name, partial(delete, self._vhost, name, if_unused=if_unused))
 
-    def declare_queue(self, spec: QueueSpec, *, passive: bool = False) -> int:
+    def declare_queue(self, spec: QueueSpec, *, passive: bool = False, prefix: str = CHOSEN_PREFIX) -> int:
         """See `gateway.api.Channel.declare_queue`."""
-        return self._submit("configure", spec.name, partial(self._declare_queue, spec, passive=passive))
+        return self._submit("configure", spec.name, partial(self._declare_queue, spec, passive=passive, prefix=prefix))
 
-    def _declare_queue(self, spec: QueueSpec, *, passive: bool) -> QueueInfo:
+    def _declare_queue(self, spec: QueueSpec, *, passive: bool, prefix: str) -> QueueInfo:
         if not passive:
             self._committer.check_lasting(queue_key(self._vhost, spec.name))
-        return self._engine.definitions.declare_queue(self._vhost, spec, self.owner, passive=passive)
+        return self._engine.definitions.declare_queue(self._vhost, spec, self.owner, passive=passive, prefix=prefix)
 
     def delete_queue(self, name: str, *, if_unused: bool = False, if_empty: bool = False) -> int:
         """See `gateway.api.Channel.delete_queue`."""

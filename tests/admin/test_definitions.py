@@ -186,7 +186,7 @@ def test_nothing_is_taken_while_the_journal_refuses(engine):
         ({"queues": [queue("amq.gen-1")]}, "queues[0]", "reserved"),
         ({"queues": [queue("")]}, "queues[0]", "has a name"),
         ({"queues": [queue("q"), queue("q", auto_delete=True)]}, "queues[1]", "inequivalent"),
-        ({"exchanges": [exchange("x", "x-recent-history")]}, "exchanges[0]", "invalid exchange type"),
+        ({"exchanges": [exchange("x", "x-recent-history")]}, "exchanges[0]", "unknown exchange type"),
         ({"exchanges": [exchange("x" * 256)]}, "exchanges[0]", "255 bytes"),
         ({"bindings": [binding("nowhere", "q")]}, "bindings[0]", "no exchange 'nowhere'"),
         ({"bindings": [binding("amq.topic", "q")]}, "bindings[0]", "no queue 'q'"),

@@ -8,7 +8,8 @@ from gateway.engine.queues.burial import PORTION
 from gateway.engine.queues.dead_letter import DEATHS
 from gateway.errors import MessageRefused, Overloaded
 from gateway.model.declare import Binding, ExchangeSpec, Overflow
-from gateway.model.message import Decoders
+from gateway.model.message import Address, Decoders, with_properties
+from gateway.model.properties import Properties
 from tests.engine.support import Bench
 
 T = 1_000_000
@@ -407,3 +408,17 @@ def test_withdrawing_reaches_every_priority(bench):
 def test_an_overloaded_engine_says_so(bench):
     bench.engine.refuse_durable("full")
     assert isinstance(bench.publish(b"1", "dead"), Overloaded)
+
+
+def test_what_came_with_further_keys_is_dead_lettered_with_them_unless_the_queue_has_a_key_of_its_own(bench):
+    bench.queue("other")
+    bench.queue("own", dead_letter_exchange="amq.direct", message_ttl_ms=10)
+    bench.queue("fixed", dead_letter_exchange="amq.direct", dead_letter_routing_key="dead", message_ttl_ms=10)
+    for key in ("dead", "other"):
+        bench.bind("amq.direct", key, key)
+    letter = with_properties(Address("/", "", "own"), b"1", Properties(headers={"CC": ["other", "other", 5]}))
+    for queue in ("own", "fixed"):
+        route = bench.engine.vhost("/").route("", queue)
+        assert bench.engine.publish(route, letter) is None
+    bench.engine.advance(T + 10)
+    assert [bench.bodies(name) for name in ("dead", "other")] == [[b"1"], [b"1"]]

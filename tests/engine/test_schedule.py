@@ -855,3 +855,33 @@ def release(desk: Desk) -> None:
     desk.engine.take_batch()
     desk.schedule.batch_prepared()
     desk.schedule.committed()
+
+
+def test_further_keys_outlast_a_restart_with_their_message(start):
+    engine, journal, events = start()
+    engine.advance(START_MS)
+    for name in "ab":
+        engine.definitions.declare_queue("/", QueueSpec(name), None)
+    route = engine.vhost("/").route("", "a", also=("b",))
+    engine.schedule.add(route, Message(route.address, b"1", True), START_MS + 10**6)
+    gone = engine.schedule.add(route, Message(route.address, b"2", True), START_MS + 10**6)
+    engine.schedule.cancel("/", gone)
+    commit(engine, journal)
+
+    engine, journal, events = start()
+    engine.advance(START_MS + 10**6)
+    read_wanted(engine, journal, events)
+    assert [engine.vhost("/").queues[name].count for name in "ab"] == [1, 1]
+    commit(engine, journal)
+    assert engine.kept.state("engine.schedule.keys") == {}
+
+
+def test_further_keys_of_what_is_not_persistent_are_kept_in_memory(start):
+    engine, _, _ = start()
+    engine.advance(START_MS)
+    engine.definitions.declare_queue("/", QueueSpec("b"), None)
+    route = engine.vhost("/").route("", "a", also=("b",))
+    engine.schedule.add(route, Message(route.address, b"1"), START_MS + 1_000)
+    assert engine.kept.state("engine.schedule.keys") == {}
+    engine.advance(START_MS + 1_000)
+    assert engine.vhost("/").queues["b"].count == 1

@@ -7,7 +7,7 @@ import trio
 
 from gateway.api.channel import ConsumeOptions
 from gateway.api.frontend import Principal
-from gateway.errors import AccessRefused, JournalError, NotFound
+from gateway.errors import AccessRefused, GatewayError, JournalError, NotFound, PreconditionFailed
 from gateway.model.declare import ExchangeSpec, QueueSpec
 from gateway.model.message import Message
 from gateway.runtime.clock import VirtualClock
@@ -166,3 +166,65 @@ async def test_many_deliveries_are_settled_in_one_call_and_those_of_another_chan
         assert queue.count == len(sinks[1].deliveries) == 3
         other.ack_many(sinks[1].deliveries)
         assert queue.count == 0
+
+
+async def test_one_publish_reaches_the_queues_of_several_keys(autojump_clock):
+    async with running(HandJournal(automatic=True)) as broker:
+        channel = open_channel(broker)
+        for name in "abc":
+            await channel.outcome(channel.declare_queue(QueueSpec(name)))
+        route = channel.route("", "a", also=("b", "b", "a", "none"))
+        outcome = await channel.outcome(channel.publish(route, message_on(route)))
+        assert not outcome.unroutable
+        assert [channel.queue_info(name).messages for name in "abc"] == [1, 1, 0]
+
+
+async def test_every_one_of_several_keys_has_to_be_permitted_and_there_are_not_too_many(autojump_clock):
+    async with running(HandJournal(automatic=True)) as broker:
+        some = Principal("u", authorize=lambda action, resource, key: key != "secret")
+        channel = open_channel(broker, principal=some)
+        with pytest.raises(AccessRefused):
+            channel.route("amq.topic", "a", also=("secret",))
+        with pytest.raises(AccessRefused, match="at most 1000 keys"):
+            channel.route("amq.topic", "a", also=tuple(map(str, range(1_000))))
+        with pytest.raises(AccessRefused, match="256 words"):
+            channel.route("amq.topic", "a", also=("." * 256,))
+
+
+async def test_the_name_that_is_chosen_for_a_queue_begins_as_asked_for_and_is_new(autojump_clock):
+    async with running(HandJournal(automatic=True)) as broker:
+        channel = open_channel(broker)
+        chosen = (await channel.outcome(channel.declare_queue(QueueSpec(), prefix="mine-"))).result.name
+        head, number = chosen.rsplit("-", 1)
+        assert head.startswith("mine-")
+        taken = f"{head}-{int(number) + 1}"
+        await channel.outcome(channel.declare_queue(QueueSpec(taken)))
+        another = (await channel.outcome(channel.declare_queue(QueueSpec(), prefix="mine-"))).result.name
+        assert another not in (chosen, taken)
+        assert (await channel.outcome(channel.declare_queue(QueueSpec()))).result.name.startswith("amq.gen-")
+        with pytest.raises(PreconditionFailed):
+            await channel.outcome(channel.declare_queue(QueueSpec(), prefix="x" * 255))
+
+
+async def test_refusals_say_what_clients_of_amqp_brokers_read(autojump_clock):
+    locked = (
+        "cannot obtain exclusive access to locked queue 'q' in vhost '/'. It could be originally declared on another connection "
+        "or the exclusive property value does not match that of the original declaration."
+    )
+    async with running(HandJournal(automatic=True)) as broker:
+        channel, other = open_channel(broker), open_channel(broker)
+
+        async def refusal(number, asked=channel):
+            with pytest.raises(GatewayError) as error:
+                await asked.outcome(number)
+            return error.value.code, error.value.text
+
+        await channel.outcome(channel.declare_queue(QueueSpec("q", exclusive=True)))
+        assert await refusal(other.purge_queue("q"), other) == (405, locked)
+        assert await refusal(channel.declare_queue(QueueSpec("q"))) == (405, locked)
+        assert await refusal(channel.purge_queue('it\'s "q"')) == (404, "no queue 'it's \"q\"' in vhost '/'")
+        assert await refusal(channel.declare_exchange(ExchangeSpec("x", "odd"))) == (503, "unknown exchange type 'odd'")
+        assert await refusal(channel.declare_queue(QueueSpec("amq.mine"))) == (
+            403,
+            "queue name 'amq.mine' contains reserved prefix 'amq.*'",
+        )

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from gateway.engine.engine import Engine
 
 MAX_NAME_BYTES = 255
+CHOSEN_PREFIX = "amq.gen-"
 
 
 class Definitions:
@@ -78,7 +79,7 @@ class Definitions:
         table = self.engine.vhost(vhost).table
         exchange = table.get(name)
         if if_unused and exchange.bindings:
-            raise PreconditionFailed(f"exchange {name!r} in vhost {vhost!r} in use")
+            raise PreconditionFailed(f"exchange '{name}' in vhost '{vhost}' in use")
         self._check_journal(durable=exchange.spec.durable)
         for source in self._drop_exchange(vhost, exchange.spec):
             self._auto_delete(vhost, source)
@@ -114,12 +115,14 @@ class Definitions:
         """
         queue = self.engine.vhost(vhost).queues.get(name)
         if queue is None:
-            raise NotFound(f"no queue {name!r} in vhost {vhost!r}")
+            raise NotFound(f"no queue '{name}' in vhost '{vhost}'")
         if queue.owner is not None and queue.owner is not owner:
-            raise ResourceLocked(f"cannot obtain exclusive access to locked queue {name!r} in vhost {vhost!r}")
+            raise ResourceLocked(_locked(vhost, name))
         return queue
 
-    def declare_queue(self, vhost: str, spec: QueueSpec, owner: object, *, passive: bool = False) -> QueueInfo:
+    def declare_queue(
+        self, vhost: str, spec: QueueSpec, owner: object, *, passive: bool = False, prefix: str = CHOSEN_PREFIX
+    ) -> QueueInfo:
         """Make a queue, or check that the one there is the same. Errors as `Channel.declare_queue`."""
         host = self.engine.vhost(vhost)
         if passive or spec.name in host.queues:
@@ -128,18 +131,23 @@ class Definitions:
                 _check_equivalent(vhost, queue.spec, spec)
                 queue.used()
         else:
-            queue = self._make_queue(host, self._named(spec), owner)
+            queue = self._make_queue(host, self._named(host, spec, prefix), owner)
         return QueueInfo(queue.name, queue.ready_count, len(queue.consumers), queue.body_bytes)
 
-    def _named(self, spec: QueueSpec) -> QueueSpec:
+    def _named(self, host: VirtualHost, spec: QueueSpec, prefix: str) -> QueueSpec:
         if spec.name:
             if encoded_length(spec.name) > MAX_NAME_BYTES:
                 raise PreconditionFailed(f"the name of a queue has at most {MAX_NAME_BYTES} bytes")
             if spec.name.startswith("amq."):
-                raise AccessRefused(f"queue name {spec.name!r}: names that begin with 'amq.' are reserved")
+                raise AccessRefused(f"queue name '{spec.name}' contains reserved prefix 'amq.*'")
             return spec
-        self.names_made += 1
-        return replace(spec, name=f"amq.gen-{self.node_id}-{self.names_made}")
+        name = ""
+        while not name or name in host.queues:
+            self.names_made += 1
+            name = f"{prefix}{self.node_id}-{self.names_made}"
+        if encoded_length(name) > MAX_NAME_BYTES:
+            raise PreconditionFailed(f"the name of a queue has at most {MAX_NAME_BYTES} bytes")
+        return replace(spec, name=name)
 
     def _make_queue(self, host: VirtualHost, spec: QueueSpec, owner: object) -> Queue:
         queue_id = 0
@@ -165,9 +173,9 @@ class Definitions:
         """Delete a queue; return how many ready messages went with it. Errors as `Channel.delete_queue`."""
         queue = self.usable_queue(vhost, name, owner)
         if if_unused and queue.consumers:
-            raise PreconditionFailed(f"queue {name!r} in vhost {vhost!r} in use")
+            raise PreconditionFailed(f"queue '{name}' in vhost '{vhost}' in use")
         if if_empty and queue.ready_count:
-            raise PreconditionFailed(f"queue {name!r} in vhost {vhost!r} not empty")
+            raise PreconditionFailed(f"queue '{name}' in vhost '{vhost}' not empty")
         self._check_journal(durable=queue.durable)
         return self.remove_queue(queue)
 
@@ -320,6 +328,14 @@ class Definitions:
                 raise GatewayError(f"a journal can't yield {record!r}")
 
 
+def _locked(vhost: str, name: str) -> str:
+    """Say what AMQP clients read, and their suites expect, word by word."""
+    return (
+        f"cannot obtain exclusive access to locked queue '{name}' in vhost '{vhost}'. It could be originally declared on another "
+        "connection or the exclusive property value does not match that of the original declaration."
+    )
+
+
 _FLAGS = ("durable", "auto_delete")
 _APART = ("name", "arguments", "exclusive", *_FLAGS)
 _SAME = tuple(f.name for f in fields(QueueSpec) if f.name not in _APART)
@@ -331,7 +347,7 @@ def _check_equivalent(vhost: str, there: QueueSpec, asked: QueueSpec) -> None:
     for attribute in _FLAGS:
         check_same(what, attribute, getattr(there, attribute), getattr(asked, attribute))
     if there.exclusive != asked.exclusive:
-        raise ResourceLocked(f"cannot obtain exclusive access to locked {what}: it was declared with another exclusive property")
+        raise ResourceLocked(_locked(vhost, there.name))
     check_same_arguments(what, there.arguments, asked.arguments)
     for attribute in _SAME:
         check_same(what, attribute, getattr(there, attribute), getattr(asked, attribute))

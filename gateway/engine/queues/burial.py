@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from gateway.engine.queues.dead_letter import Reason, dead_letter, forms_cycle, readable
+from gateway.engine.queues.dead_letter import Reason, dead_letter, forms_cycle, further_keys, readable
 from gateway.engine.route import RouteHandle, Unroutable
 from gateway.errors import GatewayError
 from gateway.model.caching import make_room
@@ -54,7 +54,7 @@ class Burial:
         self.counts: dict[str, int] = {}
         self.limbo: list[Dead] = []
         self._engine: Engine = engine
-        self._routes: dict[tuple[str, str, str], RouteHandle] = {}
+        self._routes: dict[tuple[str, ...], RouteHandle] = {}
         self._held_up: dict[Queue, None] = {}
         self._timer: Timer | None = None
         self._working: bool = False
@@ -135,9 +135,10 @@ class Burial:
         exchange = queue.terms.dead_letter_exchange
         if exchange is None:
             return "no dead-letter exchange any more"
+        properties = readable(dead.message, engine.properties)
         letter = dead_letter(
             dead.message,
-            readable(dead.message, engine.properties),
+            properties,
             queue.name,
             dead.reason,
             now_ms=engine.now_ms,
@@ -145,7 +146,8 @@ class Burial:
             exchange=exchange,
             routing_key=queue.terms.dead_letter_routing_key,
         )
-        route = self._route(letter.address)
+        with_others = queue.terms.dead_letter_routing_key is None and properties.headers is not None
+        route = self._route(letter.address, further_keys(properties) if with_others else ())
         letter.address = route.address
         engine.resolve(route, letter)
         delayed = route.through is not None and engine.special.delays(route, letter)
@@ -156,13 +158,13 @@ class Burial:
         shorter = self._without_cycles(route, letter)
         return "in a circle" if shorter is None else engine.publish_now(shorter, letter)
 
-    def _route(self, address: Address) -> RouteHandle:
+    def _route(self, address: Address, also: tuple[str, ...]) -> RouteHandle:
         """Return a route that leads to internal exchanges too."""
-        where = (address.vhost, address.exchange, address.routing_key)
+        where = (address.vhost, address.exchange, address.routing_key, *also)
         route = self._routes.get(where)
         if route is None:
             make_room(self._routes, MAX_ROUTES)
-            route = self._routes[where] = RouteHandle(self._engine.vhost(address.vhost), address, ours=True)
+            route = self._routes[where] = RouteHandle(self._engine.vhost(address.vhost), address, ours=True, also=also)
         return route
 
     def _without_cycles(self, route: RouteHandle, letter: Message) -> RouteHandle | None:
@@ -172,7 +174,7 @@ class Burial:
         barred = {queue for queue, _ in (*route.stored, *route.queued) if forms_cycle(properties, queue.name)}
         if not barred:
             return route
-        shorter = RouteHandle(route.vhost, route.address, ours=True)
+        shorter = RouteHandle(route.vhost, route.address, ours=True, also=route.also)
         engine.resolve(shorter, letter, barred)
         shorter.generation = engine.generation
         return shorter if shorter.matched else None

@@ -86,6 +86,12 @@ def dead_letter(  # noqa: PLR0913 - what happened, and where to
     return Message(address, message.body, message.persistent, COMMON, wire, message.priority, 0)
 
 
+def further_keys(properties: Properties) -> tuple[str, ...]:
+    """Return with which keys a dead letter goes on beside its own: those with which its message came, too (header ``CC``)."""
+    rest = (properties.headers or {}).get(_REST)
+    return tuple(dict.fromkeys(key for key in rest if isinstance(key, str))) if isinstance(rest, list) else ()
+
+
 def forms_cycle(properties: Properties, queue: str) -> bool:
     """Say whether a dead letter that comes (back) to `queue` has gone in a circle without anybody having rejected it.
 

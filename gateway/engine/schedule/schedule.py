@@ -120,6 +120,7 @@ class Schedule:
         heappush(self._order, appointment(due_ms, scheduled_id, len(message.body)))
         if message.persistent:
             engine.batch.records.append(MessageScheduled(scheduled_id, due_ms, message))
+        self.pledges.note_keys(scheduled_id, route.also, lasting=message.persistent)
         self._hold(scheduled_id, message, due_ms - now_ms)
         self._arm(now_ms)
         return scheduled_id
@@ -137,7 +138,7 @@ class Schedule:
         """
         address = self.address_of(vhost, scheduled_id)
         if address is None:
-            raise NotFound(f"no scheduled message {scheduled_id} in vhost {vhost!r}")
+            raise NotFound(f"no scheduled message {scheduled_id} in vhost '{vhost}'")
         if self._engine.refusal is not None and self._is_persistent(scheduled_id):
             raise self._engine.refusal
         self._take_out(scheduled_id, address)
@@ -296,9 +297,10 @@ class Schedule:
         engine = self._engine
         vhost = engine.vhost(address.vhost)
         engine.tried = message
-        answer = self._publish_now(vhost.route(address.exchange, address.routing_key), message)
+        also = self.pledges.keys_of(id_of(key))
+        answer = self._publish_now(vhost.route(address.exchange, address.routing_key, also=also), message)
         if isinstance(answer, AccessRefused):  # who may publish there was asked when it was scheduled
-            answer = self._publish_now(RouteHandle(vhost, address, ours=True), message)
+            answer = self._publish_now(RouteHandle(vhost, address, ours=True, also=also), message)
         engine.tried = None
         if isinstance(answer, MessageRefused | Overloaded):
             self.put_off += 1
