@@ -280,7 +280,10 @@ class Channel(Protocol):
         """Return the number of the last value that was put last, in all virtual hosts; numbers rise."""
 
     def declare_exchange(self, spec: ExchangeSpec, *, passive: bool = False) -> int:
-        """Result None. Errors: NotFound (passive), PreconditionFailed, CommandInvalid (no such type), NotSupported, AccessRefused."""
+        """Result None.
+
+        Errors: NotFound (passive), PreconditionFailed, CommandInvalid (no such type), NotSupported, AccessRefused.
+        """
 
     def delete_exchange(self, name: str, *, if_unused: bool = False) -> int:
         """Result None. Errors: NotFound, PreconditionFailed (in use), AccessRefused."""

@@ -30,7 +30,7 @@ class VirtualHost:
         self._unseen: list[tuple[str, ...]] = []
 
     def route(self, exchange: str, key: str, local_to: str = "", also: tuple[str, ...] = ()) -> RouteHandle:
-        """Return the handle for an address, for a publisher's own queue where that matters, and for further keys (`RouteHandle`)."""
+        """Return the handle for an address, with the publisher's own queue where that matters, and further keys (`RouteHandle`)."""
         where = (exchange, key, local_to, *also)
         handle = self.routes.get(where)
         if handle is None:

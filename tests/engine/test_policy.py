@@ -339,7 +339,7 @@ def test_an_exchange_argument_that_means_nothing_here_is_refused(bench):
         (
             {"arguments": {"x-max-length": 5}},
             {},
-            "inequivalent arg 'x-max-length' for queue 'q' in vhost '/': received none but current is the value '5' of type 'signedint'",
+            "'x-max-length' for queue 'q' in vhost '/': received none but current is the value '5' of type 'signedint'",
         ),
     ],
 )
