@@ -25,9 +25,13 @@ class Broker:
     def pid(self) -> int:
         return self.process.pid
 
+    def pids(self) -> set[int]:
+        """Return the process and all below it."""
+        return _tree(self.pid)
+
     def cpu_s(self) -> float:
         """User and system time of the process, its threads and its children, in seconds."""
-        return sum(_cpu_s(pid) for pid in _tree(self.pid))
+        return sum(_cpu_s(pid) for pid in self.pids())
 
     def resident_kib(self) -> int:
         for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():

@@ -142,7 +142,7 @@ def is_met(met: bool) -> str:
     return "yes" if met else "**no**"
 
 
-def write(page: Path, report: str) -> None:
+def write(page: Path, report: str, begin: str = BEGIN, end: str = END) -> None:
     """Put a report between the marks of a page."""
     old = page.read_text()
-    page.write_text(old[: old.index(BEGIN) + len(BEGIN)] + "\n\n" + report + "\n\n" + old[old.index(END) :])
+    page.write_text(old[: old.index(begin) + len(begin)] + "\n\n" + report + "\n\n" + old[old.index(end) :])

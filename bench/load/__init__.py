@@ -1,4 +1,4 @@
-"""Builds and runs the load generator."""
+"""Builds the load generators in C that need no library, and runs the one of bench/mqtt.py."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from typing import Any
 SOURCE = Path(__file__).with_name("mqttflood.c")
 
 
-def build() -> Path:
-    """Compile the generator, unless that was done already; return the program.
+def build(source: Path = SOURCE) -> Path:
+    """Compile a generator, unless that was done already; return the program.
 
     Raises:
         SystemExit: there is no C compiler.
     """
-    program = Path(tempfile.gettempdir()) / f"mqttflood-{os.getuid()}-{int(SOURCE.stat().st_mtime)}"
+    program = Path(tempfile.gettempdir()) / f"{source.stem}-{os.getuid()}-{int(source.stat().st_mtime)}"
     if not program.exists():
         compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc") or shutil.which("clang")
         if compiler is None:
-            raise SystemExit("bench/load/mqttflood.c needs a C compiler: there is none")
-        subprocess.run([compiler, "-O2", "-Wall", "-Wextra", "-o", str(program), str(SOURCE)], check=True)
+            raise SystemExit(f"bench/load/{source.name} needs a C compiler: there is none")
+        subprocess.run([compiler, "-O2", "-Wall", "-Wextra", "-o", str(program), str(source)], check=True)
     return program
 
 
