@@ -1,0 +1,372 @@
+"""What becomes of a client's publishes, and when is it told?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from pamqp import commands
+
+from gateway.api import (
+    Channel,
+    Gateway,
+    GatewayError,
+    Message,
+    MessageRefused,
+    Outcome,
+    Overloaded,
+    Principal,
+    Route,
+    make_room,
+)
+from gateway_amqp.codec.content import Facts, facts, replace_reply_to
+from gateway_amqp.codec.methods import decode, encode
+from gateway_amqp.codec.names import (
+    BASIC_PUBLISH,
+    CONFIRM_SELECT,
+    NOT_IMPLEMENTED,
+    PRECONDITION_FAILED,
+    TX_COMMIT,
+    TX_ROLLBACK,
+    TX_SELECT,
+    HardError,
+    SoftError,
+    syntax_error,
+)
+from gateway_amqp.confirms import Confirms, return_of
+from gateway_amqp.copies import copy_keys, without_blind
+from gateway_amqp.direct_reply import NAME as DIRECT
+from gateway_amqp.expiration import milliseconds
+from gateway_amqp.transaction import Transaction
+from gateway_amqp.translate.properties import WIRE_TAG
+
+if TYPE_CHECKING:
+    from gateway_amqp.channel import AmqpChannel
+
+MOST_WAYS: Final = 20_000
+"""Arguments of Basic.Publish that are remembered, of all connections of a principal."""
+MOST_COPIED: Final = 1_000
+"""Routes with CC or BCC that are remembered, as before."""
+MOST_COPIED_CHARACTERS: Final = 1_000
+_DIRECT: Final = DIRECT.encode()
+_MANDATORY: Final = 1
+_IMMEDIATE: Final = 2
+_NEVER: Final = -1
+
+
+class Way:
+    """Where a Basic.Publish with certain arguments goes."""
+
+    __slots__ = ("mandatory", "route")
+
+    def __init__(self, route: Route, mandatory: bool) -> None:
+        self.route: Route = route
+        self.mandatory: bool = mandatory
+
+
+class Publishing:
+    """The publishes of one channel, on a channel of the gateway of their own: its numbers are nothing else (an `OutcomeSink`).
+
+    What the properties say is kept until others come: who publishes much says the same each time.
+    """
+
+    __slots__ = (
+        "_also",
+        "_amqp",
+        "_channel",
+        "_confirms",
+        "_copied",
+        "_facts",
+        "_gateway",
+        "_kept",
+        "_last",
+        "_principal",
+        "_raw",
+        "_special",
+        "_through",
+        "_ttl_ms",
+        "_ways",
+        "_wire",
+    )
+
+    def __init__(self, amqp: AmqpChannel) -> None:
+        self._amqp: AmqpChannel = amqp
+        self._gateway: Gateway = amqp.gateway
+        self._principal: Principal = amqp.principal
+        self._ways: dict[bytes, Way] = amqp.principal.cache.setdefault("amqp.ways", {})
+        self._copied: dict[tuple[str, str, tuple[str, ...]], Route] = amqp.principal.cache.setdefault("amqp.copied", {})
+        self._channel: Channel | None = None
+        self._confirms: Confirms | None = None
+        self._kept: dict[int, Message] = {}
+        self._last: int = 0
+        self._through: int = 0
+        self._raw: bytes = b""
+        self._wire: bytes = b""
+        self._facts: Facts = Facts()
+        self._ttl_ms: int = _NEVER
+        self._also: tuple[str, ...] = ()
+        self._special: bool = False
+
+    @property
+    def is_waiting(self) -> bool:
+        """Something was published of which the outcome is not known."""
+        return self._through < self._last
+
+    # -- in -----------------------------------------------------------------
+
+    def publish(self, arguments: bytes, properties: bytes, body: bytes) -> None:
+        """Take a Basic.Publish: what follows the method's id, the properties from their flags on, the body.
+
+        Raises:
+            SoftError: the channel is to be closed.
+            HardError: the connection is.
+        """
+        way = self._ways.get(arguments)
+        if way is None:
+            way = self._find(arguments)
+        if properties != self._raw:
+            self._read(properties)
+        if self._special:
+            self._publish_special(way, body)
+            return
+        said = self._facts
+        route = way.route
+        message = Message(route.address, body, said.persistent, WIRE_TAG, self._wire, said.priority)
+        if self._ttl_ms >= 0:
+            message.expires_at_ms = self._gateway.now_ms() + self._ttl_ms
+        self._submit(route, message, way.mandatory)
+
+    def _publish_special(self, way: Way, body: bytes) -> None:
+        """Publish what is part of a transaction, goes to other keys too, or wants its answer by direct reply-to."""
+        said = self._facts
+        wire = self._wire
+        if said.reply_to == _DIRECT:
+            wire = replace_reply_to(wire, self._amqp.direct_reply.address())
+        route = self._with_copies(way.route) if self._also else way.route
+        message = Message(route.address, body, said.persistent, WIRE_TAG, wire, said.priority)
+        if self._ttl_ms >= 0:
+            message.expires_at_ms = self._gateway.now_ms() + self._ttl_ms
+        transaction = self._amqp.transaction
+        if transaction is not None:
+            transaction.publish(route, message, way.mandatory)
+            return
+        self._submit(route, message, way.mandatory)
+
+    def _submit(self, route: Route, message: Message, mandatory: bool) -> None:
+        channel = self._channel or self._open()
+        number = self._last = channel.publish(route, message)
+        if mandatory:
+            self._kept[number] = message
+        refusal = channel.refused(number)
+        if refusal is not None and self._ends(refusal):
+            self._amqp.fail(refusal, BASIC_PUBLISH)  # behind what is still to be told; nothing more is taken
+
+    def _ends(self, error: GatewayError) -> bool:
+        """Say whether a refusal is the end of the channel, or the publisher learns of the message alone.
+
+        Without confirms it is not told that a queue is full, as with RabbitMQ; but it may not believe that the journal has all.
+        """
+        if isinstance(error, MessageRefused):
+            return False
+        return self._confirms is None or not isinstance(error, Overloaded)
+
+    def _open(self) -> Channel:
+        channel = self._channel = self._gateway.open_channel(self._principal, self, owner=self._amqp.link)
+        return channel
+
+    # -- what is the same for many ------------------------------------------
+
+    def _find(self, arguments: bytes) -> Way:
+        exchange, key, bits = read_arguments(arguments)
+        if bits & _IMMEDIATE:
+            raise HardError(NOT_IMPLEMENTED, "immediate=true", BASIC_PUBLISH)
+        channel = self._channel or self._open()
+        way = Way(channel.route(exchange, key), bits & _MANDATORY != 0)
+        make_room(self._ways, MOST_WAYS)
+        self._ways[arguments] = way
+        return way
+
+    def _read(self, properties: bytes) -> None:
+        """Look at properties that are not those of the message before."""
+        said = facts(properties)
+        ttl_ms = _NEVER
+        also: tuple[str, ...] = ()
+        wire = properties
+        if said.user_id is not None:
+            self._check_user(said.user_id)
+        if said.expiration is not None:
+            ttl_ms = milliseconds(said.expiration)
+        if said.headers is not None:
+            also = copy_keys(properties, said.headers[0], said.headers[1])
+            if also:
+                wire = without_blind(properties)
+        self._facts = said
+        self._ttl_ms = ttl_ms
+        self._also = also
+        self._wire = wire
+        self._special = bool(also) or said.reply_to == _DIRECT or self._amqp.transaction is not None
+        self._raw = properties
+
+    def _check_user(self, claimed: bytes) -> None:
+        user = self._principal.user
+        if claimed != user.encode():
+            text = f"user_id property set to '{claimed.decode('utf-8', 'replace')}' but authenticated user was '{user}'"
+            raise SoftError(PRECONDITION_FAILED, text, BASIC_PUBLISH)
+
+    def _with_copies(self, route: Route) -> Route:
+        """Return the route to an address and to the keys of CC and BCC."""
+        also = self._also
+        where = route.address
+        known = (where.exchange, where.routing_key, also)
+        found = self._copied.get(known)
+        if found is None:
+            channel = self._channel or self._open()
+            found = channel.route(where.exchange, where.routing_key, also=also)
+            if sum(map(len, also)) <= MOST_COPIED_CHARACTERS:
+                make_room(self._copied, MOST_COPIED)
+                self._copied[known] = found
+        return found
+
+    # -- modes --------------------------------------------------------------
+
+    def confirm_select(self, arguments: bytes) -> None:
+        """Confirm what is published from now on; saying so again changes nothing.
+
+        Raises:
+            SoftError: the channel is transactional.
+        """
+        command = decode(CONFIRM_SELECT, arguments)
+        if self._amqp.transaction is not None:
+            raise SoftError(PRECONDITION_FAILED, "cannot switch from tx to confirm mode", CONFIRM_SELECT)
+        if self._confirms is None:
+            self._confirms = Confirms(self._amqp.number, self._last)
+        if not command.nowait:
+            self._amqp.answer(encode(self._amqp.number, commands.Confirm.SelectOk()))
+
+    def tx_select(self, arguments: bytes) -> None:
+        """Collect what is published and acknowledged from now on; saying so again changes nothing.
+
+        Raises:
+            SoftError: the channel confirms.
+        """
+        decode(TX_SELECT, arguments)
+        amqp = self._amqp
+        if self._confirms is not None:
+            raise SoftError(PRECONDITION_FAILED, "cannot switch from confirm to tx mode", TX_SELECT)
+        if amqp.transaction is None:
+            amqp.transaction = Transaction(amqp)
+            self._raw = b""  # whatever comes is special now
+        amqp.answer(encode(amqp.number, commands.Tx.SelectOk()))
+
+    def tx_commit(self, arguments: bytes) -> None:
+        """Do what was collected, all of it or nothing.
+
+        Raises:
+            SoftError: the channel is not transactional.
+        """
+        decode(TX_COMMIT, arguments)
+        self._transaction(TX_COMMIT).commit()
+
+    def tx_rollback(self, arguments: bytes) -> None:
+        """Forget what was published, and take acknowledgements back.
+
+        Raises:
+            SoftError: the channel is not transactional.
+        """
+        decode(TX_ROLLBACK, arguments)
+        self._transaction(TX_ROLLBACK).rollback()
+
+    def _transaction(self, method: int) -> Transaction:
+        transaction = self._amqp.transaction
+        if transaction is None:
+            raise SoftError(PRECONDITION_FAILED, "channel is not transactional", method)
+        return transaction
+
+    # -- back ---------------------------------------------------------------
+
+    def on_outcomes(self, through: int, exceptions: Sequence[Outcome]) -> None:
+        """See `gateway.api.OutcomeSink`: what went nowhere comes back, then confirms, then the end if there is one."""
+        self._through = through
+        amqp = self._amqp
+        if amqp.is_over:
+            return
+        if exceptions:
+            self._tell(through, exceptions)
+        elif self._confirms is not None:
+            self._send(self._confirms.all_stored(through))
+        if self._kept:
+            self._forget_kept(through)
+
+    def _tell(self, through: int, exceptions: Sequence[Outcome]) -> None:
+        amqp, confirms = self._amqp, self._confirms
+        parts: list[bytes] = []
+        refused: list[int] = []
+        end: GatewayError | None = None
+        for outcome in exceptions:
+            error = outcome.error
+            if error is None:
+                self._give_back(outcome, parts)
+            elif self._ends(error):
+                end = error
+                through = outcome.number - 1
+                break
+            else:
+                refused.append(outcome.number)
+        if confirms is not None:
+            parts.append(confirms.told(through, refused))
+        self._send(b"".join(parts))
+        if end is not None:
+            amqp.fail(end, BASIC_PUBLISH)
+
+    def _give_back(self, outcome: Outcome, parts: list[bytes]) -> None:
+        message = self._kept.get(outcome.number)
+        if message is not None and outcome.unroutable:
+            parts.append(return_of(message, self._amqp.number, self._amqp.frame_max))
+
+    def _send(self, data: bytes) -> None:
+        if data:
+            self._amqp.send(data)
+
+    def _forget_kept(self, through: int) -> None:
+        """Let go of mandatory messages that are decided."""
+        if through >= self._last:
+            self._kept.clear()
+            return
+        for number in list(self._kept):
+            if number > through:
+                break
+            del self._kept[number]
+
+    def close(self) -> None:
+        """The channel is over."""
+        transaction = self._amqp.transaction
+        if transaction is not None:
+            transaction.close()
+        self._kept.clear()
+        if self._channel is not None:
+            self._channel.close()
+
+
+def read_arguments(arguments: bytes) -> tuple[str, str, int]:
+    """Return exchange, routing key and bits of a Basic.Publish.
+
+    Raises:
+        HardError: 502, they are none.
+    """
+    size = len(arguments)
+    key_at = 3 + arguments[2] if size > 3 else size  # noqa: PLR2004 - behind what is reserved
+    end = key_at + 1 + arguments[key_at] if key_at < size else size
+    if end + 1 != size:
+        raise syntax_error("a field is cut off, or there are too many, in basic.publish", BASIC_PUBLISH)
+    try:
+        return arguments[3:key_at].decode(), arguments[key_at + 1 : end].decode(), arguments[end]
+    except UnicodeDecodeError:
+        raise syntax_error("a short string that is not UTF-8 in basic.publish", BASIC_PUBLISH) from None
+
+
+METHODS: Final[dict[int, Callable[[Publishing, bytes], Any]]] = {
+    CONFIRM_SELECT: Publishing.confirm_select,
+    TX_SELECT: Publishing.tx_select,
+    TX_COMMIT: Publishing.tx_commit,
+    TX_ROLLBACK: Publishing.tx_rollback,
+}
