@@ -25,8 +25,10 @@ from gateway_amqp.consuming import METHODS as CONSUMING
 from gateway_amqp.consuming import Consuming
 from gateway_amqp.declaring import METHODS as DECLARING
 from gateway_amqp.declaring import Declaring
+from gateway_amqp.direct_reply import DirectReply
 from gateway_amqp.publishing import METHODS as PUBLISHING
 from gateway_amqp.publishing import Publishing
+from gateway_amqp.transaction import Transaction
 from gateway_amqp.translate.errors import replied
 
 if TYPE_CHECKING:
@@ -72,7 +74,8 @@ class AmqpChannel:
     """A channel that is open (`Frames`, and the `OutcomeSink` of its methods).
 
     ``link``: its connection. ``number``: its own. ``principal``, ``gateway``, ``frame_max``: those of the connection. ``is_over``: it
-    is closed, whoever closed it: nothing is sent on it any more but what belongs to the closing.
+    is closed, whoever closed it: nothing is sent on it any more but what belongs to the closing. ``transaction``: what is collected
+    since Tx.Select; None: there was none.
     """
 
     __slots__ = (
@@ -80,6 +83,7 @@ class AmqpChannel:
         "_channel",
         "_consuming",
         "_declaring",
+        "_direct_reply",
         "_expected",
         "_last",
         "_publishing",
@@ -90,6 +94,7 @@ class AmqpChannel:
         "link",
         "number",
         "principal",
+        "transaction",
     )
 
     def __init__(self, link: Link, number: int) -> None:
@@ -106,6 +111,8 @@ class AmqpChannel:
         self._publishing: Publishing | None = None
         self._consuming: Consuming | None = None
         self._declaring: Declaring | None = None
+        self._direct_reply: DirectReply | None = None
+        self.transaction: Transaction | None = None
         self._expected: list[Expected] | None = None
 
     # -- what it is made of: only what is used -------------------------------
@@ -140,6 +147,14 @@ class AmqpChannel:
         room = self._declaring
         if room is None:
             room = self._declaring = Declaring(self)
+        return room
+
+    @property
+    def direct_reply(self) -> DirectReply:
+        """The client's own address for answers."""
+        room = self._direct_reply
+        if room is None:
+            room = self._direct_reply = DirectReply(self)
         return room
 
     # -- frames -------------------------------------------------------------

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from gateway.api import GatewayError, NotSupported
+from typing import Final
+
+from gateway.api import CommandInvalid, GatewayError, NotAllowed, NotSupported
 from gateway_amqp.codec.names import HardError, SoftError
 
+_HARD: Final = (CommandInvalid, NotAllowed, NotSupported)
+"""AMQP 0-9-1 §1.2.5: these end the connection. The codes of the common model are the standard's."""
 
-def replied(error: SoftError | GatewayError) -> SoftError | HardError:
-    """Return what a client is told. The codes of the common model are those of AMQP 0-9-1 §1.2.5."""
-    if isinstance(error, SoftError):
-        return error
-    if isinstance(error, NotSupported):
-        return HardError(error.code, error.text)
-    return SoftError(error.code, error.text)
+
+def replied(error: SoftError | HardError | GatewayError) -> SoftError | HardError:
+    """Return what a client is told."""
+    if isinstance(error, GatewayError):
+        return (HardError if isinstance(error, _HARD) else SoftError)(error.code, error.text)
+    return error

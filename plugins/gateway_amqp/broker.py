@@ -1,0 +1,122 @@
+"""What do all AMQP connections share?"""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, Final
+from typing import Protocol as Shape
+
+from gateway.api import Gateway, NotFound, Principal
+from gateway_amqp.beats import Beats
+from gateway_amqp.contents import Contents
+from gateway_amqp.handshake import CAPABILITIES
+from gateway_amqp.partial import Partial
+from gateway_amqp.settings import AmqpSettings
+
+if TYPE_CHECKING:
+    from gateway_amqp.protocol import Protocol
+
+MOST_TEXT: Final = 250
+"""Bytes of why connections are blocked; a short string has up to 255."""
+
+
+class Chores(Shape):
+    """What the rooms without a clock or a task leave to the server."""
+
+    def now_s(self) -> float:
+        """Return the time that time-outs go by."""
+
+    def sooner(self) -> None:
+        """`Beats.due_at` may have come closer."""
+
+
+class Broker:
+    """What all AMQP connections share; one per front-end that runs.
+
+    ``unopened``: connections whose Connection.Open is not answered yet, oldest first. ``connections``: all others.
+    ``partial``: how much is kept of what they have begun. ``beats``: those to which heartbeats are sent. ``blocked``: why publishers are held back; empty: they are not.
+    ``contents``: the content frames that were written last. ``properties``: what the server says of itself.
+    """
+
+    __slots__ = (
+        "_chores",
+        "beats",
+        "blocked",
+        "connections",
+        "contents",
+        "gateway",
+        "partial",
+        "properties",
+        "settings",
+        "unopened",
+    )
+
+    def __init__(self, gateway: Gateway, settings: AmqpSettings, chores: Chores) -> None:
+        self._chores = chores
+        self.gateway: Gateway = gateway
+        self.settings: AmqpSettings = settings
+        self.unopened: dict[Protocol, None] = {}
+        self.connections: dict[Protocol, None] = {}
+        self.beats = Beats()
+        self.blocked: str = ""
+        self.partial = Partial(settings.max_partial_bytes)
+        self.contents = Contents(gateway)
+        self.properties = server_properties(settings, gateway.node_id)
+
+    def came(self, newcomer: Protocol) -> None:
+        """A connection was accepted; if too many are on their way the one that has been for longest is closed."""
+        unopened = self.unopened
+        unopened[newcomer] = None
+        if len(unopened) > self.settings.max_unconnected:
+            oldest = next(iter(unopened))
+            del unopened[oldest]
+            oldest.give_up()
+
+    def opened(self, connection: Protocol) -> None:
+        """Its Connection.Open is answered."""
+        self.unopened.pop(connection, None)
+        self.connections[connection] = None
+        heartbeat_s = connection.heartbeat_s
+        if heartbeat_s and self.beats.join(connection, heartbeat_s, self._chores.now_s()):
+            self._chores.sooner()
+
+    def left(self, connection: Protocol) -> None:
+        """It is over."""
+        self.unopened.pop(connection, None)
+        self.connections.pop(connection, None)
+        self.beats.leave(connection)
+        self.partial.holds(connection, 0)
+
+    def alarm(self) -> bool:
+        """Look whether publishers are held back, and why; return whether that has changed."""
+        why = "; ".join(self.gateway.alarms).encode()[:MOST_TEXT].decode(errors="ignore")
+        changed = bool(why) != bool(self.blocked)
+        self.blocked = why
+        return changed
+
+    def enter(self, principal: Principal, vhost: str) -> Principal:
+        """Return who a client is in a virtual host.
+
+        Raises:
+            NotFound: there is no such virtual host.
+            AccessRefused: it may not go there.
+        """
+        if vhost != principal.vhost:
+            raise NotFound(f"no vhost {vhost!r}")
+        return principal
+
+
+def server_properties(settings: AmqpSettings, node_id: str) -> dict[str, Any]:
+    """Return what Connection.Start says of the server."""
+    try:
+        platform = f"Tidegate {version('tidegate')}"
+    except PackageNotFoundError:
+        platform = "Tidegate"
+    return {
+        "capabilities": CAPABILITIES,
+        "cluster_name": node_id,
+        "information": "Tidegate, a message gateway; to AMQP 0-9-1 clients it is what RabbitMQ of this version would be",
+        "platform": platform,
+        "product": settings.server_product,
+        "version": settings.server_version,
+    }
