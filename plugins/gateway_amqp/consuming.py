@@ -1,0 +1,400 @@
+"""What does an AMQP client consume on one channel, and how does it settle that?"""
+
+from __future__ import annotations
+
+import secrets
+import struct
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from pamqp import commands
+
+from gateway.api import ConsumeOptions, Delivery, NotFound, Outcome
+from gateway_amqp.codec.methods import decode, encode
+from gateway_amqp.codec.names import (
+    BASIC_CANCEL,
+    BASIC_CANCEL_OK,
+    BASIC_CONSUME,
+    BASIC_GET,
+    BASIC_NACK,
+    BASIC_QOS,
+    BASIC_RECOVER,
+    BASIC_RECOVER_ASYNC,
+    BASIC_REJECT,
+    NOT_ALLOWED,
+    NOT_IMPLEMENTED,
+    PRECONDITION_FAILED,
+    HardError,
+    SoftError,
+)
+from gateway_amqp.codec.writing import cancel, get_empty, get_ok
+from gateway_amqp.consumption import Consumption
+from gateway_amqp.contents import content_key
+from gateway_amqp.direct_reply import NAME as DIRECT_REPLY
+from gateway_amqp.outflow import Outflow
+from gateway_amqp.unsettled import Taken, Unsettled
+
+if TYPE_CHECKING:
+    from gateway_amqp.channel import AmqpChannel
+    from gateway_amqp.transaction import How
+
+MOST_CONSUMERS: Final = 10_000
+"""Of one channel."""
+CONGESTED: Final = 1
+SPILT: Final = 2
+FULL: Final = 4
+"""Why the consumers of a channel pause: the client does not read; there is much to be sent already; it has as much as it wanted."""
+
+_TAG_BYTES: Final = 16
+_SETTLE: Final = struct.Struct(">QB")
+
+
+class Consuming:
+    """The consumers of one channel, and what it has not settled.
+
+    ``stopped``: why the consumers pause; 0: they don't. ``limit``: how many unsettled deliveries they may have together; 0: any.
+    """
+
+    __slots__ = (
+        "_consumptions",
+        "_gotten",
+        "_key",
+        "_prefetch",
+        "_turn",
+        "_uncommitted",
+        "amqp",
+        "limit",
+        "stopped",
+        "unsettled",
+    )
+
+    def __init__(self, amqp: AmqpChannel) -> None:
+        self.amqp: AmqpChannel = amqp
+        self.unsettled: Unsettled = Unsettled()
+        self.stopped: int = CONGESTED if amqp.link.connection.is_congested else 0
+        self.limit: int = 0
+        self._consumptions: dict[str, Consumption] = {}
+        self._key: int = content_key(amqp.number, amqp.frame_max)
+        self._prefetch: int = 0
+        self._turn: int = 0
+        self._gotten: set[int] = set()
+        self._uncommitted: int = 0
+
+    # -- consumers ----------------------------------------------------------
+
+    def consume(self, arguments: bytes) -> None:
+        """Basic.Consume. What was said before the client is told that it consumes is answered before, too; messages come behind."""
+        command: commands.Basic.Consume = decode(BASIC_CONSUME, arguments)
+        amqp = self.amqp
+        tag = self._free_tag(command.consumer_tag)
+        queue = amqp.declaring.named(command.queue)
+        is_reply = queue == DIRECT_REPLY
+        if is_reply:
+            queue = amqp.direct_reply.open(tag, command.no_ack)
+        options = ConsumeOptions(
+            prefetch=0 if command.no_ack else self._prefetch,
+            no_ack=command.no_ack,
+            exclusive=command.exclusive,
+            priority=self._priority(queue, command.arguments or {}),
+            paused=True,
+        )
+        consumption = Consumption(self, tag, command.no_ack, self._outflow())
+        self._consumptions[tag] = consumption
+        number = amqp.channel.consume(queue, consumption, options)
+        amqp.expect(number, partial(self._began, consumption, command.nowait), BASIC_CONSUME)
+
+    def _free_tag(self, asked: str) -> str:
+        if asked in self._consumptions:
+            raise HardError(NOT_ALLOWED, f"attempt to reuse consumer tag '{asked}'", BASIC_CONSUME)
+        if len(self._consumptions) >= MOST_CONSUMERS:
+            raise HardError(NOT_ALLOWED, f"reached maximum ({MOST_CONSUMERS}) of consumers per channel", BASIC_CONSUME)
+        return asked or "amq.ctag-" + secrets.token_urlsafe(_TAG_BYTES)
+
+    def _priority(self, queue: str, arguments: Mapping[str, Any]) -> int:
+        value = arguments.get("x-priority", 0)
+        if isinstance(value, bool) or not isinstance(value, int):
+            said = {bool: "bool", str: "longstr", bytes: "longstr", float: "double", dict: "table", list: "array"}
+            what = f"queue '{queue}' in vhost '{self.amqp.principal.vhost}'"
+            kind = said.get(type(value), "void")
+            text = f"invalid arg 'x-priority' for {what}: \"expected integer, got {kind}\""
+            raise SoftError(PRECONDITION_FAILED, text, BASIC_CONSUME)
+        return value
+
+    def _outflow(self) -> Outflow:
+        link = self.amqp.link
+        outflow = link.outflow
+        if outflow is None:
+            outflow = link.outflow = Outflow(self.amqp.gateway, link.connection)
+        return outflow
+
+    def _began(self, consumption: Consumption, nowait: bool, outcome: Outcome) -> None:
+        amqp = self.amqp
+        if not nowait:
+            amqp.send(encode(amqp.number, commands.Basic.ConsumeOk(consumption.tag)))
+        if consumption.lost:
+            self._tell_lost(consumption)
+        elif consumption.over:
+            amqp.channel.cancel(outcome.result)
+        else:
+            consumption.consumer = outcome.result
+            if not self.stopped:
+                outcome.result.resume()
+
+    def cancel(self, arguments: bytes) -> None:
+        """Basic.Cancel. What was delivered stays unsettled; a consumer that is unknown, or gone, is none all the same."""
+        command: commands.Basic.Cancel = decode(BASIC_CANCEL, arguments)
+        amqp = self.amqp
+        tag = command.consumer_tag or ""
+        consumption = self._consumptions.pop(tag, None)
+        if consumption is not None:
+            consumption.over = True
+            amqp.direct_reply.cancelled(consumption.tag)
+            if consumption.consumer is not None:
+                amqp.channel.cancel(consumption.consumer)
+        if not command.nowait:
+            amqp.answer(encode(amqp.number, commands.Basic.CancelOk(tag)))
+
+    def cancel_ok(self, arguments: bytes) -> None:
+        """Basic.CancelOk: the client knows that a consumer has gone."""
+        decode(BASIC_CANCEL_OK, arguments)
+
+    def gone(self, consumption: Consumption) -> None:
+        """Tell that a consumer has ended though nobody cancelled it."""
+        if self._consumptions.get(consumption.tag) is consumption:
+            del self._consumptions[consumption.tag]
+        self.amqp.direct_reply.cancelled(consumption.tag)
+        if consumption.consumer is not None:
+            self._tell_lost(consumption)
+
+    def _tell_lost(self, consumption: Consumption) -> None:
+        amqp = self.amqp
+        if amqp.link.tells_of_cancel and not amqp.is_over:
+            amqp.send(cancel(amqp.number, consumption.tag))
+
+    def close(self) -> None:
+        """The channel is over: its consumers are, and what is unsettled goes back, with the gateway's channel."""
+        for consumption in self._consumptions.values():
+            consumption.over = True
+        self._consumptions = {}
+
+    # -- one message --------------------------------------------------------
+
+    def get(self, arguments: bytes) -> None:
+        """Basic.Get."""
+        command: commands.Basic.Get = decode(BASIC_GET, arguments)
+        amqp = self.amqp
+        queue = amqp.declaring.named(command.queue)
+        info = amqp.channel.queue_info(queue)
+        left = max(info.messages - 1, 0) if info is not None else 0
+        number = amqp.channel.get(queue, no_ack=command.no_ack)
+        amqp.expect(number, partial(self._got, command.no_ack, left), BASIC_GET)
+
+    def _got(self, no_ack: bool, left: int, outcome: Outcome) -> None:
+        amqp = self.amqp
+        delivery: Delivery | None = outcome.result
+        if delivery is None:
+            amqp.send(get_empty(amqp.number))
+            return
+        unsettled = self.unsettled
+        tag = unsettled.last_tag = unsettled.last_tag + 1
+        if not no_ack:
+            unsettled.deliveries[tag] = delivery
+            self._gotten.add(tag)
+        contents = amqp.link.broker.contents
+        content = contents.whole(delivery.message, self._key)
+        amqp.send(get_ok(amqp.number, tag, delivery.redelivered, contents.where, left, content))
+
+    # -- settling -----------------------------------------------------------
+
+    def ack(self, delivery_tag: int, multiple: bool) -> None:
+        """Basic.Ack.
+
+        Raises:
+            SoftError: 406, there is no such delivery, or it was taken away from the client.
+        """
+        amqp = self.amqp
+        if multiple or amqp.transaction is not None:
+            self._ack_all(self._take(delivery_tag, multiple))
+            return
+        delivery = self.unsettled.take(delivery_tag)
+        if delivery is not None:
+            try:
+                amqp.channel.ack(delivery)
+            except NotFound:
+                raise self._timed_out() from None
+        if self._gotten:
+            self._gotten.discard(delivery_tag)
+        if self.stopped & FULL:
+            self.count()
+
+    def _ack_all(self, taken: list[Taken]) -> None:
+        amqp = self.amqp
+        if amqp.transaction is not None:
+            self._settle_later(taken, "ack")
+            return
+        deliveries = [delivery for _, delivery in taken if delivery is not None]
+        try:
+            if deliveries:
+                amqp.channel.ack_many(deliveries)
+        except NotFound:
+            raise self._timed_out() from None
+        self.settled(0)
+
+    def nack(self, arguments: bytes) -> None:
+        """Basic.Nack. Raises as `ack`."""
+        if len(arguments) != _SETTLE.size:
+            decode(BASIC_NACK, arguments)
+        tag, bits = _SETTLE.unpack(arguments)
+        self._give_back(self._take(tag, bits & 1 != 0), requeue=bits & 2 != 0)
+
+    def reject(self, arguments: bytes) -> None:
+        """Basic.Reject. Raises as `ack`."""
+        if len(arguments) != _SETTLE.size:
+            decode(BASIC_REJECT, arguments)
+        tag, bits = _SETTLE.unpack(arguments)
+        self._give_back(self._take(tag, multiple=False), requeue=bits & 1 != 0)
+
+    def _give_back(self, taken: list[Taken], *, requeue: bool) -> None:
+        amqp = self.amqp
+        if amqp.transaction is not None:
+            self._settle_later(taken, "requeue" if requeue else "reject")
+            return
+        deliveries = [delivery for _, delivery in taken if delivery is not None]
+        try:
+            if deliveries:
+                amqp.channel.nack_many(deliveries, requeue=requeue)
+        except NotFound:
+            raise self._timed_out() from None
+        self.settled(0)
+
+    def recover(self, arguments: bytes) -> None:
+        """Basic.Recover: all that is unsettled goes back. What comes again for it comes behind the answer."""
+        self._check_recover(decode(BASIC_RECOVER, arguments).requeue, BASIC_RECOVER)
+        amqp = self.amqp
+        amqp.answer(encode(amqp.number, commands.Basic.RecoverOk()))
+        self._recover()
+
+    def recover_async(self, arguments: bytes) -> None:
+        """Basic.RecoverAsync: the same without an answer."""
+        self._check_recover(decode(BASIC_RECOVER_ASYNC, arguments).requeue, BASIC_RECOVER_ASYNC)
+        self._recover()
+
+    def _check_recover(self, requeue: bool, method: int) -> None:
+        if not requeue:
+            raise HardError(NOT_IMPLEMENTED, "requeue=false", method)
+
+    def _recover(self) -> None:
+        deliveries = [delivery for _, delivery in self.unsettled.take_all() if delivery is not None]
+        self._gotten.clear()
+        if deliveries:
+            self.amqp.channel.nack_many(deliveries, requeue=True)
+        self.settled(0)
+
+    def _take(self, tag: int, multiple: bool) -> list[Taken]:
+        """Take out what a tag means. Raises as `ack`."""
+        unsettled = self.unsettled
+        taken = unsettled.take_through(tag) if multiple else [(tag, unsettled.take(tag))]
+        if self._gotten:
+            self._gotten.difference_update([number for number, _ in taken])
+        return taken
+
+    def _timed_out(self) -> SoftError:
+        """Return the error for what was taken away from the client: others have it, or will."""
+        return SoftError(PRECONDITION_FAILED, f"delivery acknowledgement on channel {self.amqp.number} timed out")
+
+    # -- transactions -------------------------------------------------------
+
+    def _settle_later(self, taken: list[Taken], how: How) -> None:
+        """Leave it to the transaction; until that ends it counts as unsettled."""
+        transaction = self.amqp.transaction
+        assert transaction is not None
+        kept = [(tag, delivery) for tag, delivery in taken if delivery is not None]
+        self._uncommitted += len(kept)
+        transaction.settle(kept, how)
+
+    def settled(self, count: int) -> None:
+        """So many deliveries of a transaction are settled, or others without one."""
+        self._uncommitted -= count
+        if self.stopped & FULL:
+            self.count()
+
+    def restore(self, taken: list[tuple[int, Delivery]]) -> None:
+        """Take back what was settled in a transaction that is rolled back: it is unsettled again, under its tags."""
+        self._uncommitted -= len(taken)
+        self.unsettled.restore(list(taken))
+
+    # -- how much at once ---------------------------------------------------
+
+    def qos(self, arguments: bytes) -> None:
+        """Basic.Qos: for each consumer from now on; or (global) for all of the channel together, which the other one lifts."""
+        command: commands.Basic.Qos = decode(BASIC_QOS, arguments)
+        if command.prefetch_size:
+            raise HardError(NOT_IMPLEMENTED, f"prefetch_size!=0 ({command.prefetch_size})", BASIC_QOS)
+        amqp = self.amqp
+        amqp.answer(encode(amqp.number, commands.Basic.QosOk()))
+        if command.global_:
+            self.limit = command.prefetch_count
+            self._gotten.clear()
+        else:
+            self.limit = 0
+            self._prefetch = command.prefetch_count
+        self.count()
+
+    def count(self) -> None:
+        """Stop the consumers if they have as much together as they may, or let them go on."""
+        held = len(self.unsettled) + self._uncommitted - len(self._gotten)
+        if self.limit and held >= self.limit:
+            self._stop(FULL)
+        elif self.stopped & FULL:
+            self._go_on(FULL)
+
+    def spilt(self) -> None:
+        """There is much to be sent in this turn already: the rest comes when it is seen that the client reads."""
+        if not self.stopped & SPILT:
+            self._stop(SPILT)
+            self._outflow().wait(self)
+
+    def flushed(self) -> None:
+        """It was handed to the socket."""
+        self._go_on(SPILT)
+
+    def congested(self) -> None:
+        """The client does not read."""
+        self._stop(CONGESTED)
+
+    def decongested(self) -> None:
+        """It has read."""
+        self._go_on(CONGESTED)
+
+    def _stop(self, why: int) -> None:
+        if not self.stopped:
+            for consumption in self._consumptions.values():
+                if consumption.consumer is not None:
+                    consumption.consumer.pause()
+        self.stopped |= why
+
+    def _go_on(self, why: int) -> None:
+        """Let the consumers have their turns again, another one first each time, until there is a reason to stop."""
+        self.stopped &= ~why
+        waiting = list(self._consumptions.values())
+        self._turn += 1
+        first = self._turn % len(waiting) if waiting else 0
+        for consumption in waiting[first:] + waiting[:first]:
+            if self.stopped:
+                return
+            if consumption.consumer is not None:
+                consumption.consumer.resume()
+
+
+METHODS: Final[dict[int, Callable[[Consuming, bytes], None]]] = {
+    BASIC_QOS: Consuming.qos,
+    BASIC_CONSUME: Consuming.consume,
+    BASIC_CANCEL: Consuming.cancel,
+    BASIC_CANCEL_OK: Consuming.cancel_ok,
+    BASIC_GET: Consuming.get,
+    BASIC_NACK: Consuming.nack,
+    BASIC_REJECT: Consuming.reject,
+    BASIC_RECOVER: Consuming.recover,
+    BASIC_RECOVER_ASYNC: Consuming.recover_async,
+}
