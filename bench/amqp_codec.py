@@ -51,7 +51,7 @@ def published(key: str, size: int, number: int = 1, **values: object) -> bytes:
 
 
 def fed(reads: list[bytes]) -> Callable[[], None]:
-    """Return a run that feeds reads."""
+
     sink = Sink()
 
     def run() -> None:
@@ -106,7 +106,7 @@ def facts(count: int) -> Callable[[], None]:
     raws = [
         properties(delivery_mode=2),
         properties(content_type="text/plain", delivery_mode=2),
-        properties(content_type="application/json", headers={"a": 1, "b": "two"}, delivery_mode=2, correlation_id="1" * 36, reply_to="r"),
+        properties(content_type="a/json", headers={"a": 1, "b": "two"}, delivery_mode=2, correlation_id="1" * 36, reply_to="r"),
     ]
 
     def run() -> None:

@@ -65,21 +65,60 @@ def facts(properties: bytes) -> Facts:
     Raises:
         HardError: 502, they are none.
     """
+    size = len(properties)
+    flags = properties[0] << 8 | properties[1] if size > 1 else _UNKNOWN
+    if flags & _UNKNOWN:
+        raise syntax_error("a content with property flags that AMQP has not")
     found = Facts()
-    for flag, start, end in spans(properties):
-        if flag == DELIVERY_MODE:
-            found.persistent = properties[start] == PERSISTENT
-        elif flag == HEADERS:
-            found.headers = (start, end)
-        elif flag == PRIORITY:
-            found.priority = properties[start]
-        elif flag == EXPIRATION:
-            found.expiration = properties[start + 1 : end]
-        elif flag == REPLY_TO:
-            found.reply_to = properties[start + 1 : end]
-        elif flag == USER_ID:
-            found.user_id = properties[start + 1 : end]
+    at = 2
+    try:
+        if flags & (CONTENT_TYPE | CONTENT_ENCODING):
+            if flags & CONTENT_TYPE:
+                at += 1 + properties[at]
+            if flags & CONTENT_ENCODING:
+                at += 1 + properties[at]
+        if flags & HEADERS:
+            end = check_table(properties, at, size)
+            found.headers = (at, end)
+            at = end
+        if flags & DELIVERY_MODE:
+            found.persistent = properties[at] == PERSISTENT
+            at += 1
+        if flags & (DELIVERY_MODE - 1):
+            at = _seldom(found, properties, flags, at)
+    except IndexError:
+        at = size + 1
+    if at != size:
+        raise syntax_error("a content whose properties are not as long as its flags say")
     return found
+
+
+def _seldom(found: Facts, properties: bytes, flags: int, at: int) -> int:
+    """Read what comes behind the delivery mode, and return where it ends; it may be cut off."""
+    if flags & PRIORITY:
+        found.priority = properties[at]
+        at += 1
+    if flags & CORRELATION_ID:
+        at += 1 + properties[at]
+    if flags & REPLY_TO:
+        start = at + 1
+        at = start + properties[at]
+        found.reply_to = properties[start:at]
+    if flags & EXPIRATION:
+        start = at + 1
+        at = start + properties[at]
+        found.expiration = properties[start:at]
+    if flags & MESSAGE_ID:
+        at += 1 + properties[at]
+    if flags & TIMESTAMP:
+        at += 8
+    for flag in (TYPE, USER_ID, APP_ID, CLUSTER_ID):
+        if flags & flag:
+            start = at + 1
+            at = start + properties[at]
+            if flag == USER_ID:
+                found.user_id = properties[start:at]
+    return at
 
 
 def spans(properties: bytes) -> list[tuple[int, int, int]]:

@@ -58,7 +58,8 @@ QUEUE_DELETE_OK: Final = 0x00320029
 QUEUE_UNBIND: Final = 0x00320032
 QUEUE_UNBIND_OK: Final = 0x00320033
 
-BASIC: Final = 0x003C
+CONTENT_CLASS: Final = 0x003C0000
+"""The class and the weight in a content's header: only class basic has contents."""
 BASIC_QOS: Final = 0x003C000A
 BASIC_QOS_OK: Final = 0x003C000B
 BASIC_CONSUME: Final = 0x003C0014

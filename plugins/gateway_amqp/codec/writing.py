@@ -16,6 +16,7 @@ from gateway_amqp.codec.names import (
     BASIC_GET_OK,
     BASIC_NACK,
     BASIC_RETURN,
+    CONTENT_CLASS,
     FRAME_END,
     FRAME_OVERHEAD,
 )
@@ -45,7 +46,7 @@ def content_front(channel: int, properties: bytes, size: int) -> bytes:
         properties: property flags and properties, as in a header frame.
         size: bytes of the body, and no more than `frame_max` less the 8 of a frame.
     """
-    front = _HEADER.pack(2, channel, 12 + len(properties), 0x003C0000, size) + properties
+    front = _HEADER.pack(2, channel, 12 + len(properties), CONTENT_CLASS, size) + properties
     return front + _BODY_AFTER.pack(FRAME_END, 3, channel, size) if size else front
 
 
@@ -57,9 +58,10 @@ def content(channel: int, properties: bytes, body: bytes, frame_max: int) -> byt
         frame_max: bytes that a frame may have.
     """
     size = len(body)
-    if size <= frame_max - FRAME_OVERHEAD:
-        return b"".join((content_front(channel, properties, size), body, END))
-    parts = [_HEADER.pack(2, channel, 12 + len(properties), 0x003C0000, size), properties, END]
+    if 0 < size <= frame_max - FRAME_OVERHEAD:
+        header = _HEADER.pack(2, channel, 12 + len(properties), CONTENT_CLASS, size)
+        return b"".join((header, properties, _BODY_AFTER.pack(FRAME_END, 3, channel, size), body, END))
+    parts = [_HEADER.pack(2, channel, 12 + len(properties), CONTENT_CLASS, size), properties, END]
     step = frame_max - FRAME_OVERHEAD
     for at in range(0, size, step):
         part = body[at : at + step]
