@@ -113,7 +113,7 @@ class Protocol:
         """How much the transactions of its channels hold."""
         buffered = self._buffered
         if buffered is None:
-            buffered = self._buffered = Buffered(self.broker.settings.max_message_bytes)
+            buffered = self._buffered = Buffered(self)
         return buffered
 
     # -- bytes --------------------------------------------------------------

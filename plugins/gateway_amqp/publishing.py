@@ -13,6 +13,7 @@ from gateway.api import (
     GatewayError,
     Message,
     MessageRefused,
+    MessageTooLarge,
     Outcome,
     Overloaded,
     Principal,
@@ -159,7 +160,7 @@ class Publishing:
             self._kept[number] = message
         refusal = channel.refused(number)
         if refusal is not None and self._ends(refusal):
-            self._amqp.fail(refusal, BASIC_PUBLISH)  # behind what is still to be told; nothing more is taken
+            self._fail(refusal)  # behind what is still to be told; nothing more is taken
 
     def _ends(self, error: GatewayError) -> bool:
         """Say whether a refusal is the end of the channel, or the publisher learns of the message alone.
@@ -167,8 +168,12 @@ class Publishing:
         Without confirms it is not told that a queue is full, as with RabbitMQ; but it may not believe that the journal has all.
         """
         if isinstance(error, MessageRefused):
-            return False
+            return isinstance(error, MessageTooLarge)
         return self._confirms is None or not isinstance(error, Overloaded)
+
+    def _fail(self, error: GatewayError) -> None:
+        told = SoftError(PRECONDITION_FAILED, error.text) if isinstance(error, MessageTooLarge) else error
+        self._amqp.fail(told, BASIC_PUBLISH)
 
     def _open(self) -> Channel:
         channel = self._channel = self._gateway.open_channel(self._principal, self, owner=self._amqp.link)
@@ -298,7 +303,7 @@ class Publishing:
             self._forget_kept(through)
 
     def _tell(self, through: int, exceptions: Sequence[Outcome]) -> None:
-        amqp, confirms = self._amqp, self._confirms
+        confirms = self._confirms
         parts: list[bytes] = []
         refused: list[int] = []
         end: GatewayError | None = None
@@ -316,7 +321,7 @@ class Publishing:
             parts.append(confirms.told(through, refused))
         self._send(b"".join(parts))
         if end is not None:
-            amqp.fail(end, BASIC_PUBLISH)
+            self._fail(end)
 
     def _give_back(self, outcome: Outcome, parts: list[bytes]) -> None:
         message = self._kept.get(outcome.number)

@@ -14,24 +14,43 @@ from gateway_amqp.confirms import return_of
 
 if TYPE_CHECKING:
     from gateway_amqp.channel import AmqpChannel
-    from gateway_amqp.settings import AmqpSettings
+    from gateway_amqp.protocol import Protocol
 
 How = Literal["ack", "requeue", "reject"]
 COST_BYTES: Final = 500
 """What a message costs besides its bytes."""
 ROOM_BYTES: Final = 16 * 1024 * 1024
-"""What a transaction may hold besides one message of the largest size."""
+"""What the open transactions of a connection may hold besides one message of the largest size."""
 
 
 class Buffered:
-    """How much the open transactions of all connections of a principal hold, and may hold, in bytes."""
+    """What the open transactions of one connection hold, in bytes: it counts among what has come in part (`Partial`)."""
 
-    __slots__ = ("held", "most", "most_each")
+    __slots__ = ("_held", "_link", "_most")
 
-    def __init__(self, settings: AmqpSettings) -> None:
-        self.held: int = 0
-        self.most: int = settings.max_partial_bytes
-        self.most_each: int = settings.max_message_bytes + ROOM_BYTES
+    def __init__(self, link: Protocol) -> None:
+        self._link: Protocol = link
+        self._held: int = 0
+        self._most: int = link.broker.settings.max_message_bytes + ROOM_BYTES
+
+    def take(self, size: int) -> None:
+        """Hold more.
+
+        Raises:
+            SoftError: 506, it is too much.
+        """
+        if self._held + size > self._most:
+            raise SoftError(RESOURCE_ERROR, f"open transactions of a connection hold {self._most} bytes at most", BASIC_PUBLISH)
+        self.give(-size)
+
+    def give(self, size: int) -> None:
+        """Hold less."""
+        self._held -= size
+        self._link.broker.partial.holds(self, self._held)
+
+    def too_much(self) -> None:
+        """See `gateway_amqp.partial.Part`."""
+        self._link.too_much()
 
 
 class Transaction:
@@ -41,8 +60,7 @@ class Transaction:
 
     def __init__(self, amqp: AmqpChannel) -> None:
         self._amqp: AmqpChannel = amqp
-        settings = amqp.link.broker.settings
-        self._buffered: Buffered = amqp.principal.cache.setdefault("amqp.buffered", Buffered(settings))
+        self._buffered: Buffered = amqp.link.buffered
         self._held: int = 0
         self._publishes: list[tuple[Route, Message]] = []
         self._mandatory: set[int] = set()
@@ -59,19 +77,11 @@ class Transaction:
         if refusal is not None:
             raise refusal
         size = len(message.body) + len(message.wire) + COST_BYTES
-        self._hold(size)
+        self._buffered.take(size)
+        self._held += size
         if mandatory:
             self._mandatory.add(len(self._publishes))
         self._publishes.append((route, message))
-
-    def _hold(self, size: int) -> None:
-        buffered = self._buffered
-        if self._held + size > buffered.most_each:
-            raise SoftError(RESOURCE_ERROR, f"a transaction holds {buffered.most_each} bytes at most", BASIC_PUBLISH)
-        if buffered.held + size > buffered.most:
-            raise SoftError(RESOURCE_ERROR, f"open transactions hold {buffered.most} bytes, which is the most", BASIC_PUBLISH)
-        self._held += size
-        buffered.held += size
 
     def settle(self, taken: list[tuple[int, Delivery]], how: How) -> None:
         """Settle deliveries with the commit.
@@ -120,6 +130,7 @@ class Transaction:
         self._publishes = []
         self._mandatory = set()
         self._settled = []
-        self._buffered.held -= self._held
-        self._held = 0
+        if self._held:
+            self._buffered.give(self._held)
+            self._held = 0
         return taken
