@@ -64,6 +64,10 @@ class MessageRefused(GatewayError):
     code = 506
 
 
+class MessageTooLarge(MessageRefused):
+    """The message is larger than ``limits.max_message_bytes`` allows."""
+
+
 class Overloaded(GatewayError):
     """The journal can not take durable messages now (a full or failing disk, a limit reached)."""
 

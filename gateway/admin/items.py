@@ -145,7 +145,7 @@ def queue_item(vhost: str, spec: QueueSpec) -> dict[str, Any]:
 
 def _beyond_arguments(spec: QueueSpec) -> dict[str, Any]:
     try:
-        said = queue_spec(spec.name, arguments=spec.arguments)
+        said = queue_spec(spec.name, arguments=spec.arguments, unknown="keep")
     except GatewayError:
         said = QueueSpec(spec.name)
     names = [each.name for each in fields(QueueSpec) if each.name not in _BY_ITSELF]

@@ -41,6 +41,7 @@ from gateway.errors import (
     GatewayError,
     ListenError,
     MessageRefused,
+    MessageTooLarge,
     NotAllowed,
     NotFound,
     NotSupported,
@@ -49,10 +50,10 @@ from gateway.errors import (
     ProtocolViolation,
     ResourceLocked,
 )
-from gateway.model.arguments import queue_spec
+from gateway.model.arguments import Unknown, queue_spec, unknown_queue_arguments
 from gateway.model.caching import make_room
 from gateway.model.declare import NEVER, Binding, BindingOptions, ExchangeSpec, Overflow, QueueSpec, Retry
-from gateway.model.exchange_arguments import exchange_spec
+from gateway.model.exchange_arguments import exchange_spec, unknown_exchange_arguments
 from gateway.model.message import Address, Message, WireDecoder, with_properties
 from gateway.model.names import (
     DEFAULT_EXCHANGE,
@@ -114,6 +115,7 @@ __all__ = [
     "Message",
     "MessageRefused",
     "MessageRun",
+    "MessageTooLarge",
     "NotAllowed",
     "NotFound",
     "NotSupported",
@@ -136,6 +138,7 @@ __all__ = [
     "Scheduled",
     "Stats",
     "StreamAddress",
+    "Unknown",
     "WireDecoder",
     "WritesWire",
     "decode_properties",
@@ -153,5 +156,7 @@ __all__ = [
     "swap_key",
     "swap_key_bytes",
     "tcp_address",
+    "unknown_exchange_arguments",
+    "unknown_queue_arguments",
     "with_properties",
 ]

@@ -149,6 +149,7 @@ class ConsumeOptions:
         exclusive: no other consumer may be on the queue.
         manual_credit: credit comes by `Consumer.credit` only; settling gives none back.
         priority: consumers of a higher priority get messages first, as long as they can take any.
+        paused: it begins paused, and is handed nothing before `Consumer.resume`.
     """
 
     prefetch: int = 0
@@ -156,10 +157,14 @@ class ConsumeOptions:
     exclusive: bool = False
     manual_credit: bool = False
     priority: int = 0
+    paused: bool = False
 
 
 class Consumer(Protocol):
-    """The handle of a consumer, the result of `consume`."""
+    """The handle of a consumer, the result of `consume`.
+
+    `pause` may be called from within its sink's `deliver`: what it is given then is the last that it is handed.
+    """
 
     def credit(self, delta: int) -> None:
         """Allow `delta` more messages; what is ready is delivered at once."""
@@ -219,14 +224,23 @@ class Channel(Protocol):
     def reaches(self, route: Route) -> bool:
         """Say whether a message without properties on this route would reach a queue now. Costs as little as publishing to none."""
 
+    def refusal(self, route: Route) -> GatewayError | None:
+        """Return why any message on this route is refused now (NotFound, AccessRefused); None: it is not. Costs as `reaches`."""
+
     def publish(self, route: Route, message: Message) -> int:
         """Submit a message whose outcome counts; return its number."""
 
     def refused(self, number: int) -> GatewayError | None:
-        """Return why the message published last is refused, if that is certain at once; None: it isn't, or it is not refused.
+        """Return why what was submitted last is refused, if that is certain at once; None: it isn't, or it is not refused.
 
         For state that is put in the same turn and must not claim the message (a sequence mark). Answer nobody by it: the
         outcome comes in its turn.
+        """
+
+    def result(self, number: int) -> Any:
+        """Return the result of what was submitted last, if that is known at once (the name of a queue, a `Consumer`); else None.
+
+        For what depends on it in the same turn. Answer nobody by it, as of `refused`.
         """
 
     def post(self, route: Route, message: Message) -> None:
@@ -359,6 +373,13 @@ class Channel(Protocol):
 
         Raises:
             NotFound: as for `ack`.
+        """
+
+    def nack_many(self, deliveries: Sequence[Delivery], *, requeue: bool) -> None:
+        """Give deliveries back as `nack` does each; all are in their old places before any is handed out again.
+
+        Raises:
+            NotFound: this channel does not hold some of them; the others are given back.
         """
 
     def extend(self, delivery: Delivery, lease_ms: int) -> None:

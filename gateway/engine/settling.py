@@ -172,6 +172,53 @@ class Settling(State):
         queue.pump()
         self.finish()
 
+    def nack_many(self, entries: Iterable[Entry], *, requeue: bool) -> None:
+        """Put deliveries back, or reject them, as `nack` does one by one; nobody is handed anything before all are back.
+
+        Raises:
+            NotFound: the consumer of some does not hold them; the others are given back.
+        """
+        problem: NotFound | None = None
+        given: list[Entry] = []
+        credit: dict[Consumer, int] = {}
+        for entry in entries:
+            consumer = entry.consumer
+            if consumer is None or entry not in consumer.held:
+                problem = NotFound("unknown delivery tag")
+                continue
+            consumer.held.discard(entry)
+            if entry.settled:
+                try:
+                    self._late(entry, consumer)
+                except NotFound as error:
+                    problem = error
+                continue
+            given.append(entry)
+            credit[consumer] = credit.get(consumer, 0) + 1
+        self._take_back(given, requeue=requeue)
+        for consumer, amount in credit.items():
+            if not consumer.manual_credit:
+                consumer.credit(amount)
+        for queue in dict.fromkeys(entry.queue for entry in given):
+            queue.pump()
+        self.finish()
+        if problem is not None:
+            raise problem
+
+    def _take_back(self, entries: list[Entry], *, requeue: bool) -> None:
+        """Take back what is out of its consumers' hands: backwards, so that each finds its place at the head; the caller pumps."""
+        if not requeue:
+            for entry in entries:
+                self.died(entry, Reason.REJECTED)
+            return
+        entries.sort(key=in_order, reverse=True)
+        worn_out = [entry for entry in entries if _is_worn_out(entry)]
+        for entry in entries:
+            if not _is_worn_out(entry):
+                self.come_back(entry, self.retry_ms(entry))
+        for entry in reversed(worn_out):  # these go on as dead letters, in order
+            self.come_back(entry)
+
     def extend(self, entry: Entry, lease_ms: int) -> None:
         """Let a delivery's lease end so many ms from now. Nothing happens if its queue has no timeout. Raises as `ack`."""
         consumer = entry.consumer
@@ -206,9 +253,7 @@ class Settling(State):
         """
         self.events.returned(entry)
         queue = entry.queue
-        limit = queue.terms.delivery_limit
-        retry = queue.terms.retry
-        if 0 <= limit < entry.count or (retry is not None and 0 < retry.attempts < entry.count):
+        if _is_worn_out(entry):
             self.died(entry, Reason.DELIVERY_LIMIT)
         else:
             queue.requeue(entry, delay_ms)
@@ -260,3 +305,10 @@ class Settling(State):
             queue.pump()
         self.finish()
         return taken
+
+
+def _is_worn_out(entry: Entry) -> bool:
+    """Say whether its next return is one too many."""
+    limit = entry.queue.terms.delivery_limit
+    retry = entry.queue.terms.retry
+    return 0 <= limit < entry.count or (retry is not None and 0 < retry.attempts < entry.count)

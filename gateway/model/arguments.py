@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from gateway.errors import NotSupported, PreconditionFailed
 from gateway.model.declare import Overflow, QueueSpec, Retry
 
 Read: TypeAlias = Callable[[str, object], Any]
 """``(name of the argument, value) -> value of the attribute``; raises PreconditionFailed."""
+
+Unknown: TypeAlias = Literal["refuse", "keep"]
+"""What becomes of ``x-`` arguments that nobody knows."""
 
 MAX_MS = 315_360_000_000
 """Ten years."""
@@ -90,10 +93,14 @@ RETRY_ARGUMENTS: Mapping[str, tuple[str, Read]] = {
 
 WITHOUT_MEANING = frozenset((
     "x-queue-mode", "x-queue-version", "x-queue-leader-locator", "x-queue-master-locator", "x-quorum-initial-group-size",
-    "x-quorum-target-group-size", "x-max-in-memory-length", "x-max-in-memory-bytes", "x-dead-letter-strategy",
+    "x-quorum-target-group-size", "x-max-in-memory-length", "x-max-in-memory-bytes", "x-dead-letter-strategy", "x-ha-policy",
+    "x-ha-policy-params", "x-ha-nodes", "x-initial-cluster-size",
 ))  # fmt: skip
-"""What RabbitMQ knows and what is so anyway, or can't matter, on one node: bodies of a long queue are on disk, dead letters
-are in the same commit. Kept for equivalence checks."""
+"""What RabbitMQ knows, or knew, and what is so anyway, or can't matter, on one node: bodies of a long queue are on disk, dead
+letters are in the same commit. Kept and shown."""
+
+COMPARED = frozenset((*QUEUE_ARGUMENTS, *RETRY_ARGUMENTS))
+"""What a second declaration has to say as the first did: all that makes a difference here."""
 
 FIXED = frozenset(("max_priority", "priority_burst", "single_active_consumer"))
 """Attributes that a policy can't change: they are what a queue is made of."""
@@ -111,11 +118,16 @@ def queue_spec(
     exclusive: bool = False,
     auto_delete: bool = False,
     arguments: Mapping[str, Any] | None = None,
+    unknown: Unknown = "refuse",
 ) -> QueueSpec:
     """Make a queue specification from AMQP-style arguments (``x-max-length`` ...).
 
+    Args:
+        unknown: what becomes of ``x-`` arguments that nobody knows. ``keep``: they are kept and shown, and have no meaning; who
+            calls so says which they are (`unknown_queue_arguments`), so that they are not ignored in silence.
+
     Raises:
-        NotSupported: an ``x-`` argument that this engine can't honour: it is never ignored in silence.
+        NotSupported: an ``x-`` argument that this engine can't honour.
         PreconditionFailed: a value that the argument can't have.
     """
     given = dict(arguments or {})
@@ -126,15 +138,21 @@ def queue_spec(
         elif argument in QUEUE_ARGUMENTS:
             attribute, read = QUEUE_ARGUMENTS[argument]
             values[attribute] = read(argument, value)
-        elif argument.startswith("x-") and argument not in RETRY_ARGUMENTS and argument not in WITHOUT_MEANING:
-            known = ", ".join(sorted({*QUEUE_ARGUMENTS, *RETRY_ARGUMENTS, "x-queue-type"}))
-            raise NotSupported(f"queue argument {argument!r} is not supported; supported: {known}")
+    for argument in unknown_queue_arguments(given) if unknown == "refuse" else ():
+        known = ", ".join(sorted({*QUEUE_ARGUMENTS, *RETRY_ARGUMENTS, "x-queue-type"}))
+        raise NotSupported(f"queue argument {argument!r} is not supported; supported: {known}")
     retry = read_retry(given)
     if retry is not None:
         values["retry"] = retry
     if "dead_letter_routing_key" in values and "dead_letter_exchange" not in values:
         raise PreconditionFailed("invalid arg 'x-dead-letter-routing-key': it has no meaning without 'x-dead-letter-exchange'")
     return QueueSpec(name, durable, exclusive, auto_delete, arguments=given, **values)
+
+
+def unknown_queue_arguments(arguments: Mapping[str, Any]) -> list[str]:
+    """Return the ``x-`` arguments of a queue that nobody knows."""
+    known = (QUEUE_ARGUMENTS, RETRY_ARGUMENTS, WITHOUT_MEANING, ("x-queue-type",))
+    return [name for name in arguments if name.startswith("x-") and not any(name in names for names in known)]
 
 
 def read_retry(given: Mapping[str, Any], prefix: str = "x-") -> Retry | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.errors import NotSupported, PreconditionFailed
-from gateway.model.arguments import MAX_MS
+from gateway.model.arguments import MAX_MS, Unknown
 from gateway.model.declare import ExchangeSpec
 
 DELAYED = "x-delayed-message"
@@ -42,7 +42,7 @@ class Deduplication:
     size: int = DEFAULT_SIZE
 
 
-def exchange_spec(
+def exchange_spec(  # noqa: PLR0913 - a value
     name: str,
     type: str = "direct",  # noqa: A002 - its name everywhere
     *,
@@ -50,20 +50,25 @@ def exchange_spec(
     auto_delete: bool = False,
     internal: bool = False,
     arguments: Mapping[str, Any] | None = None,
+    unknown: Unknown = "refuse",
 ) -> ExchangeSpec:
     """Make the specification of an exchange from AMQP-style arguments.
 
     ``alternate-exchange`` becomes `ExchangeSpec.alternate`; all others stay in `ExchangeSpec.arguments`. `exchange_arguments`
     is the way back. Whether there is such a type is not asked here.
 
+    Args:
+        unknown: what becomes of ``x-`` arguments that nobody knows. ``keep``: they are kept and shown, and have no meaning; who
+            calls so says which they are (`unknown_exchange_arguments`), so that they are not ignored in silence.
+
     Raises:
-        NotSupported: an ``x-`` argument that this engine can't honour: it is never ignored in silence.
+        NotSupported: an ``x-`` argument that this engine can't honour.
         PreconditionFailed: a value that the argument can't have, or an argument without what it needs.
     """
     given = dict(arguments or {})
     alternate = _text(ALTERNATE, given.pop(ALTERNATE)) if ALTERNATE in given else None
     spec = ExchangeSpec(name, type, durable, auto_delete, internal, alternate, given)
-    check_exchange(spec)
+    check_exchange(spec, unknown=unknown)
     return spec
 
 
@@ -75,11 +80,15 @@ def exchange_arguments(spec: ExchangeSpec) -> dict[str, Any]:
     return given
 
 
-def check_exchange(spec: ExchangeSpec) -> None:
-    """Check the arguments of a specification, wherever it is from. Raises as `exchange_spec`."""
-    for argument in spec.arguments:
-        if argument.startswith("x-") and argument not in KNOWN:
-            raise NotSupported(f"exchange argument {argument!r} is not supported; supported: {', '.join(sorted(KNOWN))}")
+def unknown_exchange_arguments(arguments: Mapping[str, Any]) -> list[str]:
+    """Return the ``x-`` arguments of an exchange that nobody knows."""
+    return [name for name in arguments if name.startswith("x-") and name not in KNOWN]
+
+
+def check_exchange(spec: ExchangeSpec, *, unknown: Unknown = "refuse") -> None:
+    """Check the arguments of a specification, wherever it is from. Args and raises as of `exchange_spec`."""
+    for argument in unknown_exchange_arguments(spec.arguments) if unknown == "refuse" else ():
+        raise NotSupported(f"exchange argument {argument!r} is not supported; supported: {', '.join(sorted(KNOWN))}")
     if spec.type != DELAYED and DELAYED_TYPE in spec.arguments:
         raise PreconditionFailed(f"invalid arg '{DELAYED_TYPE}': it has no meaning unless the exchange's type is '{DELAYED}'")
     if routing_type(spec) == CONSISTENT_HASH:

@@ -40,7 +40,7 @@ class ConsistentHash:
     __slots__ = ("_header", "_links", "_property", "_slots", "cacheable", "takes_keys")
 
     def __init__(self, spec: ExchangeSpec) -> None:
-        check_exchange(spec)
+        check_exchange(spec, unknown="keep")
         self._header: str | None = spec.arguments.get(HASH_HEADER)
         self._property: str | None = spec.arguments.get(HASH_PROPERTY)
         self._links: dict[Link, tuple[int, int, tuple[object, ...]]] = {}

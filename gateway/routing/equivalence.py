@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from gateway.errors import PreconditionFailed
@@ -27,11 +27,13 @@ def _differs(what: str, argument: str, current: str, received: str) -> None:
     raise PreconditionFailed(f"inequivalent arg '{argument}' for {what}: received {received} but current is {current}")
 
 
-def check_same_arguments(what: str, current: Mapping[str, Any], received: Mapping[str, Any]) -> None:
-    """Refuse arguments that differ, and name the first of them. Raises as `check_same`."""
+def check_same_arguments(what: str, current: Mapping[str, Any], received: Mapping[str, Any], compared: Container[str]) -> None:
+    """Refuse arguments that differ, of those that are to be compared, and name the first. Raises as `check_same`."""
     if arguments_text(current) == arguments_text(received):
         return
     for argument in sorted({*current, *received}):
+        if argument not in compared:
+            continue
         here, there = _one(current, argument), _one(received, argument)
         if arguments_text(here) != arguments_text(there):
             _differs(what, argument, *_both(here.get(argument), there.get(argument), here=bool(here), there=bool(there)))

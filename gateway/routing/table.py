@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from gateway.errors import AccessRefused, CommandInvalid, NotFound, PreconditionFailed
 from gateway.model.declare import DEFAULT_OPTIONS, Binding, ExchangeSpec
-from gateway.model.exchange_arguments import CONSISTENT_HASH, exchange_arguments, routing_type
+from gateway.model.exchange_arguments import CONSISTENT_HASH, KNOWN, exchange_arguments, routing_type
 from gateway.model.names import DEFAULT_EXCHANGE, DEFAULT_VHOST, TOPIC_EXCHANGE
 from gateway.routing.consistent_hash import ConsistentHash
 from gateway.routing.direct import Direct
@@ -137,7 +137,7 @@ class Table:
             AccessRefused: the name is reserved (``amq.``), or is the default exchange's.
             PreconditionFailed: it exists and differs; the name is too long. CommandInvalid: there is no such type.
         """
-        _refuse_default(spec.name)
+        refuse_default(spec.name)
         existing = self._exchanges.get(spec.name)
         if existing is not None:
             self._check_equivalent(existing.spec, spec)
@@ -153,6 +153,13 @@ class Table:
         self._exchanges[spec.name] = Exchange(spec, make(spec), self)
         return True
 
+    def deletable(self, name: str) -> Exchange:
+        """Return an exchange that may be deleted. Raises as `delete`."""
+        refuse_default(name)
+        if name.startswith("amq."):
+            raise AccessRefused(f"deletion of system exchange '{name}' in vhost '{self.vhost}' not allowed")
+        return self.get(name)
+
     def delete(self, name: str) -> list[Binding]:
         """Delete an exchange and all bindings from it and to it; return those.
 
@@ -160,10 +167,7 @@ class Table:
             NotFound: it does not exist.
             AccessRefused: it is predeclared.
         """
-        _refuse_default(name)
-        exchange = self.get(name)
-        if name.startswith("amq."):
-            raise AccessRefused(f"deletion of system exchange '{name}' in vhost '{self.vhost}' not allowed")
+        exchange = self.deletable(name)
         removed = self.unbind_all(name, to_exchange=True)
         for link in list(exchange.kind):
             self._forget_inbound(link)
@@ -183,10 +187,10 @@ class Table:
             AccessRefused: from or to the default exchange.
             PreconditionFailed: a pattern or arguments that can't be.
         """
-        _refuse_default(binding.source)
+        refuse_default(binding.source)
         source = self.get(binding.source)
         if binding.to_exchange:
-            _refuse_default(binding.destination)
+            refuse_default(binding.destination)
             destination = self.get(binding.destination)
         there = self._find(binding)
         if there is not None and there.destination is destination:
@@ -206,7 +210,7 @@ class Table:
             NotFound: the source does not exist.
             AccessRefused: from the default exchange.
         """
-        _refuse_default(binding.source)
+        refuse_default(binding.source)
         source = self.get(binding.source)
         link = self._find(binding)
         if link is None:
@@ -330,9 +334,10 @@ class Table:
         what = f"exchange '{current.name}' in vhost '{self.vhost}'"
         for name in ("type", "durable", "auto_delete", "internal"):
             check_same(what, name, getattr(current, name), getattr(received, name))
-        check_same_arguments(what, exchange_arguments(current), exchange_arguments(received))
+        check_same_arguments(what, exchange_arguments(current), exchange_arguments(received), KNOWN)
 
 
-def _refuse_default(name: str) -> None:
+def refuse_default(name: str) -> None:
+    """Refuse what nobody may do to the default exchange. Raises AccessRefused."""
     if name == DEFAULT_EXCHANGE:
         raise AccessRefused("operation not permitted on the default exchange")

@@ -15,7 +15,7 @@ from gateway.api.frontend import Log
 from gateway.config import Limits
 from gateway.engine.engine import Engine, Unroutable
 from gateway.engine.route import RouteHandle
-from gateway.errors import AccessRefused, GatewayError, MessageRefused, NotFound, Overloaded
+from gateway.errors import AccessRefused, GatewayError, MessageRefused, MessageTooLarge, NotFound, Overloaded
 from gateway.journal.port import Journal
 from gateway.model.message import Message
 from gateway.runtime.memory import allowed_bytes, give_back, resident_bytes
@@ -35,7 +35,6 @@ CLOSE_SHARE = 0.8
 GIVE_BACK_EVERY_LOOKS = 50
 BATCH_STEP_SHARE = 1 / 32
 
-TOO_LARGE = "the message is too large"
 _REASONS: dict[type[GatewayError], str] = {NotFound: "no exchange", AccessRefused: "no permission"}
 
 Result = TypeVar("Result")
@@ -308,7 +307,7 @@ class Alarms:
         if error is self._engine.refusal:
             return "journal" if self._failing is not None else "disk"
         if isinstance(error, MessageRefused):
-            return "too large" if error.text.startswith(TOO_LARGE) else "full"
+            return "too large" if isinstance(error, MessageTooLarge) else "full"
         return _REASONS.get(type(error), "other")
 
 

@@ -15,14 +15,14 @@ from gateway.engine.queues.consumer import Consumer
 from gateway.engine.queues.delivery import Entry
 from gateway.engine.retained import RetainedLookUp
 from gateway.engine.route import RouteHandle
-from gateway.errors import AccessRefused, GatewayError, MessageRefused, NotFound
+from gateway.errors import AccessRefused, GatewayError, MessageTooLarge, NotFound
 from gateway.model.message import Message
 from gateway.model.names import MAX_KEY_WORDS, MAX_KEYS, parse_reply_address
 from gateway.model.records import Scheduled
-from gateway.runtime.alarms import TOO_LARGE
 from gateway.runtime.answers import DEAF, Answers
-from gateway.runtime.declaring import OUTCOME_COST_BYTES, Declaring
+from gateway.runtime.declaring import OUTCOME_COST_BYTES
 from gateway.runtime.pending import Kept, stays
+from gateway.runtime.settling import Settling
 
 if TYPE_CHECKING:
     from gateway.runtime.alarms import Alarms
@@ -32,17 +32,16 @@ if TYPE_CHECKING:
 Publish = Callable[[RouteHandle, Message], "GatewayError | Unroutable | None"]
 
 NO_EXCEPTIONS: Sequence[Outcome] = ()
-NOTHING_HELD: frozenset[Entry] = frozenset()
 _KEPT = Unroutable()
 TIDY_FROM = 64
 """A channel with more consumers looks now and then which of them are gone."""
 
 
-class BrokerChannel(Declaring):
+class BrokerChannel(Settling):
     """A channel of the gateway's own engine (`gateway.api.Channel` says what each method does)."""
 
     __slots__ = (
-        "_answers", "_closed", "_consumers", "_decided_through", "_held", "_held_back", "_late", "_late_done", "_most_bytes",
+        "_answers", "_closed", "_consumers", "_decided_through", "_held_back", "_late", "_late_done", "_most_bytes",
         "_publish", "_sink", "_tidy_at", "_to_retain",
     )  # fmt: skip
 
@@ -63,7 +62,6 @@ class BrokerChannel(Declaring):
         if sink is None:
             sink = self._answers = Answers()
         self._sink: OutcomeSink = sink
-        self._held: set[Entry] | frozenset[Entry] = NOTHING_HELD
         self._consumers: dict[Consumer, None] | None = None
         self._tidy_at = TIDY_FROM
         self._to_retain: tuple[RouteHandle, Message] | None = None
@@ -122,11 +120,6 @@ class BrokerChannel(Declaring):
             self._committer.waiting.append(self)
         return number
 
-    def refused(self, number: int) -> GatewayError | None:
-        """See `gateway.api.Channel.refused`."""
-        last = self._exceptions[-1] if self._exceptions else None
-        return last.error if last is not None and last.number == number else None
-
     def post(self, route: RouteHandle, message: Message) -> None:
         """See `gateway.api.Channel.post`."""
         if len(message.body) + len(message.wire) > self._most_bytes:
@@ -147,7 +140,7 @@ class BrokerChannel(Declaring):
     def _too_large(self, message: Message) -> GatewayError:
         self._to_retain = None
         size = len(message.body) + len(message.wire)
-        return MessageRefused(f"{TOO_LARGE}: {size} bytes; limits.max_message_bytes = {self._most_bytes}")
+        return MessageTooLarge(f"the message is too large: {size} bytes; limits.max_message_bytes = {self._most_bytes}")
 
     def _exceptional(self, number: int, message: Message, problem: GatewayError | Unroutable) -> None:
         self._engine.batch.body_bytes += OUTCOME_COST_BYTES
@@ -279,44 +272,6 @@ class BrokerChannel(Declaring):
         mine = [outcome for outcome in self._late_done if outcome.number <= through]
         self._late_done = [outcome for outcome in self._late_done if outcome.number > through]
         return sorted([*exceptions, *mine], key=attrgetter("number"))
-
-    def ack(self, delivery: Entry) -> None:
-        """See `gateway.api.Channel.ack`."""
-        if delivery not in self._held:
-            raise NotFound("unknown delivery tag")
-        self._engine.ack(delivery)
-
-    def ack_many(self, deliveries: Sequence[Entry]) -> None:
-        """See `gateway.api.Channel.ack_many`."""
-        held = self._held
-        mine = [delivery for delivery in deliveries if delivery in held]
-        self._engine.ack_many(mine)
-        if len(mine) < len(deliveries):
-            raise NotFound("unknown delivery tag")
-
-    def move(self, delivery: Entry, route: RouteHandle, message: Message) -> GatewayError | None:
-        """See `gateway.api.Channel.move`."""
-        if delivery not in self._held:
-            raise NotFound("unknown delivery tag")
-        return self._engine.move(delivery, route, message)
-
-    def nack(self, delivery: Entry, *, requeue: bool, delay_ms: int = 0) -> None:
-        """See `gateway.api.Channel.nack`."""
-        if delivery not in self._held:
-            raise NotFound("unknown delivery tag")
-        self._engine.nack(delivery, requeue=requeue, delay_ms=delay_ms)
-
-    def extend(self, delivery: Entry, lease_ms: int) -> None:
-        """See `gateway.api.Channel.extend`."""
-        if delivery not in self._held:
-            raise NotFound("unknown delivery tag")
-        self._engine.extend(delivery, lease_ms)
-
-    def settle_handed_over(self, delivery: Entry) -> None:
-        """See `gateway.api.Channel.settle_handed_over`."""
-        if delivery not in self._held:
-            raise NotFound("unknown delivery tag")
-        self._engine.handed_over(delivery)
 
     # -- state --------------------------------------------------------------
 

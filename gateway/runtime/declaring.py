@@ -80,6 +80,16 @@ class Declaring:
         self._engine.batch.body_bytes += OUTCOME_COST_BYTES
         return self._number
 
+    def refused(self, number: int) -> GatewayError | None:
+        """See `gateway.api.Channel.refused`."""
+        last = self._exceptions[-1] if self._exceptions else None
+        return last.error if last is not None and last.number == number else None
+
+    def result(self, number: int) -> Any:
+        """See `gateway.api.Channel.result`."""
+        last = self._exceptions[-1] if self._exceptions else None
+        return last.result if last is not None and last.number == number else None
+
     def declare_exchange(self, spec: ExchangeSpec, *, passive: bool = False) -> int:
         """See `gateway.api.Channel.declare_exchange`."""
         return self._submit("configure", spec.name, partial(self._declare_exchange, spec, passive=passive))
@@ -132,6 +142,12 @@ class Declaring:
 
     def _remove(self, action: str, resource: str, call: Callable[[], Any]) -> int:
         return self._submit(action, resource, partial(self._alarms.removing, call))
+
+    def refusal(self, route: RouteHandle) -> GatewayError | None:
+        """See `gateway.api.Channel.refusal`."""
+        if route.generation != self._engine.generation:
+            self._engine.resolve(route, Message(route.address, b""))
+        return route.refusal
 
     def reaches(self, route: RouteHandle) -> bool:
         """See `gateway.api.Channel.reaches`."""

@@ -230,3 +230,108 @@ def test_one_unknown_among_many_is_told_and_the_others_are_settled(bench):
         bench.engine.ack_many([first, first, second])
     assert bench["q"].count == 0
     assert consumer.credit_left == 2
+
+
+# -- paused -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("line", [{}, {"single_active_consumer": True}])
+def test_a_consumer_that_begins_paused_is_handed_nothing_before_it_is_resumed(line):
+    bench = Bench()
+    bench.queue(**line)
+    bench.publish(b"1")
+    consumer, sink = bench.consume(prefetch=5, paused=True, priority=3)
+    bench.publish(b"2")
+    assert sink.bodies == []
+    consumer.resume()
+    assert sink.bodies == [b"1", b"2"]
+
+
+class Hesitant(Sink):
+    """Pauses its consumer with every message that it is handed."""
+
+    consumer: Consumer
+
+    def deliver(self, delivery):
+        super().deliver(delivery)
+        self.consumer.pause()
+
+
+@pytest.mark.parametrize("prefetch", [0, 1, 10])
+@pytest.mark.parametrize("no_ack", [False, True])
+@pytest.mark.parametrize("line", [{}, {"single_active_consumer": True}, {"max_priority": 2}, {"message_ttl_ms": 1_000}])
+def test_a_sink_may_pause_its_consumer_while_it_is_handed_a_message(line, no_ack, prefetch):
+    bench = Bench()
+    bench.queue(**line)
+    sink = Hesitant()
+    sink.consumer, _ = bench.consume(sink=sink, prefetch=prefetch, no_ack=no_ack, paused=True)
+    for number in range(4):
+        bench.publish(b"%d" % number)
+    for number in range(4):
+        sink.consumer.resume()
+        assert sink.bodies == [b"%d" % each for each in range(number + 1)]
+        if not no_ack:
+            bench.engine.ack(sink.deliveries[-1])
+    bench.publish(b"4")  # past the queue, on the shortest way
+    assert sink.bodies[4:] == []
+    sink.consumer.resume()
+    assert sink.bodies[4:] == [b"4"]
+
+
+def test_who_is_paused_while_it_is_handed_a_message_leaves_its_turn_to_others():
+    bench = Bench()
+    bench.queue()
+    hesitant = Hesitant()
+    hesitant.consumer, _ = bench.consume(sink=hesitant)
+    _, other = bench.consume()
+    for number in range(4):
+        bench.publish(b"%d" % number)
+    assert (hesitant.bodies, other.bodies) == ([b"0"], [b"1", b"2", b"3"])
+
+
+# -- many at once -----------------------------------------------------------
+
+
+def test_many_come_back_to_their_old_places_before_any_is_handed_out_again(bench):
+    for number in range(4):
+        bench.publish(b"%d" % number)
+    _, sink = bench.consume(prefetch=4)
+    first = list(sink.deliveries)
+    bench.engine.nack_many([first[2], first[0], first[3], first[1]], requeue=True)
+    assert sink.bodies[4:] == [b"0", b"1", b"2", b"3"]
+    assert all(delivery.redelivered for delivery in sink.deliveries[4:])
+
+
+def test_many_that_are_rejected_are_dead_lettered_in_order(bench):
+    bench.queue("dead")
+    bench.queue("q2", dead_letter_exchange="", dead_letter_routing_key="dead")
+    for number in range(3):
+        bench.publish(b"%d" % number, "q2")
+    _, sink = bench.consume("q2", prefetch=3)
+    bench.engine.nack_many(sink.deliveries, requeue=False)
+    assert bench.bodies("dead") == [b"0", b"1", b"2"]
+
+
+def test_those_that_came_back_too_often_are_dead_lettered_in_order_and_the_others_come_back(bench):
+    bench.queue("dead")
+    bench.queue("q2", dead_letter_exchange="", dead_letter_routing_key="dead", delivery_limit=1)
+    for number in range(3):
+        bench.publish(b"%d" % number, "q2")
+    consumer, sink = bench.consume("q2", prefetch=3)
+    bench.engine.nack_many(sink.deliveries[:2], requeue=True)
+    consumer.pause()
+    bench.engine.nack_many(sink.deliveries[2:], requeue=True)
+    assert bench.bodies("dead") == [b"0", b"1"]
+    assert bench.bodies("q2") == [b"2"]
+
+
+def test_of_many_some_of_which_are_unknown_the_others_are_given_back(bench):
+    bench.publish(b"1")
+    bench.publish(b"2")
+    consumer, sink = bench.consume(prefetch=2)
+    consumer.pause()
+    bench.engine.ack(sink.deliveries[0])
+    with pytest.raises(NotFound):
+        bench.engine.nack_many(sink.deliveries, requeue=True)
+    assert bench.bodies() == [b"2"]
+    assert consumer.credit_left == 2

@@ -375,7 +375,7 @@ class SmallWindowMachine(EngineMachine):
 
 
 QUICK = settings(
-    max_examples=80,
+    max_examples=50,
     stateful_step_count=60,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

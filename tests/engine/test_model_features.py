@@ -171,9 +171,9 @@ class SmallWindowFeatureMachine(FeatureMachine):
 
 
 TestFeatures = FeatureMachine.TestCase
-TestFeatures.settings = settings(QUICK, max_examples=50)
+TestFeatures.settings = settings(QUICK, max_examples=30)
 TestFeaturesWithBacklogs = SmallWindowFeatureMachine.TestCase
-TestFeaturesWithBacklogs.settings = settings(QUICK, max_examples=50)
+TestFeaturesWithBacklogs.settings = settings(QUICK, max_examples=30)
 
 
 @pytest.mark.slow

@@ -47,7 +47,7 @@ class OnSqlite(InMemory):
 def test_engine_on_the_memory_journal_does_what_the_naive_broker_does(machine):
     mixed = type(machine.__name__, (InMemory, machine), {})
     run_state_machine_as_test(
-        mixed, settings=settings(max_examples=40, stateful_step_count=60, deadline=None, suppress_health_check=EVERY_CHECK)
+        mixed, settings=settings(max_examples=25, stateful_step_count=60, deadline=None, suppress_health_check=EVERY_CHECK)
     )
 
 

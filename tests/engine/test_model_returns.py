@@ -221,9 +221,9 @@ class SmallWindowReturnsMachine(ReturnsMachine):
 
 
 TestReturns = ReturnsMachine.TestCase
-TestReturns.settings = settings(QUICK, max_examples=50)
+TestReturns.settings = settings(QUICK, max_examples=30)
 TestReturnsWithBacklogs = SmallWindowReturnsMachine.TestCase
-TestReturnsWithBacklogs.settings = settings(QUICK, max_examples=50)
+TestReturnsWithBacklogs.settings = settings(QUICK, max_examples=30)
 
 
 @pytest.mark.slow

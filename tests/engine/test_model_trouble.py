@@ -220,9 +220,9 @@ class SmallWindowTroubleMachine(TroubleMachine):
 
 
 TestTrouble = TroubleMachine.TestCase
-TestTrouble.settings = settings(QUICK, max_examples=50)
+TestTrouble.settings = settings(QUICK, max_examples=30)
 TestTroubleWithBacklogs = SmallWindowTroubleMachine.TestCase
-TestTroubleWithBacklogs.settings = settings(QUICK, max_examples=50)
+TestTroubleWithBacklogs.settings = settings(QUICK, max_examples=30)
 
 
 @pytest.mark.slow

@@ -6,8 +6,9 @@ import pytest
 
 from gateway.engine.definitions.policy import KEYS, NAMESPACE, WITHOUT_MEANING, Policies, Policy, parse
 from gateway.errors import JournalError, NotFound, NotSupported, Overloaded, PreconditionFailed, ResourceLocked
-from gateway.model.arguments import queue_spec
+from gateway.model.arguments import queue_spec, unknown_queue_arguments
 from gateway.model.declare import NEVER, Binding, ExchangeSpec, Overflow, QueueSpec, Retry
+from gateway.model.exchange_arguments import exchange_spec, unknown_exchange_arguments
 from gateway.model.message import Message
 from gateway.model.properties import Properties, encode_properties
 from gateway.model.records import StatePut
@@ -320,10 +321,9 @@ def test_publishing_to_an_internal_exchange_is_refused_in_rabbitmqs_words(bench)
     assert (refused.code, str(refused)) == (403, "cannot publish to internal exchange 'x' in vhost '/'")
 
 
-def test_an_exchange_argument_that_means_nothing_here_is_refused(bench):
+def test_an_exchange_argument_that_means_nothing_here_is_refused_unless_it_is_to_be_kept():
     with pytest.raises(NotSupported, match="x-unheard-of"):
-        bench.engine.definitions.declare_exchange("/", ExchangeSpec("x", arguments={"x-unheard-of": 1}))
-    assert bench.engine.vhost("/").table.find("x") is None
+        exchange_spec("x", arguments={"x-unheard-of": 1})
 
 
 @pytest.mark.parametrize(
@@ -339,7 +339,7 @@ def test_an_exchange_argument_that_means_nothing_here_is_refused(bench):
         (
             {"arguments": {"x-max-length": 5}},
             {},
-            "'x-max-length' for queue 'q' in vhost '/': received none but current is the value '5' of type 'signedint'",
+            "inequivalent arg 'x-max-length' for queue 'q' in vhost '/': received none but current is the value '5'",
         ),
     ],
 )
@@ -357,3 +357,32 @@ def test_a_queue_that_is_declared_exclusive_though_it_is_not_is_locked(bench):
     with pytest.raises(ResourceLocked) as refused:
         bench.queue("q", exclusive=True)
     assert refused.value.code == 405
+
+
+def test_what_makes_no_difference_here_may_differ_when_a_queue_is_declared_again(bench):
+    declare = bench.engine.definitions.declare_queue
+    declare("/", queue_spec("q", arguments={"x-queue-type": "quorum", "x-queue-mode": "lazy", "note": 1}), None)
+    other = {"x-queue-type": "classic", "x-odd": True}
+    assert declare("/", queue_spec("q", arguments=other, unknown="keep"), None).name == "q"
+    assert bench["q"].spec.arguments["x-queue-type"] == "quorum"
+
+
+def test_an_exclusive_queue_may_be_declared_again_as_durable_or_not(bench):
+    owner = object()
+    declare = bench.engine.definitions.declare_queue
+    declare("/", QueueSpec("mine", durable=False, exclusive=True), owner)
+    assert declare("/", QueueSpec("mine", durable=True, exclusive=True), owner).name == "mine"
+
+
+def test_arguments_that_nobody_knows_are_kept_if_that_is_asked_for_and_can_be_told(bench):
+    arguments = {"x-odd": 1, "x-max-length": 5, "x-ha-policy": "all", "odd": 2}
+    assert queue_spec("q", arguments=arguments, unknown="keep").arguments == arguments
+    assert unknown_queue_arguments(arguments) == ["x-odd"]
+    with pytest.raises(NotSupported):
+        queue_spec("q", arguments=arguments)
+    odd = exchange_spec("x", arguments={"x-odd": 1, "alternate-exchange": "y", "odd": 2}, unknown="keep")
+    assert unknown_exchange_arguments(odd.arguments) == ["x-odd"]
+    bench.engine.definitions.declare_exchange("/", odd)
+    assert bench.engine.vhost("/").table.get("x").spec.arguments == {"x-odd": 1, "odd": 2}
+    with pytest.raises(NotSupported):
+        queue_spec("q", arguments={"x-queue-type": "stream"}, unknown="keep")

@@ -7,7 +7,7 @@ import trio
 
 from gateway.api.channel import ConsumeOptions
 from gateway.api.frontend import Principal
-from gateway.errors import AccessRefused, GatewayError, JournalError, NotFound, PreconditionFailed
+from gateway.errors import AccessRefused, GatewayError, JournalError, MessageTooLarge, NotFound, PreconditionFailed
 from gateway.model.declare import ExchangeSpec, QueueSpec
 from gateway.model.message import Message
 from gateway.runtime.clock import VirtualClock
@@ -228,3 +228,52 @@ async def test_refusals_say_what_clients_of_amqp_brokers_read(autojump_clock):
             403,
             "queue name 'amq.mine' contains reserved prefix 'amq.*'",
         )
+
+
+async def test_what_is_answered_at_once_is_known_at_once(autojump_clock):
+    async with running(HandJournal(automatic=True)) as broker:
+        channel = open_channel(broker)
+        number = channel.declare_queue(QueueSpec())
+        name = channel.result(number).name
+        consuming = channel.consume(name, Sink(), ConsumeOptions())
+        assert channel.result(number) is None
+        assert channel.result(consuming).queue.name == name
+        failing = channel.purge_queue("none")
+        assert channel.result(failing) is None
+        assert channel.refused(failing).code == 404
+        assert (await channel.outcome(number)).result.name == name
+
+
+async def test_why_a_route_refuses_is_known_before_anything_is_published(autojump_clock):
+    async with running(HandJournal(automatic=True)) as broker:
+        channel = open_channel(broker)
+        route = channel.route("inside", "k")
+        assert channel.refusal(route).text == "no exchange 'inside' in vhost '/'"
+        await channel.outcome(channel.declare_exchange(ExchangeSpec("inside", internal=True)))
+        assert isinstance(channel.refusal(route), AccessRefused)
+        assert channel.refusal(channel.route("amq.topic", "nowhere")) is None
+
+
+async def test_a_message_that_is_too_large_is_told_from_a_full_queue(autojump_clock):
+    async with running(HandJournal(automatic=True), max_message_bytes=1_024) as broker:
+        channel = await ready(broker)
+        route = channel.route("", "q")
+        with pytest.raises(MessageTooLarge):
+            await channel.outcome(channel.publish(route, message_on(route, b"x" * 1_025)))
+        assert broker.counters["refused.too large"] == 1
+
+
+async def test_many_deliveries_are_given_back_in_one_call_and_those_of_another_channel_are_not(autojump_clock):
+    async with running(HandJournal(automatic=True)) as broker:
+        channel = await ready(broker)
+        other, sink = open_channel(broker), Sink()
+        consumer = (await channel.outcome(channel.consume("q", sink, ConsumeOptions(prefetch=3)))).result
+        route = channel.route("", "q")
+        for body in (b"1", b"2", b"3"):
+            channel.publish(route, message_on(route, body))
+        consumer.pause()
+        with pytest.raises(NotFound):
+            other.nack_many(sink.deliveries, requeue=True)
+        assert channel.queue_info("q").messages == 0
+        channel.nack_many(sink.deliveries, requeue=True)
+        assert channel.queue_info("q").messages == 3

@@ -11,6 +11,7 @@ from gateway.engine.queues.delivery import UNWRITTEN, Entry, in_order
 from gateway.engine.queues.queue import Queue
 from gateway.engine.vhost import VirtualHost
 from gateway.errors import AccessRefused, GatewayError, NotFound, PreconditionFailed, ResourceLocked
+from gateway.model.arguments import COMPARED
 from gateway.model.declare import Binding, ExchangeSpec, QueueSpec
 from gateway.model.exchange_arguments import check_exchange
 from gateway.model.message import Message
@@ -28,6 +29,7 @@ from gateway.model.records import (
 )
 from gateway.routing.equivalence import check_same, check_same_arguments
 from gateway.routing.exchange import encoded_length
+from gateway.routing.table import refuse_default
 
 if TYPE_CHECKING:
     from gateway.engine.engine import Engine
@@ -61,11 +63,12 @@ class Definitions:
         """Make an exchange, or check that the one there is the same. Errors as `Channel.declare_exchange`."""
         table = self.engine.vhost(vhost).table
         if passive:
+            refuse_default(spec.name)
             table.get(spec.name)
             return
         is_new = table.find(spec.name) is None
         if is_new:
-            check_exchange(spec)
+            check_exchange(spec, unknown="keep")
             self._check_journal(durable=spec.durable)
             self.bounds.new_exchange()
         if table.declare(spec):
@@ -77,7 +80,7 @@ class Definitions:
     def delete_exchange(self, vhost: str, name: str, *, if_unused: bool = False) -> None:
         """Delete an exchange and its bindings. Errors as `Channel.delete_exchange`."""
         table = self.engine.vhost(vhost).table
-        exchange = table.get(name)
+        exchange = table.deletable(name)
         if if_unused and exchange.bindings:
             raise PreconditionFailed(f"exchange '{name}' in vhost '{vhost}' in use")
         self._check_journal(durable=exchange.spec.durable)
@@ -344,10 +347,10 @@ _SAME = tuple(f.name for f in fields(QueueSpec) if f.name not in _APART)
 def _check_equivalent(vhost: str, there: QueueSpec, asked: QueueSpec) -> None:
     """Refuse a second declaration that differs (AMQP 0-9-1 §1.7.2.1, rule equivalent)."""
     what = f"queue '{there.name}' in vhost '{vhost}'"
-    for attribute in _FLAGS:
+    for attribute in _FLAGS if not (there.exclusive and asked.exclusive) else ("auto_delete",):  # those never last
         check_same(what, attribute, getattr(there, attribute), getattr(asked, attribute))
     if there.exclusive != asked.exclusive:
         raise ResourceLocked(_locked(vhost, there.name))
-    check_same_arguments(what, there.arguments, asked.arguments)
+    check_same_arguments(what, there.arguments, asked.arguments, COMPARED)
     for attribute in _SAME:
         check_same(what, attribute, getattr(there, attribute), getattr(asked, attribute))

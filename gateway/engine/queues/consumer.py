@@ -54,7 +54,7 @@ class Consumer:
         self.priority: int = options.priority
         limited = options.prefetch > 0 or options.manual_credit
         self.credit_left: int = options.prefetch if limited else UNLIMITED
-        self.paused: bool = False
+        self.paused: bool = options.paused
         self.active: bool = True
         self.in_turn: bool = False
         self.lapsed: int = 0
