@@ -1,6 +1,8 @@
-"""How does hypothesis work in every test, and which tests has machine code no use for?"""
+"""How does hypothesis work in every test, what do its processes keep, and which tests has machine code no use for?"""
 
+import gc
 import os
+import sys
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -15,9 +17,20 @@ settings.register_profile("tidegate", deadline=None, derandomize=CI, phases=PHAS
 settings.load_profile("tidegate")
 
 
+# Else each process that a test starts, and a hundred are started, compiles all sources again, and pytest all tests.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what changes methods of the code under test, if that is compiled: its calls among itself would not see the change."""
     if is_compiled():
         for item in items:
             if item.get_closest_marker("interpreted") is not None:
                 item.add_marker(pytest.mark.skip(reason="puts other methods into code that is compiled here"))
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from going through thousands of tests again and again: they stay."""
+    gc.collect()
+    gc.freeze()

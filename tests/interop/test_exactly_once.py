@@ -94,8 +94,17 @@ def play(data_dir, version, kills, seed):
     return count, came
 
 
-@pytest.mark.parametrize("version", [MQTTProtocolVersion.MQTTv311, MQTTProtocolVersion.MQTTv5], ids=["3.1.1", "5.0"])
-@pytest.mark.parametrize("kills", [2, pytest.param(25, marks=[pytest.mark.slow, pytest.mark.timeout(300)])])
+MANY_KILLS = {"marks": [pytest.mark.slow, pytest.mark.timeout(300)]}
+
+
+@pytest.mark.parametrize(
+    ("version", "kills"),
+    [
+        pytest.param(MQTTProtocolVersion.MQTTv5, 2, id="5.0"),
+        pytest.param(MQTTProtocolVersion.MQTTv5, 25, id="5.0, many", **MANY_KILLS),
+        pytest.param(MQTTProtocolVersion.MQTTv311, 25, id="3.1.1, many", **MANY_KILLS),
+    ],
+)
 def test_every_message_of_qos_2_comes_once_and_in_order(tmp_path, version, kills):
     count, came = play(tmp_path / "data", version, kills, seed=kills)
     assert count > 20 * kills

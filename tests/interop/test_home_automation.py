@@ -131,7 +131,9 @@ def broker(tmp_path):
         yield running
 
 
-@pytest.mark.parametrize("version", [MQTTProtocolVersion.MQTTv311, MQTTProtocolVersion.MQTTv5])
+@pytest.mark.parametrize(
+    "version", [pytest.param(MQTTProtocolVersion.MQTTv311, marks=pytest.mark.slow), MQTTProtocolVersion.MQTTv5]
+)
 def test_a_home_goes_on_through_discovery_loss_and_a_broker_that_is_killed(broker, version):
     where = broker.where("mqtt")
     zigbee = Zigbee(where, version)

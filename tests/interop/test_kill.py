@@ -28,7 +28,7 @@ def check_order(received: list[str]) -> None:
     "online", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["subscriber away", "subscriber online"]
 )
 def test_nothing_confirmed_is_lost_by_kill_9(tmp_path, online):
-    confirmed, received = rounds(tmp_path / "data", 3, online=online, seed=1)
+    confirmed, received = rounds(tmp_path / "data", 2, online=online, seed=1)
     assert len(confirmed) > 100
     assert confirmed - set(received) == set()
     check_order(received)

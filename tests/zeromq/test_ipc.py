@@ -11,7 +11,7 @@ import zmq
 
 from gateway.api import ConfigError, GatewayError, ListenError
 from gateway_zeromq.endpoints.ipc import Claim, Unsafe, claim_of
-from gateway_zeromq.security.passwords import hash_of
+from tests.zeromq.hashes import hash_of
 from tests.zeromq.keyring import Keyring
 from tests.zeromq.support import Client, serving
 

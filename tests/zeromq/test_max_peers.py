@@ -6,8 +6,8 @@ from pydantic import ValidationError
 
 from gateway.api import AccessRefused, ConfigError, Principal
 from gateway_zeromq.endpoints import guard
-from gateway_zeromq.security.passwords import hash_of
 from gateway_zeromq.settings import ZeroMqSettings
+from tests.zeromq.hashes import hash_of
 from tests.zeromq.keyring import Keyring
 from tests.zeromq.support import ANY, Plain, serving, until
 from trio_zmq.monitor import Monitor

@@ -18,13 +18,13 @@ from gateway_zeromq.endpoints.pong.traffic import Traffic
 from gateway_zeromq.endpoints.pong.vigil import MOST_UNASKED, Vigil
 from gateway_zeromq.endpoints.pong.wires import write_bodies
 from gateway_zeromq.endpoints.pong.worker import Worker
-from gateway_zeromq.security.passwords import hash_of
 from gateway_zeromq.settings import PushEndpoint
 from gateway_zeromq.zmtp import commands
 from gateway_zeromq.zmtp.conversation import Conversation
 from gateway_zeromq.zmtp.frames import Limits, Violation, frame
 from gateway_zeromq.zmtp.mechanisms import Null
 from tests.ports import free_port
+from tests.zeromq.hashes import hash_of
 from tests.zeromq.support import ANY, Plain, connected, serving, until
 
 PONG = {"name": "out", "socket": "PUSH", "bind": ANY, "queue": "jobs", "ack": "pong", "window": 256, "ping_every": 16}

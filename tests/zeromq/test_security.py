@@ -8,8 +8,8 @@ from gateway.api import AccessRefused, ConfigError, Message, Principal, queue_sp
 from gateway_zeromq.endpoints.spot import Spot
 from gateway_zeromq.security import gatekeeper
 from gateway_zeromq.security.keys import load_pair
-from gateway_zeromq.security.passwords import hash_of
 from gateway_zeromq.security.realm import Realm
+from tests.zeromq.hashes import hash_of
 from tests.zeromq.keyring import Keyring, other_key
 from tests.zeromq.support import ANY, Client, Plain, serving, until
 

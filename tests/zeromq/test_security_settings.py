@@ -5,9 +5,9 @@ from pydantic import ValidationError
 
 from gateway.security import is_local
 from gateway_zeromq.plugin import ZeroMqFrontEnd
-from gateway_zeromq.security.passwords import hash_of
 from gateway_zeromq.settings import ZeroMqSettings
 from gateway_zeromq.settings.security import is_loopback
+from tests.zeromq.hashes import hash_of
 
 HERE = "tcp://127.0.0.1:5551"
 SERVER = {"security": "curve", "secret_key_file": "a.key_secret", "client_keys": "clients"}
