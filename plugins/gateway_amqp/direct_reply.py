@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING, Final
 
-from gateway.api import Outcome, QueueSpec
+from gateway.api import Outcome, QueueInfo, QueueSpec
 from gateway_amqp.codec.names import BASIC_CONSUME, BASIC_PUBLISH, PRECONDITION_FAILED, SoftError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class DirectReply:
         self.tag: str = ""
 
     def open(self, tag: str, no_ack: bool) -> str:
-        """Declare the queue for a consumer; return its name, which is good at once.
+        """Declare the queue for a consumer; return its name, which is good at once; empty: it is refused.
 
         Raises:
             SoftError: the consumer would acknowledge, or there is one already.
@@ -40,13 +40,15 @@ class DirectReply:
             raise SoftError(PRECONDITION_FAILED, "reply consumer cannot acknowledge", BASIC_CONSUME)
         if self._queue:
             raise SoftError(PRECONDITION_FAILED, "reply consumer already set", BASIC_CONSUME)
-        name = PREFIX + secrets.token_urlsafe(_TOKEN_BYTES)  # nobody else must guess it
         amqp = self._amqp
-        number = amqp.channel.declare_queue(QueueSpec(name, durable=False, exclusive=True, auto_delete=True))
+        channel = amqp.channel
+        prefix = f"{PREFIX}{secrets.token_urlsafe(_TOKEN_BYTES)}-"  # nobody else must guess the name
+        number = channel.declare_queue(QueueSpec(durable=False, exclusive=True, auto_delete=True), prefix=prefix)
+        declared: QueueInfo | None = channel.result(number)
         amqp.expect(number, _nothing, BASIC_CONSUME)
-        self._queue = name
+        self._queue = declared.name if declared is not None else ""  # refused: the channel is closed as soon as that is told
         self.tag = tag
-        return name
+        return self._queue
 
     def cancelled(self, tag: str) -> None:
         """A consumer of the channel is gone; the queue goes with its own."""
