@@ -34,8 +34,9 @@ class Broker:
     """What all AMQP connections share; one per front-end that runs.
 
     ``unopened``: connections whose Connection.Open is not answered yet, oldest first. ``connections``: all others.
-    ``partial``: how much is kept of what they have begun. ``beats``: those to which heartbeats are sent. ``blocked``: why publishers are held back; empty: they are not.
-    ``contents``: the content frames that were written last. ``properties``: what the server says of itself.
+    ``partial``: how much is kept of what they have begun. ``beats``: those to which heartbeats are sent.
+    ``blocked``: why publishers are held back; empty: they are not. ``contents``: the content frames that were written last.
+    ``properties``: what the server says of itself.
     """
 
     __slots__ = (

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from pamqp import commands
 
 from gateway.api import Channel, Gateway, GatewayError, Outcome, Principal
+from gateway_amqp.closing import Draining
 from gateway_amqp.codec.methods import decode, encode
 from gateway_amqp.codec.names import (
     BASIC_ACK,
@@ -73,9 +74,9 @@ class Expected:
 class AmqpChannel:
     """A channel that is open (`Frames`, and the `OutcomeSink` of its methods).
 
-    ``link``: its connection. ``number``: its own. ``principal``, ``gateway``, ``frame_max``: those of the connection. ``is_over``: it
-    is closed, whoever closed it: nothing is sent on it any more but what belongs to the closing. ``transaction``: what is collected
-    since Tx.Select; None: there was none.
+    ``link``: its connection. ``number``: its own. ``principal``, ``gateway``, ``frame_max``: those of the connection.
+    ``is_over``: it is closed, whoever closed it: nothing is sent on it any more but what belongs to the closing.
+    ``transaction``: what is collected since Tx.Select; None: there was none.
     """
 
     __slots__ = (
@@ -131,6 +132,7 @@ class AmqpChannel:
         room = self._publishing
         if room is None:
             room = self._publishing = Publishing(self)
+            self.link.begin_publishing()
         return room
 
     @property
@@ -196,7 +198,7 @@ class AmqpChannel:
         except GatewayError as refusal:
             self.fail(refusal, BASIC_PUBLISH)
 
-    def on_ack(self, delivery_tag: int, multiple: bool) -> None:  # noqa: FBT001 - a bit of the wire
+    def on_ack(self, delivery_tag: int, multiple: bool) -> None:
         """See `Frames`. Raises as `on_method`."""
         if self._swallows:
             return
@@ -383,39 +385,3 @@ class AmqpChannel:
         """It does again."""
         if self._consuming is not None:
             self._consuming.decongested()
-
-
-class Draining:
-    """A channel that was closed for an error, until the client has seen it (`Frames`): late methods, publishes and acks are dropped.
-
-    Args:
-        answered: the client had closed it, too, and has its answer: it may take that for the end of it.
-    """
-
-    __slots__ = ("_answered", "_link", "_number")
-
-    def __init__(self, link: Link, number: int, *, answered: bool) -> None:
-        self._link: Link = link
-        self._number: int = number
-        self._answered: bool = answered
-
-    def on_method(self, method: int, arguments: bytes) -> None:
-        """See `Frames`."""
-        link, number = self._link, self._number
-        if method == CHANNEL_CLOSE_OK:
-            link.channels.pop(number, None)
-        elif method == CHANNEL_CLOSE:
-            self._answered = True
-            link.send(encode(number, commands.Channel.CloseOk()))
-        elif method == CHANNEL_OPEN and self._answered:
-            link.channels.pop(number, None)
-            link.on_stray(number, method, arguments)
-
-    def on_publish(self, arguments: bytes, properties: bytes, body: bytes) -> None:
-        """See `Frames`."""
-
-    def on_ack(self, delivery_tag: int, multiple: bool) -> None:  # noqa: FBT001 - a bit of the wire
-        """See `Frames`."""
-
-    def on_too_large(self, size: int) -> None:
-        """See `Frames`."""

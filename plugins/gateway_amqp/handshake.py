@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pamqp import commands
 
-from gateway.api import AccessRefused, NotFound, Principal
+from gateway.api import AccessRefused, Credentials, NotFound, Principal
 from gateway_amqp.codec.methods import decode, encode
 from gateway_amqp.codec.names import (
     ACCESS_REFUSED,
@@ -53,13 +53,14 @@ CAPABILITIES: Final = {
 class Handshake:
     """A connection between its protocol header and the answer to Connection.Open (AMQP 0-9-1 §2.2.4)."""
 
-    __slots__ = ("_ahead", "_link", "_mechanism", "_splitter", "_state", "_tells_failure")
+    __slots__ = ("_ahead", "_given", "_link", "_mechanism", "_splitter", "_state", "_tells_failure")
 
     def __init__(self, link: Protocol, splitter: Splitter) -> None:
         self._link: Protocol = link
         self._splitter: Splitter = splitter
         self._state: str = STARTING
         self._mechanism: str = ""
+        self._given: Credentials | None = None
         self._tells_failure: bool = False
         self._ahead: list[tuple[int, int, bytes]] = []
 
@@ -111,7 +112,8 @@ class Handshake:
         self._mechanism = said.mechanism
         response: str | bytes = said.response
         given = credentials(link.connection, said.mechanism, response.encode() if isinstance(response, str) else response)
-        link.credentials = given
+        link.user = given.user
+        self._given = given
         try:
             principal = link.gateway.authenticate_now(given)
         except AccessRefused as error:
@@ -125,7 +127,7 @@ class Handshake:
 
     async def _authenticate(self) -> None:
         """Wait for the answer. Cancellation: the connection has ended."""
-        given = self._link.credentials
+        given = self._given
         assert given is not None
         try:
             principal = await self._link.gateway.authenticate(given)
@@ -211,7 +213,11 @@ def _negotiated(name: str, least: int, most: int, said: int) -> int:
     if not said:
         return most
     if said < least:
-        raise HardError(NOT_ALLOWED, f"negotiated {name} = {said} is lower than the minimum allowed value ({least})", CONNECTION_TUNE)
+        raise HardError(
+            NOT_ALLOWED, f"negotiated {name} = {said} is lower than the minimum allowed value ({least})", CONNECTION_TUNE
+        )
     if said > most:
-        raise HardError(NOT_ALLOWED, f"negotiated {name} = {said} is higher than the maximum allowed value ({most})", CONNECTION_TUNE)
+        raise HardError(
+            NOT_ALLOWED, f"negotiated {name} = {said} is higher than the maximum allowed value ({most})", CONNECTION_TUNE
+        )
     return said

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Final
 
 from pamqp import commands
 
-from gateway.api import AccessRefused, CloseReason, Connection, Credentials, Gateway, Principal
+from gateway.api import CloseReason, Connection, Gateway, Principal
 from gateway_amqp.channel import AmqpChannel, Frames
+from gateway_amqp.closing import CLOSE_OK, Closing
 from gateway_amqp.codec.methods import decode, encode, name_of
 from gateway_amqp.codec.names import (
     CHANNEL_ERROR,
     CHANNEL_OPEN,
     COMMAND_INVALID,
     CONNECTION_CLOSE,
-    CONNECTION_CLOSE_OK,
     CONNECTION_FORCED,
     CONNECTION_UPDATE_SECRET,
     NOT_ALLOWED,
@@ -27,6 +26,8 @@ from gateway_amqp.codec.names import (
 )
 from gateway_amqp.codec.splitter import Splitter
 from gateway_amqp.handshake import HEADER, HEADER_SIZE, Handshake
+from gateway_amqp.renewal import Renewal
+from gateway_amqp.sasl import password_of
 from gateway_amqp.transaction import Buffered
 
 if TYPE_CHECKING:
@@ -34,13 +35,11 @@ if TYPE_CHECKING:
     from gateway_amqp.outflow import Outflow
 
 HEARTBEAT: Final = b"\x08\x00\x00\x00\x00\x00\x00\xce"
-CLOSE_OK: Final = encode(0, commands.Connection.CloseOk())
 UNBLOCKED: Final = encode(0, commands.Connection.Unblocked())
 LINGER_S: Final = 5.0
 """How long a client may take to answer Connection.Close."""
 MOST_OWED_BYTES: Final = 16 * 1024 * 1024
-"""What a client may ask for, about, while it does not read."""
-OWED_PER_METHOD: Final = 256
+"""What a client may ask for while it does not read, beside one message."""
 NOBODY: Final = Principal("")
 
 
@@ -51,6 +50,7 @@ class Protocol:
 
     ``out``: what is sent at the end of the turn. ``channels``: those that are open, or closed and not forgotten yet, by number.
     ``principal``, ``vhost``, ``frame_max``, ``channel_max``, ``heartbeat_s``: as settled by the handshake.
+    ``user``: as whom it has given a password; None: it has given none.
     ``tells_of_cancel``, ``blocked_notify``: what the client says that it understands. ``is_congested``: the client does not read.
     ``outflow``: what the first consumer makes, for all of them.
     """
@@ -69,7 +69,6 @@ class Protocol:
         "channel_max",
         "channels",
         "connection",
-        "credentials",
         "frame_max",
         "gateway",
         "heartbeat_s",
@@ -79,6 +78,7 @@ class Protocol:
         "outflow",
         "principal",
         "tells_of_cancel",
+        "user",
         "vhost",
     )
 
@@ -89,7 +89,7 @@ class Protocol:
         self.out: list[bytes] = connection.out
         self.channels: dict[int, Frames] = {}
         self.principal: Principal = NOBODY
-        self.credentials: Credentials | None = None
+        self.user: str | None = None
         self.vhost: str = ""
         self.frame_max: int = broker.settings.frame_max
         self.channel_max: int = broker.settings.channel_max
@@ -162,6 +162,8 @@ class Protocol:
 
     def send(self, data: bytes) -> None:
         """Send at the end of the turn."""
+        if self.is_congested:
+            self.owe(len(data))
         out = self.out
         if not out:
             self.connection.touch()
@@ -214,7 +216,9 @@ class Protocol:
             text = f"number of channels opened ({there}) has reached the negotiated channel_max ({self.channel_max})"
             raise HardError(NOT_ALLOWED, text, CHANNEL_OPEN)
         if number > self.channel_max:
-            raise HardError(NOT_ALLOWED, f"channel {number} is beyond the negotiated channel_max ({self.channel_max})", CHANNEL_OPEN)
+            raise HardError(
+                NOT_ALLOWED, f"channel {number} is beyond the negotiated channel_max ({self.channel_max})", CHANNEL_OPEN
+            )
         self.channels[number] = AmqpChannel(self, number)
         self.send(encode(number, commands.Channel.OpenOk()))
 
@@ -245,18 +249,15 @@ class Protocol:
     # -- its user -----------------------------------------------------------
 
     def _update_secret(self, secret: str | bytes) -> None:
-        said = self.credentials
-        if said is None:
+        if self.user is None:
             raise HardError(NOT_ALLOWED, "New secret was refused by one of the backends", CONNECTION_UPDATE_SECRET)
         password = secret.encode() if isinstance(secret, str) else secret
-        Renewal(self, Credentials(
-            said.mechanism, said.user, password, said.front_end, said.peer, said.loopback, said.certificate_subject
-        )).begin()  # fmt: skip
+        Renewal(self, password_of(self.connection, self.user, password)).begin()
 
     # -- alarms -------------------------------------------------------------
 
     def begin_publishing(self) -> None:
-        """The client publishes: from now on it is told when publishers are held back."""
+        """The client publishes, or is about to: from now on it is told when publishers are held back."""
         if not self._publishes:
             self._publishes = True
             self.block()
@@ -286,10 +287,10 @@ class Protocol:
             if isinstance(channel, AmqpChannel):
                 channel.decongested()
 
-    def owe(self, size: int = OWED_PER_METHOD) -> None:
-        """The client asks for something of about so many bytes though it does not read: it may not go on like this."""
+    def owe(self, size: int) -> None:
+        """So much more is to be sent though the client does not read: it may not go on asking like this."""
         self._owed += size
-        if self._owed > MOST_OWED_BYTES and not self.is_over:
+        if self._owed > MOST_OWED_BYTES + self.broker.settings.max_message_bytes and not self.is_over:
             self.gateway.count("slow_readers_closed")
             self.gateway.log.warning("a client asks, and does not read the answers: connection closed", peer=self.connection.peer)
             self.end()
@@ -317,7 +318,9 @@ class Protocol:
             return
         reason = REPLIES.get(error.code, str(error.code))
         self.gateway.count("connection_errors", reason=reason.lower())
-        self.gateway.log.warning("a connection was closed for an error", peer=self.connection.peer, code=error.code, reason=error.text)
+        self.gateway.log.warning(
+            "a connection was closed for an error", peer=self.connection.peer, code=error.code, reason=error.text
+        )
         self.end()
         method = error.method
         close = commands.Connection.Close(error.code, reply_text(error.code, error.text), method >> 16, method & 0xFFFF)
@@ -358,76 +361,3 @@ class Protocol:
                 channel.end()
         self.channels.clear()
         self.gateway.release(self)
-
-
-class Renewal:
-    """A new password, until it is known whether it is right."""
-
-    __slots__ = ("_credentials", "_link")
-
-    def __init__(self, link: Protocol, credentials: Credentials) -> None:
-        self._link = link
-        self._credentials = credentials
-
-    def begin(self) -> None:
-        """Have it checked, and answer."""
-        try:
-            principal = self._link.gateway.authenticate_now(self._credentials)
-        except AccessRefused as error:
-            self._refuse(error)
-            return
-        if principal is None:
-            self._link.connection.start(self._check)
-        else:
-            self._accept()
-
-    async def _check(self) -> None:
-        """Wait for the check. Cancellation: the connection has ended."""
-        try:
-            await self._link.gateway.authenticate(self._credentials)
-        except AccessRefused as error:
-            self._refuse(error)
-        else:
-            self._accept()
-
-    def _accept(self) -> None:
-        if not self._link.is_over:
-            self._link.credentials = self._credentials
-            self._link.send(encode(0, commands.Connection.UpdateSecretOk()))
-
-    def _refuse(self, error: AccessRefused) -> None:
-        self._link.gateway.log.warning("a new secret was refused", peer=self._link.connection.peer, reason=error.text)
-        self._link.fail(HardError(NOT_ALLOWED, "New secret was refused by one of the backends", CONNECTION_UPDATE_SECRET))
-
-
-class Closing:
-    """A connection that was closed for an error, until the client has answered (a `Receiver`): all else that comes is dropped.
-
-    Its frames are not counted out any more, as they may be what is wrong: it is enough to see the answer, wherever it is.
-    """
-
-    __slots__ = ("_connection", "_last")
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._last = b""
-
-    def feed(self, data: bytes) -> bool:
-        """See `gateway.api.Receiver.feed`."""
-        seen = self._last + data
-        if CLOSE_OK in seen:
-            self._connection.close(CloseReason.LOCAL)
-        elif _CLOSE.search(seen) is not None:
-            if not self._connection.out:
-                self._connection.touch()
-            self._connection.out.append(CLOSE_OK)
-            self._connection.close(CloseReason.LOCAL)
-        self._last = seen[-len(CLOSE_OK) :]
-        return False
-
-    def ended(self, reason: CloseReason) -> None:
-        """See `gateway.api.Receiver.ended`."""
-
-
-_CLOSE: Final = re.compile(rb"\x01\x00\x00....\x00\x0a\x00\x32", re.DOTALL)
-"""How a client's own Connection.Close begins."""

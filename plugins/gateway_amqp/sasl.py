@@ -40,9 +40,13 @@ def credentials(connection: Connection, mechanism: str, response: bytes) -> Cred
         )
     else:
         raise HardError(COMMAND_INVALID, f"unknown authentication mechanism '{mechanism}'")
-    return Credentials(
-        "password", user, password, FRONT_END, connection.peer, connection.is_loopback, connection.certificate_subject
-    )
+    return password_of(connection, user, password)
+
+
+def password_of(connection: Connection, user: str, password: bytes) -> Credentials:
+    """Return what a client says that gives a password."""
+    peer, subject = connection.peer, connection.certificate_subject
+    return Credentials("password", user, password, FRONT_END, peer, connection.is_loopback, subject)
 
 
 def _plain(response: bytes) -> tuple[str, bytes]:
@@ -55,7 +59,7 @@ def _plain(response: bytes) -> tuple[str, bytes]:
 
 def _amqplain(response: bytes) -> tuple[str, bytes]:
     """Read a field table without its length."""
-    table = decode_table(response)
+    table = decode_table(len(response).to_bytes(4, "big") + response)
     user, password = table.get("LOGIN"), table.get("PASSWORD")
     if isinstance(user, bytes):
         user = _text(user)

@@ -29,9 +29,7 @@ class Server:
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Serve until the broker drains. Errors and cancellation as `FrontEnd.serve`."""
-        serve = partial(
-            self._gateway.serve_streams, self._settings.listen, setting="frontend.amqp.listen", accept=self.accept
-        )
+        serve = partial(self._gateway.serve_streams, self._settings.listen, setting="frontend.amqp.listen", accept=self.accept)
         async with trio.open_nursery() as chores:
             chores.start_soon(self._beat)
             chores.start_soon(self._watch_alarms)

@@ -17,7 +17,9 @@ def _as_list(value: object) -> object:
 
 def _check_address(address: str) -> str:
     if stream_address(address).is_websocket:
-        raise ValueError("must be an address tcp://HOST:PORT, tls://HOST:PORT or unix:/PATH: AMQP 0-9-1 is not spoken over WebSocket")
+        raise ValueError(
+            "must be an address tcp://HOST:PORT, tls://HOST:PORT or unix:/PATH: AMQP 0-9-1 is not spoken over WebSocket"
+        )
     return address
 
 

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import trio
+import trio.lowlevel
 from pamqp import base, body, commands, frame, header, heartbeat
 
 from gateway.api import CloseReason, ProtocolViolation
@@ -150,14 +151,14 @@ class Client:
     # -- hearing ------------------------------------------------------------
 
     async def next(self) -> tuple[int, Any] | None:
-        """Return channel and frame (a method, `Content` or a heartbeat) that came next; None: the broker has closed, all is read."""
+        """Return channel and frame (a method, `Content` or a heartbeat) that came next; None: the broker has closed."""
         for _ in range(PATIENCE_TURNS):
             found = self._take()
             if found is not None:
                 return found
             if self.pipe.closing and self.pipe.receiver is None:
                 return self._take()
-            await trio.sleep(0)
+            await trio.lowlevel.checkpoint()
         raise AssertionError("nothing more was heard")
 
     async def hear(self, channel: int | None = None) -> Any:
@@ -171,7 +172,7 @@ class Client:
     async def silent(self, turns: int = 20) -> bool:
         """Say whether nothing comes for some turns of the loop."""
         for _ in range(turns):
-            await trio.sleep(0)
+            await trio.lowlevel.checkpoint()
         return self._whole(self._at) is None
 
     async def call(self, channel: int, method: base.Frame) -> Any:
@@ -284,7 +285,7 @@ class Bench:
         self.server.accept(pipe)
         return Client(self, pipe)
 
-    async def client(  # noqa: PLR0913
+    async def client(
         self,
         *,
         channel: int = 1,
