@@ -72,6 +72,7 @@ class Publishing:
     """
 
     __slots__ = (
+        "_afterwards",
         "_also",
         "_amqp",
         "_channel",
@@ -98,6 +99,7 @@ class Publishing:
         self._copied: dict[tuple[str, str, tuple[str, ...]], Route] = amqp.principal.cache.setdefault("amqp.copied", {})
         self._channel: Channel | None = None
         self._confirms: Confirms | None = None
+        self._afterwards: Callable[[], None] | None = None
         self._kept: dict[int, Message] = {}
         self._last: int = 0
         self._through: int = 0
@@ -112,6 +114,10 @@ class Publishing:
     def is_waiting(self) -> bool:
         """Something was published of which the outcome is not known."""
         return self._through < self._last
+
+    def afterwards(self, then: Callable[[], None]) -> None:
+        """Have something done as soon as nothing is waiting any more; to be asked for when something is."""
+        self._afterwards = then
 
     # -- in -----------------------------------------------------------------
 
@@ -301,6 +307,9 @@ class Publishing:
             self._send(self._confirms.all_stored(through))
         if self._kept:
             self._forget_kept(through)
+        if self._afterwards is not None and through >= self._last:
+            self._afterwards()
+            self._afterwards = None
 
     def _tell(self, through: int, exceptions: Sequence[Outcome]) -> None:
         confirms = self._confirms

@@ -10,7 +10,7 @@ from pamqp import commands, frame
 
 from gateway.errors import JournalError
 from gateway_amqp.confirms import Confirms
-from tests.amqp.wire import amqp_broker
+from tests.amqp.wire import amqp_broker, publishing
 from tests.runtime.support import HandJournal
 
 Ack, Nack = commands.Basic.Ack, commands.Basic.Nack
@@ -187,6 +187,26 @@ async def test_what_is_refused_for_good_closes_the_channel_behind_the_confirms_b
         assert bench.queue("never") is None
         await client.open(1)
         await declared(client)
+
+
+async def test_confirms_come_before_a_close_whatever_was_asked_before_them():
+    async with amqp_broker() as bench:
+        client = await bench.client()
+        await declared(client)
+        for asked in ([], [commands.Queue.Declare(queue="other")]):
+            await confirming(client)
+            client.raw(
+                b"".join(
+                    [
+                        *(frame.marshal(method, 1) for method in asked),
+                        *(publishing(1, exchange, "q", b"x") for exchange in ("", "", "nope")),
+                    ]
+                )
+            )
+            heard = [await client.hear(1) for _ in range(len(asked) + 1)]
+            assert ("Ack", 2, True) in [said(answer) for answer in heard if isinstance(answer, Ack)]
+            assert (await client.refused(1))[0] == 404
+            await client.open(1)
 
 
 async def test_a_channel_is_closed_when_what_it_published_before_is_confirmed():
