@@ -14,12 +14,16 @@ from gateway_amqp.codec.names import MAX_SHORT, Timestamp, syntax_error
 MAX_DEPTH: Final = 32
 """Tables and arrays within each other."""
 
-_SIZES: Final = {
-    ord(kind): size for kind, size in zip("tbBsuIilLfdDTV\0", (1, 1, 1, 2, 2, 4, 4, 8, 8, 4, 8, 5, 8, 0, 0), strict=True)
-}
-_LONG: Final = frozenset(b"SxFA")
+_UNKNOWN: Final = 255
+_LONG: Final = 254  # four bytes say how long it is
+_LONG_TYPES: Final = b"SxFA"
+_WIDTHS: Final = dict(zip(b"tbBsuIilLfdDTV\0", (1, 1, 1, 2, 2, 4, 4, 8, 8, 4, 8, 5, 8, 0, 0), strict=True))
+_SIZES: Final[bytes] = bytes([_LONG if letter in _LONG_TYPES else _WIDTHS.get(letter, _UNKNOWN) for letter in range(256)])
+"""Bytes of a value by its type's letter."""
+_TEXT: Final = 0x53
+_ARRAY: Final = 0x41
+_TABLE: Final = 0x46
 _INT: Final = struct.Struct(">i")
-_LONG_LONG: Final = struct.Struct(">q")
 _FLOAT: Final = struct.Struct(">f")
 _DOUBLE: Final = struct.Struct(">d")
 _DECIMAL: Final = struct.Struct(">Bi")
@@ -28,6 +32,7 @@ _TYPED_LONG: Final = struct.Struct(">cq")
 _TYPED_UNSIGNED: Final = struct.Struct(">cQ")
 _TYPED_DOUBLE: Final = struct.Struct(">cd")
 _TYPED_DECIMAL: Final = struct.Struct(">cBi")
+_INTEGERS: Final = frozenset(b"bBsuIilL")
 _SIGNED: Final = frozenset(b"bsIlL")
 
 
@@ -130,28 +135,37 @@ def _past(data: bytes, kind: int, end: int) -> int:
     """Return where the value ends whose type stands at an offset."""
     if kind >= end:
         raise syntax_error("a field has a name but no value")
-    letter = data[kind]
-    size = _SIZES.get(letter, -1)
-    if size < 0:
-        if letter not in _LONG:
-            raise syntax_error(f"a field of unknown type {letter}")
+    size = _SIZES[data[kind]]
+    if size >= _LONG:
+        if size == _UNKNOWN:
+            raise syntax_error(f"a field of unknown type {data[kind]}")
         return _end_of(data, kind + 1, end)
-    if kind + 1 + size > end:
+    past = kind + 1 + size
+    if past > end:
         raise syntax_error("a field is cut off")
-    return kind + 1 + size
+    return past
 
 
 def _check(data: bytes, at: int, end: int, depth: int, *, named: bool) -> None:
     """Look at the fields of a table (named) or an array."""
     if depth > MAX_DEPTH:
         raise syntax_error(f"field tables deeper than {MAX_DEPTH}")
+    sizes = _SIZES
     while at < end:
         if named:
             at += 1 + data[at]
-        past = _past(data, at, end)
+            if at >= end:
+                raise syntax_error("a field has a name but no value")
         letter = data[at]
-        if letter == 0x46 or letter == 0x41:  # noqa: PLR1714, PLR2004 - F and A
-            _check(data, at + 5, past, depth + 1, named=letter == 0x46)  # noqa: PLR2004
+        size = sizes[letter]
+        if size < _LONG:
+            at += 1 + size
+            if at > end:
+                raise syntax_error("a field is cut off")
+            continue
+        past = _past(data, at, end)
+        if letter in (_TABLE, _ARRAY):
+            _check(data, at + 5, past, depth + 1, named=letter == _TABLE)
         at = past
 
 
@@ -163,8 +177,12 @@ def _table(data: bytes, at: int, end: int, depth: int, faithful: bool) -> dict[s
     while at < end:
         kind = at + 1 + data[at]
         past = _past(data, kind, end)
-        name = data[at + 1 : kind].decode("utf-8", "surrogateescape" if faithful else "backslashreplace")
-        fields[name] = _value(data, data[kind], kind + 1, past, depth, faithful)
+        name = data[at + 1 : kind]
+        value = _value(data, data[kind], kind + 1, past, depth, faithful)
+        try:
+            fields[name.decode()] = value
+        except UnicodeDecodeError:
+            fields[name.decode("utf-8", "surrogateescape" if faithful else "backslashreplace")] = value
         at = past
     return fields
 
@@ -183,43 +201,36 @@ def _array(data: bytes, at: int, end: int, depth: int, faithful: bool) -> list[A
 
 def _value(data: bytes, letter: int, at: int, end: int, depth: int, faithful: bool) -> Any:
     """Return the value that fills ``data[at:end]``; a long one's length stands there too."""
-    kind = chr(letter)
-    if kind == "S":
-        return _text(data[at + 4 : end])
-    if kind in "IlbBsuiL":
+    if letter == _TEXT:
+        text = data[at + 4 : end]
+        try:
+            return text.decode()
+        except UnicodeDecodeError:
+            return text
+    if letter in _INTEGERS:
         return int.from_bytes(data[at:end], "big", signed=letter in _SIGNED)
-    if kind == "t":
-        return data[at] != 0
-    if kind == "F":
+    if letter == _TABLE:
         return _table(data, at + 4, end, depth + 1, faithful)
-    if kind == "A":
+    if letter == _ARRAY:
         return _array(data, at + 4, end, depth + 1, faithful)
-    return _rare(data, kind, at, end, faithful)
+    return _rare(data, chr(letter), at, end, faithful)
 
 
 def _rare(data: bytes, kind: str, at: int, end: int, faithful: bool) -> Any:
     """Return a value of the types that are seldom sent."""
-    if kind == "d":
-        return _DOUBLE.unpack_from(data, at)[0]
-    if kind == "f":
-        return _FLOAT.unpack_from(data, at)[0]
+    if kind == "t":
+        return data[at] != 0
+    if kind in "V\0":
+        return None
+    if kind in "df":
+        return (_DOUBLE if kind == "d" else _FLOAT).unpack_from(data, at)[0]
     if kind == "T":
         seconds = int.from_bytes(data[at:end], "big")
         return Timestamp(seconds) if faithful else seconds
     if kind == "x":
         return bytearray(data[at + 4 : end]) if faithful else data[at + 4 : end]
-    if kind == "D":
-        number = Decimal(_INT.unpack_from(data, at + 1)[0]).scaleb(-data[at])
-        return number if faithful else float(number)
-    return None
-
-
-def _text(data: bytes) -> str | bytes:
-    """Return a long string."""
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return data
+    number = Decimal(_INT.unpack_from(data, at + 1)[0]).scaleb(-data[at])
+    return number if faithful else float(number)
 
 
 def encode_table(table: dict[str, Any]) -> bytes:
