@@ -124,6 +124,7 @@ async def serve(
         authenticate=authentication.authenticate,
         authenticate_now=authentication.authenticate_now,
         log=log,
+        vhosts=config.broker.vhosts,
     )
     for tag, decoder in host.wire_decoders().items():
         broker.decoders.register(tag, decoder)

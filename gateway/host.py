@@ -31,8 +31,7 @@ from gateway.api import (
     hooks,
 )
 from gateway.api.address import place_of
-from gateway.complaint import validated
-from gateway.config import DEFAULT_FRONT_ENDS, UNBUILT, Config, Transport
+from gateway.config import DEFAULT_FRONT_ENDS, Config, Transport
 from gateway.errors import PluginLoadError
 from gateway.runtime.streams.certificates import check
 
@@ -277,13 +276,7 @@ class Host:
 
     def _check_absent(self, config: Config, name: str) -> None:
         key = ("frontend", name)
-        if name in UNBUILT:
-            validated(UNBUILT[name], config.frontend[name], config.origin, key)
-            if config.frontend[name].get("enabled", False):
-                raise config.origin.complaint((*key, "enabled"), "is true, but this version has no such front-end: write false")
-            if "enabled" not in config.frontend[name]:
-                self._log.warning("this version has no such front-end: nothing listens for it", front_end=name)
-        elif name not in DEFAULT_FRONT_ENDS or config.enabled(name):
+        if name not in DEFAULT_FRONT_ENDS or config.enabled(name):
             installed = sorted(service.name for service in self.services.values())
             near = difflib.get_close_matches(name, installed, n=1)
             hint = f"; did you mean frontend.{near[0]}?" if near else "."

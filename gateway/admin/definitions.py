@@ -27,7 +27,6 @@ from gateway.engine.definitions.policy import Policy
 from gateway.engine.engine import Engine
 from gateway.errors import AccessRefused, CommandInvalid, GatewayError, NotFound, NotSupported, Overloaded, PreconditionFailed
 from gateway.model.declare import Binding, ExchangeSpec, QueueSpec
-from gateway.routing.table import PREDECLARED
 
 FORMAT = "3.10.0"
 """The version of RabbitMQ whose format is written; later ones read it too."""
@@ -207,8 +206,7 @@ def importing(engine: Engine, data: Any, *, vhost: str | None = None, dry_run: b
         yield
     if engine.refusal is not None and not dry_run:
         raise engine.refusal
-    possible = yield from _checked(engine, steps, report)
-    steps = _without_empty(engine, possible, report)
+    steps = yield from _checked(engine, steps, report)
     for step in steps:
         if dry_run or _applied(engine, step, report):
             report.taken[step.section] += 1
@@ -337,18 +335,6 @@ def _checked(engine: Engine, steps: list[_Step], report: Report) -> Generator[No
     return possible
 
 
-def _without_empty(engine: Engine, steps: list[_Step], report: Report) -> list[_Step]:
-    """Tell the report of virtual hosts in which nothing is and nothing comes; return the other steps."""
-    used = {DEFAULT_VHOST, *(step.vhost for step in steps if step.section != "vhosts")}
-    used |= {name for name, host in engine.vhosts.items() if host.queues or len(list(host.table)) > len(PREDECLARED)}
-    for step in steps:
-        if step.vhost not in used:
-            report.skipped.append(
-                Skipped(step.path, _named(step), "it holds nothing; a virtual host exists as soon as it is named")
-            )
-    return [step for step in steps if step.vhost in used]
-
-
 def _named(step: _Step) -> str:
     match step.value:
         case Binding(source=source, destination=destination, key=key):
@@ -363,7 +349,7 @@ def _define(engine: Engine, step: _Step) -> None:
     definitions = engine.definitions
     match step.value:
         case str():
-            engine.vhost(step.value)
+            definitions.define_vhost(step.value)
         case Policy() as policy:
             if engine.policies.find(step.vhost, policy.name, operator=policy.operator) != policy:
                 engine.policies.set(step.vhost, policy)

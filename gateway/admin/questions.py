@@ -56,7 +56,7 @@ def open_channel(broker: Broker, vhost: str = "/") -> Channel:
     gateway = _GATEWAYS.get(broker)
     if gateway is None:
         gateway = _GATEWAYS[broker] = broker.gateway("admin", _unheard, broker.log)
-    return gateway.open_channel(Principal(_ADMINISTRATOR, vhost))
+    return gateway.open_channel(gateway.enter(Principal(_ADMINISTRATOR), vhost))
 
 
 def _unheard(line: str) -> None:

@@ -28,6 +28,7 @@ class Credentials:
         certificate_subject: the common name of its verified client certificate.
         verified: the front-end has made sure by settings of its own that the peer is `user`: by a key, or a password of which
             only it knows the hash.
+        vhost: the virtual host that it asks for; None: the user's own. A protocol that hears of it later asks `Gateway.enter`.
     """
 
     mechanism: str = "anonymous"
@@ -38,6 +39,7 @@ class Credentials:
     loopback: bool = False
     certificate_subject: str | None = None
     verified: bool = False
+    vhost: str | None = None
 
 
 Authorize = Callable[[str, str, str], bool]
@@ -123,7 +125,18 @@ class Gateway(Protocol):
 
         Raises:
             AccessRefused: it is not let in; the text is for the log, not for the peer.
+            NotFound: it is, but there is no virtual host of that name (``no vhost 'x'``).
         Cancellation: safe.
+        """
+
+    def enter(self, principal: Principal, vhost: str) -> Principal:
+        """Return the same user in another virtual host, the same object for every peer that is let in as that user there.
+
+        Virtual hosts are those of the setting ``broker.vhosts``, ``/``, those that imported definitions name, and those of which
+        the journal holds anything.
+
+        Raises:
+            NotFound: there is no such virtual host (``no vhost 'x'``). AccessRefused: the user may not enter it.
         """
 
     def open_channel(self, principal: Principal, sink: OutcomeSink | None = None, *, owner: object | None = None) -> Channel:

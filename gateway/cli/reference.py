@@ -16,7 +16,7 @@ from pydantic_core import PydanticUndefined
 
 from gateway.api import FrontEnd, OwnSockets
 from gateway.complaint import models_in
-from gateway.config import DEFAULT_FRONT_ENDS, UNBUILT, HostSettings, TlsSettings, defaults
+from gateway.config import DEFAULT_FRONT_ENDS, HostSettings, TlsSettings, defaults
 
 _UNITS = {"_bytes": "bytes", "_us": "microseconds", "_ms": "milliseconds", "_s": "seconds"}
 _TOML = Path("conf/tidegate.toml")
@@ -87,9 +87,6 @@ def tables(front_ends: Mapping[str, type[BaseModel]]) -> Iterator[Table]:
         yield from _tables(name, model)
     for name, model in front_ends.items():
         yield from _front_end_tables(name, model)
-    for name, model in UNBUILT.items():
-        if name not in front_ends:
-            yield from _tables(f"frontend.{name}", model)
 
 
 def _front_end_tables(name: str, model: type[BaseModel]) -> Iterator[Table]:

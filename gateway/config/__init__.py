@@ -1,6 +1,6 @@
 """Which settings are there, and what do a file and ``--set`` make of them?"""
 
-from gateway.config.loading import DEFAULT_FRONT_ENDS, UNBUILT, Config, defaults, load
+from gateway.config.loading import DEFAULT_FRONT_ENDS, Config, defaults, load
 from gateway.config.sections import (
     FLASH_INTERVAL_MS,
     SMALLEST_CAP,
@@ -14,7 +14,6 @@ from gateway.config.sections import (
     RetainedSettings,
     Section,
     SecuritySettings,
-    UnbuiltFrontEnd,
 )
 from gateway.config.transports import HostSettings, TlsSettings, Transport
 
@@ -22,7 +21,6 @@ __all__ = [
     "DEFAULT_FRONT_ENDS",
     "FLASH_INTERVAL_MS",
     "SMALLEST_CAP",
-    "UNBUILT",
     "AdminSettings",
     "BrokerSettings",
     "Config",
@@ -37,7 +35,6 @@ __all__ = [
     "SecuritySettings",
     "TlsSettings",
     "Transport",
-    "UnbuiltFrontEnd",
     "defaults",
     "load",
 ]

@@ -20,15 +20,12 @@ from gateway.config.sections import (
     RetainedSettings,
     Section,
     SecuritySettings,
-    UnbuiltFrontEnd,
 )
 from gateway.config.transports import HostSettings, TlsSettings, Transport
 from gateway.errors import ConfigError
 
-DEFAULT_FRONT_ENDS = ("mqtt", "zeromq")
+DEFAULT_FRONT_ENDS = ("mqtt", "zeromq", "amqp")
 """What runs without a word in the configuration; every other front-end runs if its section is there."""
-
-UNBUILT = {"amqp": UnbuiltFrontEnd}
 
 
 class Config(Section):

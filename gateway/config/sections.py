@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 SMALLEST_CAP = 16 * 1024 * 1024
+LONGEST_VHOST = 255
 
 
 class Section(BaseModel):
@@ -29,11 +30,25 @@ def check_file(value: object) -> object:
     return value
 
 
+def _check_vhost(value: str) -> str:
+    if not value or "\0" in value or len(value.encode(errors="surrogatepass")) > LONGEST_VHOST:
+        raise ValueError(f"must be a name of 1 to {LONGEST_VHOST} bytes without NUL")
+    return value
+
+
+VhostName = Annotated[str, AfterValidator(_check_vhost)]
+
+
 class BrokerSettings(Section):
     """The broker itself."""
 
     data_dir: Annotated[Path, Field(strict=False), BeforeValidator(_check_path)] = Field(
         default=Path("tidegate-data"), description="Directory of the journal; made if missing, relative to the working directory."
+    )
+    vhosts: list[VhostName] = Field(
+        default=[],
+        description="Virtual hosts that there are beside `/`, those that imported definitions name, and those of which the journal "
+        "holds anything; clients can enter no others.",
     )
     definitions: Annotated[Path | None, Field(strict=False), BeforeValidator(check_file)] = Field(
         default=None,
@@ -266,10 +281,3 @@ class LogSettings(Section):
         description="Lines of one kind in a minute; the next minute's first says how many more there were. 0: no limit.",
         json_schema_extra={"unit": "lines"},
     )
-
-
-class UnbuiltFrontEnd(Section):
-    """The section of a front-end that has its place but is not part of this version."""
-
-    enabled: bool = Field(default=False, description="Not part of this version: only false is allowed.")
-    listen: list[str] = Field(default=["tcp://127.0.0.1:5672"], description="Where it will listen.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gateway.engine.consuming import LATER, Later
-from gateway.engine.definitions.definitions import Definitions
+from gateway.engine.definitions.definitions import VHOSTS, Definitions
 from gateway.engine.definitions.policy import NAMESPACE as POLICIES
 from gateway.engine.definitions.policy import Policies
 from gateway.engine.events import EngineEvents
@@ -130,6 +130,8 @@ class Engine(Publishing):
                 self.policies.replay(record)
             case Retained() | StatePut():
                 self.kept.replay(record)
+                if isinstance(record, StatePut) and record.namespace == VHOSTS and record.value is not None:
+                    self.vhost(record.key)
             case Scheduled():
                 self.schedule.replay(record)
             case _:

@@ -21,6 +21,7 @@ from gateway.engine.retained import RetainedLimits
 from gateway.errors import JournalError
 from gateway.journal.port import Journal
 from gateway.model.message import Address, Decoders, Message, WireDecoder
+from gateway.model.names import DEFAULT_VHOST
 from gateway.model.properties import Properties
 from gateway.runtime.alarms import Alarms
 from gateway.runtime.appointments import Appointments
@@ -29,6 +30,7 @@ from gateway.runtime.channel import BrokerChannel
 from gateway.runtime.clock import Clock, WallClock
 from gateway.runtime.committer import Committer
 from gateway.runtime.dispatcher import Turns
+from gateway.runtime.entrance import Entrance
 from gateway.runtime.flow import Flow
 from gateway.runtime.memory import resident_bytes
 from gateway.runtime.pager import Pager
@@ -57,6 +59,7 @@ class Broker:
         log: the broker's own logger.
         clock: what messages go by; None: the system's.
         resident: tells how many bytes of memory the process takes.
+        vhosts: virtual hosts that there are from the start, beside the default one and those that the journal knows.
     """
 
     def __init__(  # noqa: PLR0913 - what it is made of
@@ -69,6 +72,7 @@ class Broker:
         authenticate_now: AuthenticateNow | None = None,
         clock: Clock | None = None,
         resident: Callable[[], int] = resident_bytes,
+        vhosts: Sequence[str] = (),
     ) -> None:
         self.journal = journal
         self.limits = limits
@@ -77,6 +81,7 @@ class Broker:
         self.log = log
         self.clock = clock or WallClock()
         self.resident = resident
+        self.vhosts = (DEFAULT_VHOST, *vhosts)
         self.node_id = secrets.token_hex(4)
         self.decoders = Decoders()
         self.counters: Counter[str] = Counter()
@@ -119,6 +124,8 @@ class Broker:
                 gc.enable()
         definitions = self.engine.definitions
         definitions.next_queue_id = max(definitions.next_queue_id, self.journal.next_queue_id)
+        for name in self.vhosts:
+            self.engine.vhost(name)
 
     async def _work(self, nursery: trio.Nursery, task_status: trio.TaskStatus[None]) -> None:
         trio.lowlevel.add_instrument(self.turns)
@@ -152,6 +159,7 @@ class Broker:
         self.engine = Engine(self, self.decoders.properties, node_id=self.node_id, window_budget=self.limits.queue_memory_bytes)
         self.engine.kept.values.limits = RetainedLimits(**self.limits.retained.model_dump())
         self.pager.engine = self.engine
+        self.entrance = Entrance(self.engine.vhosts.__contains__)
         self.engine.now_ms = self.clock.now_ms()
         self.scheduled = ScheduledReader(self.journal, self.engine, self.log, nursery)
         self.appointments = Appointments(self.engine, self.clock)
@@ -305,11 +313,19 @@ class FrontEndGateway:
     def authenticate_now(self, credentials: Credentials) -> Principal | None:
         """See `gateway.api.Gateway.authenticate_now`."""
         decide = self._broker.authenticate_now
-        return decide(credentials) if decide is not None else None
+        principal = decide(credentials) if decide is not None else None
+        return self._entered(principal, credentials) if principal is not None else None
 
     async def authenticate(self, credentials: Credentials) -> Principal:
         """See `gateway.api.Gateway.authenticate`."""
-        return await self._broker.authenticate(credentials)
+        return self._entered(await self._broker.authenticate(credentials), credentials)
+
+    def _entered(self, principal: Principal, credentials: Credentials) -> Principal:
+        return principal if credentials.vhost is None else self.enter(principal, credentials.vhost)
+
+    def enter(self, principal: Principal, vhost: str) -> Principal:
+        """See `gateway.api.Gateway.enter`."""
+        return self._broker.entrance.enter(principal, vhost)
 
     def open_channel(self, principal: Principal, sink: OutcomeSink | None = None, *, owner: object | None = None) -> Channel:
         """See `gateway.api.Gateway.open_channel`."""

@@ -8,6 +8,8 @@ from gateway.api import DEFAULT_VHOST, AccessRefused, Credentials, Principal
 from gateway.complaint import Origin
 
 ANONYMOUS = "anonymous"
+GUEST = ("guest", b"guest")
+"""User and password that clients of AMQP brokers send if nobody tells them anything else."""
 
 
 class Authentication:
@@ -17,12 +19,14 @@ class Authentication:
 
     Args:
         anonymous: peers without credentials are let in, and those of this machine whatever they say of themselves
-            (clients such as pika always send a user and a password): nothing could check it.
+            (clients such as pika always send a user and a password): nothing could check it. Their user is `ANONYMOUS`, but
+            for those who send `GUEST`: they are that user, whose name they may write into messages.
     """
 
     def __init__(self, *, anonymous: bool) -> None:
         self._anonymous = anonymous
         self._principal = Principal(ANONYMOUS, DEFAULT_VHOST)
+        self._guest = Principal(GUEST[0], DEFAULT_VHOST)
         self._known: dict[str, Principal] = {}
 
     async def authenticate(self, credentials: Credentials) -> Principal:
@@ -48,7 +52,7 @@ class Authentication:
             raise AccessRefused(
                 f"{_who(credentials)} sends credentials from another machine, and there are no users to check them with"
             )
-        return self._principal
+        return self._guest if (credentials.user, credentials.password) == GUEST else self._principal
 
     def _principal_of(self, user: str) -> Principal:
         principal = self._known.get(user)

@@ -73,13 +73,19 @@ def test_what_rabbitmq_exported_is_taken(engine):
     assert engine.policies.terms("/", QueueSpec("cheap")).max_length == 1000
 
 
-def test_a_virtual_host_that_holds_nothing_is_listed_as_such_and_not_made(engine):
-    data = {"vhosts": [{"name": "/"}, {"name": "empty"}, {"name": "used"}, {"name": "known"}], "queues": [queue("q", "used")]}
-    engine.definitions.declare_queue("known", QueueSpec("there"), None)
+def test_virtual_hosts_are_defined_for_good_also_if_nothing_is_in_them(engine):
+    data = {"vhosts": [{"name": "/"}, {"name": "empty"}, {"name": "used"}, {"name": ""}], "queues": [queue("q", "used")]}
     report = import_(engine, data)
-    assert reasons(report) == {"vhosts[1]": "it holds nothing; a virtual host exists as soon as it is named"}
     assert report.taken["vhosts"] == 3
-    assert "empty" not in engine.vhosts
+    assert reasons(report) == {"vhosts[3]": "the name of a virtual host has 1 to 255 bytes"}
+    again = make_engine()
+    for record in engine.take_batch().records:
+        again.replay(record)
+    assert {"empty", "used"} <= set(again.vhosts)
+    engine.refuse_durable("no room")
+    import_(engine, {"vhosts": [{"name": "empty"}]}, dry_run=True)
+    with pytest.raises(Overloaded):
+        import_(engine, {"vhosts": [{"name": "more"}]})
 
 
 def test_what_rabbitmq_exported_and_is_not_taken_is_listed_item_by_item(engine):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -119,9 +119,11 @@ async def let_in(credentials: object) -> Principal:
 
 
 @asynccontextmanager
-async def running(journal: Any, *, clock: Any = None, resident: Callable[[], int] = lambda: 0, **limits: Any) -> Any:
+async def running(
+    journal: Any, *, clock: Any = None, resident: Callable[[], int] = lambda: 0, vhosts: Sequence[str] = (), **limits: Any
+) -> Any:
     log = Log()
-    broker = Broker(journal, limits=Limits(**limits), authenticate=let_in, log=log, clock=clock, resident=resident)
+    broker = Broker(journal, limits=Limits(**limits), authenticate=let_in, log=log, clock=clock, resident=resident, vhosts=vhosts)
     async with trio.open_nursery() as nursery:
         await nursery.start(broker.run)
         try:

@@ -21,7 +21,16 @@ async def test_a_peer_without_credentials_is_let_in_by_the_setting():
 
 async def test_credentials_from_loopback_are_let_in_as_anonymous_while_there_are_no_users():
     authentication = Authentication(anonymous=True)
-    assert await authentication.authenticate(GUEST_HERE) is await authentication.authenticate(NOBODY)
+    someone = Credentials("password", "someone", b"guest", peer="127.0.0.1:4000", loopback=True)
+    assert await authentication.authenticate(someone) is await authentication.authenticate(NOBODY)
+
+
+async def test_the_guest_of_this_machine_is_let_in_by_that_name_while_there_are_no_users():
+    authentication = Authentication(anonymous=True)
+    guest = await authentication.authenticate(GUEST_HERE)
+    assert guest.user == "guest"
+    assert authentication.decide(GUEST_HERE) is guest
+    assert authentication.decide(Credentials("password", "guest", b"other", loopback=True)).user == "anonymous"
 
 
 async def test_credentials_from_another_machine_are_refused_as_nothing_can_check_them():

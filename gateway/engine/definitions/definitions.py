@@ -15,6 +15,7 @@ from gateway.model.arguments import COMPARED
 from gateway.model.declare import Binding, ExchangeSpec, QueueSpec
 from gateway.model.exchange_arguments import check_exchange
 from gateway.model.message import Message
+from gateway.model.names import DEFAULT_VHOST
 from gateway.model.records import (
     Bound,
     DeliveryCounted,
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 MAX_NAME_BYTES = 255
 CHOSEN_PREFIX = "amq.gen-"
+VHOSTS = "engine.vhosts"
+"""Namespace of the records of virtual hosts that were defined: key its name."""
 
 
 class Definitions:
@@ -56,6 +59,21 @@ class Definitions:
 
     def _record(self, record: Record) -> None:
         self.engine.batch.records.append(record)
+
+    # -- virtual hosts ------------------------------------------------------
+
+    def define_vhost(self, name: str) -> None:
+        """Have a virtual host exist, over restarts too, whether anything is in it or not.
+
+        Raises:
+            PreconditionFailed: that can't be its name. Overloaded: the journal can't take it now.
+        """
+        if not name or encoded_length(name) > MAX_NAME_BYTES:
+            raise PreconditionFailed(f"the name of a virtual host has 1 to {MAX_NAME_BYTES} bytes")
+        if name != DEFAULT_VHOST and name not in self.engine.kept.state(VHOSTS):
+            self._check_journal(durable=True)
+            self.engine.kept.put_state(VHOSTS, name, b"")
+        self.engine.vhost(name)
 
     # -- exchanges ----------------------------------------------------------
 
