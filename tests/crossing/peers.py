@@ -17,11 +17,15 @@ from gateway.api import Binding, ConsumeOptions, Principal, QueueSpec
 from gateway.config import Limits
 from gateway.journal.memory import MemoryJournal
 from gateway.runtime.broker import Broker
+from gateway_amqp.plugin import AmqpFrontEnd
+from gateway_amqp.settings import AmqpSettings
 from gateway_mqtt.plugin import MqttFrontEnd
 from gateway_mqtt.settings import MqttSettings
 from gateway_zeromq.plugin import ZeroMqFrontEnd
 from gateway_zeromq.settings import ZeroMqSettings
+from tests.crossing.amqp_peers import Amqp, AmqpClient
 from tests.crossing.table import (
+    AMQP,
     EXTRAS,
     HEADERS,
     JSON,
@@ -294,6 +298,7 @@ class Majordomo:
 def all_peers() -> dict[str, Any]:
     """Return somebody of each protocol who says, and somebody who hears."""
     return {
+        AMQP: Amqp(),
         MQTT_3: Mqtt(4),
         MQTT_5: Mqtt(5),
         TGP: Tgp(as_json=False),
@@ -313,8 +318,8 @@ class World:
         self.context = Sockets()
         self.endpoints = endpoints
         self.peers = peers
-        self.listening: list[str] = []
-        self.clients: list[MqttClient] = []
+        self.listening: dict[str, list[str]] = {"amqp": [], "mqtt": [], "zeromq": []}
+        self.clients: list[AmqpClient | MqttClient] = []
         self._ready = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run)
@@ -356,11 +361,15 @@ class World:
         async with AsyncExitStack() as stack:
             nursery = await stack.enter_async_context(trio.open_nursery())
             await nursery.start(self.broker.run)
-            settings = {"mqtt": MqttSettings(listen=[ANY]), "zeromq": ZeroMqSettings(endpoint=self.endpoints)}
-            for name, front_end in (("mqtt", MqttFrontEnd()), ("zeromq", ZeroMqFrontEnd())):
+            settings = {
+                "amqp": AmqpSettings(listen=[ANY]),
+                "mqtt": MqttSettings(listen=[ANY]),
+                "zeromq": ZeroMqSettings(endpoint=self.endpoints),
+            }
+            for name, front_end in (("amqp", AmqpFrontEnd()), ("mqtt", MqttFrontEnd()), ("zeromq", ZeroMqFrontEnd())):
                 for tag, decoder in front_end.wire_decoders.items():
                     self.broker.decoders.register(tag, decoder)
-                gateway = self.broker.gateway(name, self.listening.append, log)
+                gateway = self.broker.gateway(name, self.listening[name].append, log)
                 await nursery.start(self._serve, front_end, gateway, settings[name])
             self.channel = self.broker.gateway("test", print, log).open_channel(Principal("test"))
             await self.queue("tap")
@@ -379,11 +388,20 @@ class World:
         await front_end.serve(gateway, settings, task_status=task_status)
 
     def address(self, kind: str, number: int = 0) -> str:
-        return [line.split()[-1] for line in self.listening if line.split()[0] == kind][number]
+        return [line.split()[-1] for line in self.listening["zeromq"] if line.split()[0] == kind][number]
+
+    async def connect(self, name: str) -> trio.SocketStream:
+        (address,) = self.listening[name]
+        return await trio.open_tcp_stream("127.0.0.1", int(address.rpartition(":")[2]))
+
+    async def amqp_client(self) -> AmqpClient:
+        client = AmqpClient(await self.connect("amqp"))
+        self.clients.append(client)
+        await client.open()
+        return client
 
     async def mqtt_client(self, level: int) -> MqttClient:
-        (address,) = [line for line in self.listening if line.startswith("tcp:")]
-        client = MqttClient(await trio.open_tcp_stream("127.0.0.1", int(address.rpartition(":")[2])), level)
+        client = MqttClient(await self.connect("mqtt"), level)
         self.clients.append(client)
         assert (await client.connect()).code == 0
         return client

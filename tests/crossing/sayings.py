@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -10,8 +11,10 @@ from hypothesis import strategies as st
 from gateway.api import reply_address
 from tests.crossing.peers import RAW_KEY, REPLY_TIMEOUT_MS, REQUEST_TTL_S, SERVICE_KEY
 from tests.crossing.table import (
+    AMQP,
     HEADERS,
     JSON,
+    LATEST_S,
     MAJORDOMO,
     MQTT_3,
     MQTT_5,
@@ -32,6 +35,9 @@ _frames = st.lists(st.binary(max_size=8), min_size=1, max_size=4)
 _plain = (
     _text | st.integers(-(1 << 63), (1 << 63) - 1) | st.booleans() | st.none() | st.floats(allow_nan=False, allow_infinity=False)
 )
+_binary = st.binary(max_size=12).filter(lambda data: not is_utf8(data))
+_times = st.integers(0, LATEST_S).map(lambda seconds: datetime.fromtimestamp(seconds, UTC))
+"""What tables of AMQP hold besides, as their readers and writers see it: bytes that are text are text."""
 _expiry_ms = st.integers(600, 1 << 20).map(lambda seconds: seconds * 1_000)
 
 
@@ -95,6 +101,15 @@ def _packed(frames: list[bytes]) -> bytes:
     return msgspec.msgpack.encode(frames)
 
 
+_amqp = {
+    **_tgp(as_json=False),
+    "persistent": st.just(None),
+    "retain": st.just(False),
+    "delivery_mode": st.sampled_from([None, 1, 2]),
+    "headers": _maybe(_headers(_plain | _binary | _times)),
+    "correlation_id": _maybe(_text | _binary),
+    "timestamp_s": _maybe(st.integers(0, LATEST_S)),
+}
 _no = st.just(False)
 _with_headers = {
     "routing_key": _keys,
@@ -103,6 +118,7 @@ _with_headers = {
     "as_json": st.booleans(),
 }
 SAYINGS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
+    AMQP: st.fixed_dictionaries(_amqp).map(lambda said: {**said, "persistent": said["delivery_mode"] == 2}),
     MQTT_3: st.fixed_dictionaries(_level_4),
     MQTT_5: st.fixed_dictionaries({**_level_5, "text": st.booleans()}).map(
         lambda said: {**said, "is_text": said["text"] and is_utf8(said["body"])}

@@ -22,10 +22,14 @@ PAGE = Path(__file__).parents[2] / "docs" / "bridging.md"
 BEGIN, END = "<!-- table -->\n", "<!-- end of the table -->\n"
 MULTIPART = "application/vnd.zeromq.multipart"
 
+AMQP = "AMQP 0-9-1"
 MQTT_3, MQTT_5, TGP, JSON = "MQTT 3.1, 3.1.1", "MQTT 5", "TGP, msgpack", "TGP, JSON"
 HEADERS, PLAIN, RAW = "`key,headers,body`", "`body`, `key,body`", "`raw`"
 PLAIN_REQUEST, MAJORDOMO = "REP asks, DEALER works", "Majordomo"
-PROTOCOLS = (MQTT_3, MQTT_5, TGP, JSON, HEADERS, PLAIN, RAW, PLAIN_REQUEST, MAJORDOMO)
+PROTOCOLS = (AMQP, MQTT_3, MQTT_5, TGP, JSON, HEADERS, PLAIN, RAW, PLAIN_REQUEST, MAJORDOMO)
+
+LATEST_S = 253_402_300_799
+"""The last second of the year 9999: what AMQP clients have as a date ends there."""
 
 Known = dict[str, Any]
 """What was said, or is known, by row. Beside the rows: ``given``, what a gateway itself says of a request."""
@@ -136,6 +140,17 @@ def _json_correlation(row: str, known: Known) -> Any:
         return value
 
 
+def _amqp_timestamp(row: str, known: Known) -> int | None:
+    seconds = known.get(row)
+    return None if seconds is None or seconds > LATEST_S else seconds
+
+
+def _amqp_headers(row: str, known: Known) -> Any:
+    seconds = known.get("timestamp_s")
+    beside = {"x-timestamp": seconds} if seconds is not None and seconds > LATEST_S else {}
+    return {**(known.get(row) or {}), **beside} or None
+
+
 def _reply_to_of(row: str, said: Known) -> str | None:
     topic = said.get(row)
     if topic is None:
@@ -200,6 +215,7 @@ ENCODING_OUT = Rule("Payload Format Indicator 1 for `utf-8`, else user property 
 _SAME = both(SAME)
 _NONE = both(NONE)
 _AMQP_ONLY = {
+    AMQP: _SAME,
     MQTT_3: _NONE,
     TGP: _SAME,
     JSON: _SAME,
@@ -224,6 +240,7 @@ _FIXED_KEY = Cell(Rule("a setting", lambda row, said: said["given"][row]), NONE)
 TABLE: dict[str, dict[str, Cell]] = {
     "body": dict.fromkeys(PROTOCOLS, _SAME) | {RAW: _FRAMES, MAJORDOMO: _FRAMES},
     "routing_key": {
+        AMQP: _SAME,
         MQTT_3: _TOPIC,
         MQTT_5: _TOPIC,
         TGP: _SAME,
@@ -235,6 +252,7 @@ TABLE: dict[str, dict[str, Cell]] = {
         MAJORDOMO: Cell(Rule("the service's", lambda row, said: said["given"][row]), NONE),
     },
     "persistent": {
+        AMQP: both(Rule("`delivery_mode`: 2 yes, else no", SAME.of)),
         MQTT_3: Cell(Rule("QoS 1, 2: yes", lambda _row, said: said["qos"] > 0), Rule("QoS 1, 0; MQTT's as published", _qos_kept)),
         MQTT_5: Cell(Rule("QoS 1, 2: yes", lambda _row, said: said["qos"] > 0), Rule("QoS 1, 0; MQTT's as published", _qos_kept)),
         TGP: Cell(Rule("`delivery_mode`, 2 without", SAME.of), NONE),
@@ -246,6 +264,7 @@ TABLE: dict[str, dict[str, Cell]] = {
         MAJORDOMO: _SETTING,
     },
     "retain": {
+        AMQP: Cell(NONE, Rule("to who binds later with `x-last-values`", NONE.of)),
         MQTT_3: Cell(Rule("RETAIN", SAME.of), Rule("RETAIN, to who subscribes later", NONE.of)),
         MQTT_5: Cell(Rule("RETAIN", SAME.of), Rule("RETAIN, to who subscribes later", NONE.of)),
         TGP: Cell(Rule("header `x-retain`", SAME.of), NONE),
@@ -257,6 +276,7 @@ TABLE: dict[str, dict[str, Cell]] = {
         MAJORDOMO: _NONE,
     },
     "content_type": {
+        AMQP: _SAME,
         MQTT_3: _NONE,
         MQTT_5: both(Rule("Content Type", SAME.of)),
         TGP: _SAME,
@@ -274,6 +294,7 @@ TABLE: dict[str, dict[str, Cell]] = {
         ),
     },
     "headers": {
+        AMQP: Cell(SAME, Rule("=, and what no property can hold", _amqp_headers)),
         MQTT_3: _NONE,
         MQTT_5: Cell(
             Rule("user properties; a name that comes again: a list", _headers_of_user),
@@ -288,6 +309,7 @@ TABLE: dict[str, dict[str, Cell]] = {
         MAJORDOMO: _NONE,
     },
     "correlation_id": {
+        AMQP: both(Rule("text; other bytes `base64:…`", _json_correlation)),
         MQTT_3: _NONE,
         MQTT_5: Cell(Rule("Correlation Data: text if it is UTF-8", _text_of_bytes), Rule("Correlation Data", _bytes_of_text)),
         TGP: _SAME,
@@ -299,6 +321,7 @@ TABLE: dict[str, dict[str, Cell]] = {
         MAJORDOMO: Cell(GIVEN, Rule("the endpoint keeps it, for the reply", NONE.of)),
     },
     "reply_to": {
+        AMQP: _SAME,
         MQTT_3: _NONE,
         MQTT_5: Cell(
             Rule("Response Topic `a/b`: `/exchanges/amq.topic/a.b`", _reply_to_of),
@@ -313,6 +336,7 @@ TABLE: dict[str, dict[str, Cell]] = {
         MAJORDOMO: Cell(GIVEN, Rule("the endpoint keeps it, for the reply", NONE.of)),
     },
     "expiration_ms": {
+        AMQP: Cell(SAME, Rule("as AMQP or TGP said it; of others what is left", SAME.of)),
         MQTT_3: _NONE,
         MQTT_5: Cell(
             Rule("Message Expiry Interval", SAME.of),
@@ -328,7 +352,10 @@ TABLE: dict[str, dict[str, Cell]] = {
     },
     "priority": _amqp_only("priority"),
     "message_id": _amqp_only("message-id"),
-    "timestamp_s": _amqp_only("timestamp"),
+    "timestamp_s": {
+        **_amqp_only("timestamp"),
+        AMQP: Cell(SAME, Rule("=; later than the year 9999: header `x-timestamp`", _amqp_timestamp)),
+    },
     "type": _amqp_only("type"),
     "user_id": _amqp_only("user-id"),
     "app_id": _amqp_only("app-id"),

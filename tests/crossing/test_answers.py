@@ -6,6 +6,7 @@ import msgspec
 import pytest
 import trio
 import zmq
+from pamqp import commands
 
 from gateway.api import Binding, QueueSpec
 from tests.crossing.peers import QUIET, World
@@ -14,8 +15,8 @@ from tests.zeromq import support
 from tests.zeromq.majordomo import Asker, Worker
 from tests.zeromq.support import ANY, PATIENCE_S, Plain
 
-ANSWERERS = ("device", "tgp", "json", "rep worker", "majordomo worker")
-ASKERS = ("mqtt 5", "tgp", "json", "req", "majordomo 0.1", "majordomo 0.2")
+ANSWERERS = ("amqp", "device", "tgp", "json", "rep worker", "majordomo worker")
+ASKERS = ("amqp", "amqp direct", "mqtt 5", "tgp", "json", "req", "majordomo 0.1", "majordomo 0.2")
 
 
 def service(name):
@@ -53,6 +54,17 @@ def world():
 async def bound(world, queue, key):
     await world.channel.outcome(world.channel.declare_queue(QueueSpec(queue)))
     await world.channel.outcome(world.channel.bind(Binding("amq.topic", queue, key)))
+
+
+async def amqp(world, ready):
+    client = await world.amqp_client()
+    await client.queue("answers.amqp", service("amqp"))
+    await client.consume("answers.amqp")
+    ready()
+    asked, properties, body = await client.message()
+    await client.publish("", properties["reply_to"], b"amqp: " + body, correlation_id=properties["correlation_id"])
+    await client.ack(asked)
+    await client.leave()
 
 
 async def device(world, ready):
@@ -120,15 +132,35 @@ async def majordomo_worker(world, ready):
 # -- who asks: returns the answer
 
 
+async def amqp_asks(world, name):
+    client = await world.amqp_client()
+    queue = (await client.call(commands.Queue.Declare(exclusive=True))).queue
+    return await _asked_by_amqp(client, queue, name)
+
+
+async def amqp_asks_directly(world, name):
+    return await _asked_by_amqp(await world.amqp_client(), "amq.rabbitmq.reply-to", name)
+
+
+async def _asked_by_amqp(client, queue, name):
+    await client.consume(queue, no_ack=True)
+    await client.post("amq.topic", service(name), b"?", reply_to=queue, correlation_id="base64:/w==")
+    _, properties, body = await client.message()
+    assert properties["correlation_id"] == "base64:/w=="  # however it came by way of others
+    await client.leave()
+    return body
+
+
 async def mqtt_5(world, name):
-    client = await world.mqtt_client(5)
-    await client.subscribe("back/here", 1)
+    client, listener = [await world.mqtt_client(5) for _ in range(2)]  # as an answer may overtake the PUBACK
+    await listener.subscribe("back/here", 1)
     correlation = b"\xff\0 7"
     asked = {"response_topic": "back/here", "correlation_data": correlation}
     assert await client.publish(service(name).replace(".", "/"), b"?", 1, **asked) == 0
-    answer = await client.message()
+    answer = await listener.message()
     assert (answer.topic, answer.properties.correlation_data) == ("back/here", correlation)
     await client.leave()
+    await listener.leave()
     return answer.payload
 
 
@@ -177,11 +209,13 @@ async def majordomo_asks(world, name, version):
     return answer[-1]
 
 
-ANSWER = dict(zip(ANSWERERS, (device, tgp, json, rep_worker, majordomo_worker), strict=True))
+ANSWER = dict(zip(ANSWERERS, (amqp, device, tgp, json, rep_worker, majordomo_worker), strict=True))
 ASK = dict(
     zip(
         ASKERS,
         (
+            amqp_asks,
+            amqp_asks_directly,
             mqtt_5,
             tgp_asks,
             json_asks,
