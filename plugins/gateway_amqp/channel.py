@@ -89,6 +89,7 @@ class AmqpChannel:
         "_last",
         "_publishing",
         "_swallows",
+        "_untold",
         "frame_max",
         "gateway",
         "is_over",
@@ -115,6 +116,7 @@ class AmqpChannel:
         self._direct_reply: DirectReply | None = None
         self.transaction: Transaction | None = None
         self._expected: list[Expected] | None = None
+        self._untold: list[bytes] | None = None
 
     # -- what it is made of: only what is used -------------------------------
 
@@ -168,7 +170,7 @@ class AmqpChannel:
             HardError: the connection is to be closed.
         """
         if self._swallows:
-            self._close_asked(method)
+            self._answers_close = self._answers_close or method == CHANNEL_CLOSE
             return
         try:
             if method in PUBLISHING:
@@ -176,7 +178,7 @@ class AmqpChannel:
             elif method in CONSUMING:
                 CONSUMING[method](self.consuming, arguments)
             elif method in DECLARING:
-                DECLARING[method](self.declaring, arguments)
+                self._declare(method, arguments)
             else:
                 self._own(method, arguments)
         except SoftError as error:
@@ -219,6 +221,17 @@ class AmqpChannel:
             text = f"message size {size} is larger than configured max size {most}"
             self.fail(SoftError(PRECONDITION_FAILED, text), BASIC_PUBLISH)
 
+    def _declare(self, method: int, arguments: bytes) -> None:
+        """Declare, bind or delete; what consumers of this channel are told of it comes behind the answer, as clients count on."""
+        untold: list[bytes] = []
+        self._untold = untold
+        try:
+            DECLARING[method](self.declaring, arguments)
+        finally:
+            self._untold = None
+        for data in untold:
+            self.answer(data)
+
     def _own(self, method: int, arguments: bytes) -> None:
         """Take what is about the channel itself."""
         if method == CHANNEL_CLOSE:
@@ -242,6 +255,11 @@ class AmqpChannel:
     def send(self, data: bytes) -> None:
         """Send frames of this channel: deliveries, confirms, and what else doesn't answer a method."""
         self.link.send(data)
+
+    def tell(self, data: bytes) -> None:
+        """Send frames that answer nothing, but behind the answer to the method that is carried out now."""
+        untold = self._untold
+        (self.answer if untold is None else untold.append)(data)
 
     def answer(self, data: bytes) -> None:
         """Send the answer to a method whose outcome is known: behind the answers to those before it."""
@@ -344,12 +362,7 @@ class AmqpChannel:
             self.link.channels.pop(self.number, None)
             self.link.send(encode(self.number, commands.Channel.CloseOk()))
 
-    def _close_asked(self, method: int) -> None:
-        if method == CHANNEL_CLOSE:
-            self._answers_close = True
-
     def _is_waiting(self) -> bool:
-        """Something was submitted whose outcome is not told yet."""
         publishing = self._publishing
         return bool(self._expected) or (publishing is not None and publishing.is_waiting)
 

@@ -170,7 +170,7 @@ class Consuming:
     def _tell_lost(self, consumption: Consumption) -> None:
         amqp = self.amqp
         if amqp.link.tells_of_cancel and not amqp.is_over:
-            amqp.send(cancel(amqp.number, consumption.tag))
+            amqp.tell(cancel(amqp.number, consumption.tag))
 
     def close(self) -> None:
         """The channel is over: its consumers are, and what is unsettled goes back, with the gateway's channel."""
