@@ -166,7 +166,7 @@ class Publishing:
             self._kept[number] = message
         refusal = channel.refused(number)
         if refusal is not None and self._ends(refusal):
-            self._fail(refusal)  # behind what is still to be told; nothing more is taken
+            self._amqp.fail(refusal, BASIC_PUBLISH)  # behind what is still to be told; nothing more is taken
 
     def _ends(self, error: GatewayError) -> bool:
         """Say whether a refusal is the end of the channel, or the publisher learns of the message alone.
@@ -176,10 +176,6 @@ class Publishing:
         if isinstance(error, MessageRefused):
             return isinstance(error, MessageTooLarge)
         return self._confirms is None or not isinstance(error, Overloaded)
-
-    def _fail(self, error: GatewayError) -> None:
-        told = SoftError(PRECONDITION_FAILED, error.text) if isinstance(error, MessageTooLarge) else error
-        self._amqp.fail(told, BASIC_PUBLISH)
 
     def _open(self) -> Channel:
         channel = self._channel = self._gateway.open_channel(self._principal, self, owner=self._amqp.link)
@@ -330,7 +326,7 @@ class Publishing:
             parts.append(confirms.told(through, refused))
         self._send(b"".join(parts))
         if end is not None:
-            self._fail(end)
+            self._amqp.fail(end, BASIC_PUBLISH)
 
     def _give_back(self, outcome: Outcome, parts: list[bytes]) -> None:
         message = self._kept.get(outcome.number)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import trio
 import trio.lowlevel
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pamqp import commands
 
 from gateway.errors import JournalError
@@ -299,3 +301,92 @@ async def test_when_all_transactions_hold_too_much_the_connection_with_the_most_
         code, _ = await hog.thrown_out()
         assert code == 506
         await committed(small)
+
+
+class Model:
+    """One queue and one transactional channel, as they should be: messages are numbered by their places."""
+
+    def __init__(self):
+        self.ready = []
+        self.unsettled = {}
+        self.published = []
+        self.settled = []
+        self.places = 0
+        self.tags = 0
+
+    def get(self):
+        if not self.ready:
+            return None
+        self.tags += 1
+        self.unsettled[self.tags] = self.ready.pop(0)
+        return self.tags
+
+    def settle(self, tag, multiple, requeue):
+        tags = [known for known in self.unsettled if known == tag or (multiple and known < tag)]
+        self.settled += [(known, self.unsettled.pop(known), requeue) for known in tags]
+
+    def commit(self):
+        for body in self.published:
+            self.places += 1
+            self.ready.append((self.places, body))
+        self.ready = sorted(self.ready + [message for _, message, requeue in self.settled if requeue])
+        self.published, self.settled = [], []
+
+    def rollback(self):
+        self.unsettled = dict(sorted([*self.unsettled.items(), *((tag, message) for tag, message, _ in self.settled)]))
+        self.published, self.settled = [], []
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.just(("publish",)),
+        st.just(("get",)),
+        st.tuples(st.just("settle"), st.integers(0, 5), st.booleans(), st.booleans()),
+        st.just(("commit",)),
+        st.just(("rollback",)),
+    ),
+    max_size=30,
+)
+
+
+@settings(max_examples=60)
+@given(STEPS)
+def test_whatever_is_done_in_whichever_order_the_queue_holds_what_was_committed(steps):
+    trio.run(_follow, steps)
+
+
+async def _follow(steps):
+    model = Model()
+    async with amqp_broker() as bench:
+        client = await bench.client()
+        await declared(client)
+        await selected(client)
+        for number, step in enumerate(steps):
+            if step[0] == "publish":
+                model.published.append(b"%d" % number)
+                client.publish(1, "", "q", b"%d" % number)
+            elif step[0] == "get":
+                tag, message = model.get(), await got(client)
+                assert (message.method.delivery_tag if message else None) == tag
+                assert message is None or message.body == model.unsettled[tag][1]
+            elif step[0] == "settle":
+                _, index, multiple, requeue = step
+                if index < len(model.unsettled):
+                    tag = list(model.unsettled)[index]
+                    model.settle(tag, multiple, requeue)
+                    method = commands.Basic.Nack(tag, multiple, requeue) if requeue else commands.Basic.Ack(tag, multiple)
+                    client.say(1, method)
+            elif step[0] == "commit":
+                model.commit()
+                await committed(client)
+            else:
+                model.rollback()
+                await rolled_back(client)
+            assert await declared(client, passive=True) == len(model.ready)
+        client.say(1, commands.Channel.Close(200, "", 0, 0))
+        assert isinstance(await client.hear(1), commands.Channel.CloseOk)
+        model.rollback()
+        await client.open(1)
+        left = sorted([*model.ready, *model.unsettled.values()])
+        assert [(await got(client)).body for _ in left] == [body for _, body in left]
+        assert await got(client) is None

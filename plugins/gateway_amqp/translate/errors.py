@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.api import CommandInvalid, GatewayError, NotAllowed, NotSupported
-from gateway_amqp.codec.names import HardError, SoftError
+from gateway.api import CommandInvalid, GatewayError, MessageRefused, NotAllowed, NotSupported
+from gateway_amqp.codec.names import PRECONDITION_FAILED, HardError, SoftError
 
 _HARD: Final = (CommandInvalid, NotAllowed, NotSupported)
 """AMQP 0-9-1 §1.2.5: these end the connection. The codes of the common model are the standard's."""
 
 
 def replied(error: SoftError | HardError | GatewayError) -> SoftError | HardError:
-    """Return what a client is told."""
+    """Return what a client is told. A message that is too large, or that a queue does not take, is a 406, as in RabbitMQ."""
+    if isinstance(error, MessageRefused):
+        return SoftError(PRECONDITION_FAILED, error.text)
     if isinstance(error, GatewayError):
         return (HardError if isinstance(error, _HARD) else SoftError)(error.code, error.text)
     return error
