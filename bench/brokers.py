@@ -116,7 +116,13 @@ def tidegate(
     """Start `tidegate serve`, or another program that does the same, with MQTT on a free port and a data directory of its own."""
     port = free_port()
     directory = data_dir or Path(tempfile.mkdtemp(prefix="tidegate-bench-"))
-    options = [f'frontend.mqtt.listen=["tcp://127.0.0.1:{port}"]', "frontend.zeromq.enabled=false", "log.level=error", *settings]
+    options = [
+        f'frontend.mqtt.listen=["tcp://127.0.0.1:{port}"]',
+        "frontend.zeromq.enabled=false",
+        "frontend.amqp.enabled=false",
+        "log.level=error",
+        *settings,
+    ]
     command = [python, *program, "serve", "--data-dir", str(directory)]
     for option in options:
         command += ["--set", option]

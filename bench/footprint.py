@@ -118,7 +118,7 @@ def ready_after(directory: Path) -> float:
     """Return how long `tidegate serve` takes to say `ready`, the start of Python included."""
     port = brokers.free_port()
     command = [sys.executable, "-m", "gateway", "serve", "--data-dir", str(directory), "--set", "frontend.zeromq.enabled=false"]
-    command += ["--set", f'frontend.mqtt.listen=["tcp://127.0.0.1:{port}"]']
+    command += ["--set", "frontend.amqp.enabled=false", "--set", f'frontend.mqtt.listen=["tcp://127.0.0.1:{port}"]']
     started = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

@@ -128,7 +128,12 @@ def serve(variant: str, port: int, directory: str) -> None:
             self._naps = False
 
         Turns.__init__ = without_naps  # type: ignore[method-assign]
-    settings = [f'frontend.mqtt.listen=["tcp://127.0.0.1:{port}"]', "frontend.zeromq.enabled=false", "log.level=error"]
+    settings = [
+        f'frontend.mqtt.listen=["tcp://127.0.0.1:{port}"]',
+        "frontend.zeromq.enabled=false",
+        "frontend.amqp.enabled=false",
+        "log.level=error",
+    ]
     if variant == "no disk":
         settings.append("journal.kind=memory")
     raise SystemExit(run(load(None, settings, data_dir=directory)))

@@ -55,7 +55,7 @@ class LiveBroker:
 
     Args:
         directory: of configuration, journal and logs.
-        configuration: TOML; every port on 127.0.0.1 is replaced by a free one.
+        configuration: TOML; every port on 127.0.0.1 is replaced by a free one. There is no AMQP unless it has a section of that.
 
     ``addresses`` has what the broker says that it listens on, by ``mqtt``, ``ROUTER``, ``PULL``, ``PUSH``, ``XPUB``, or a
     front-end's name.
@@ -90,8 +90,9 @@ class LiveBroker:
         file = self.directory / "tidegate.toml"
         file.write_text(self._text())
         with (self.directory / "broker.log").open("a") as log:
+            others = () if "[frontend.amqp]" in self._configuration else ("--set", "frontend.amqp.enabled=false")
             self._process = subprocess.Popen(
-                [TIDEGATE, "serve", "--config", str(file), "--data-dir", str(self.directory / "data")],
+                [TIDEGATE, "serve", "--config", str(file), "--data-dir", str(self.directory / "data"), *others],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,

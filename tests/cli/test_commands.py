@@ -61,7 +61,8 @@ def test_plugins_are_not_loaded_for_the_cores_own_verbs(tmp_path):
     done = subprocess.run([sys.executable, "-c", look], cwd=tmp_path, capture_output=True, text=True, check=True)
     loaded = done.stdout.splitlines()[-1]
     assert not any(
-        f"'{name}" in loaded for name in ("gateway_mqtt", "gateway_zeromq", "pydantic", "trio", "zmq", "structlog", "rich.")
+        f"'{name}" in loaded
+        for name in ("gateway_amqp", "gateway_mqtt", "gateway_zeromq", "pydantic", "trio", "zmq", "structlog", "rich.")
     )
 
 
@@ -72,6 +73,7 @@ def test_a_checked_configuration_says_what_would_listen(invoked, tmp_path):
     assert output.splitlines() == [
         "my.toml: ok",
         "anonymous peers are let in",
+        "frontend.amqp: would listen on tcp://127.0.0.1:5672",
         "frontend.mqtt: would listen on tcp://127.0.0.1:1883",
         "frontend.zeromq: switched off by the configuration",
     ]
@@ -81,7 +83,7 @@ def test_a_checked_configuration_says_what_would_listen(invoked, tmp_path):
     ("text", "complaint"),
     [
         ("[frontend.mqtt]\nlissten = 1\n", "my.toml: frontend.mqtt.lissten is no setting; did you mean frontend.mqtt.listen?"),
-        ("[frontend.mqqt]\n", "my.toml: frontend.mqqt is no front-end; did you mean frontend.mqtt? Installed: mqtt, zeromq"),
+        ("[frontend.mqqt]\n", "my.toml: frontend.mqqt is no front-end; did you mean frontend.mqtt? Installed: amqp, mqtt, zeromq"),
         ('[journal]\nkind = "ram"\n', "my.toml: journal.kind = 'ram': must be 'sqlite' or 'memory'"),
         ("what", "my.toml: is not TOML"),
     ],

@@ -192,7 +192,7 @@ def test_a_missing_file_a_directory_and_wrong_bytes_are_told(tmp_path):
     assert "is not UTF-8 at byte 21" in complaint(tmp_path / "latin")
 
 
-def test_admin_and_unbuilt_front_ends_are_accepted_when_switched_off(write):
+def test_admin_and_front_ends_are_accepted_when_switched_off(write):
     config = load(write('[admin]\nenabled = false\nlisten = "http://127.0.0.1:1"\n[frontend.amqp]\nenabled = false\n'))
     assert not config.enabled("amqp")
 

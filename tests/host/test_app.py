@@ -37,7 +37,14 @@ def composed(install, log):
             points = install(name, f"Toy.name = {name!r}\n" + code)
         sections = [f"frontend.{name}.enabled=true" for name in codes]
         config = load(
-            overrides=["journal.kind=memory", "frontend.mqtt.enabled=false", "frontend.zeromq.enabled=false", *sections, *overrides]
+            overrides=[
+                "journal.kind=memory",
+                "frontend.mqtt.enabled=false",
+                "frontend.zeromq.enabled=false",
+                "frontend.amqp.enabled=false",
+                *sections,
+                *overrides,
+            ]
         )
         host = Host(log)
         host.discover(points)
@@ -213,7 +220,9 @@ class Unreadable(MemoryJournal):
 )
 def test_a_failure_has_its_exit_code_and_is_told_on_standard_error(monkeypatch, capsys, error, code, said):
     monkeypatch.setattr("gateway.app.make_journal", lambda *_: Unreadable(error))
-    assert run(load(overrides=["frontend.mqtt.enabled=false", "frontend.zeromq.enabled=false"])) is code
+    assert (
+        run(load(overrides=["frontend.mqtt.enabled=false", "frontend.zeromq.enabled=false", "frontend.amqp.enabled=false"])) is code
+    )
     output, errors = capsys.readouterr()
     assert output == ""
     assert said in errors

@@ -164,21 +164,6 @@ def test_a_section_that_is_nobodys_lists_what_is_installed(install, log):
     assert "is no front-end" in refusal(log, install("other", "Toy.name = 'other'"), "frontend.toi.enabled=false")
 
 
-def test_a_front_end_that_is_not_built_has_its_place_while_it_is_switched_off(log):
-    configured(
-        log, [], "frontend.amqp.enabled=false", 'frontend.amqp.listen=["tcp://127.0.0.1:5672"]', "frontend.zeromq.enabled=false"
-    )
-    assert log.lines == []
-    configured(log, [], 'frontend.amqp.listen=["tcp://127.0.0.1:5672"]')
-    assert log.lines[0][0] == "warning"
-
-
-def test_a_front_end_that_is_not_built_can_not_be_enabled(log):
-    assert refusal(log, [], "frontend.amqp.enabled=true").endswith("write false")
-    assert "Allowed in frontend.amqp: enabled, listen" in refusal(log, [], "frontend.amqp.port=1")
-    assert "frontend.zeromq is no front-end" in refusal(log, [], "frontend.zeromq.enabled=true")
-
-
 def test_a_broken_plugin_that_the_configuration_enables_is_said_to_be_missing(install, log):
     host = configured(
         log, install("toy", "raise OSError('no such device')"), "frontend.toy.enabled=true", "frontend.toy.anything=1"

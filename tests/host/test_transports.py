@@ -9,7 +9,7 @@ from gateway.errors import ConfigError
 from gateway.host import Host
 from tests import certificates
 
-OTHERS = ["frontend.mqtt.enabled=false", "frontend.zeromq.enabled=false"]
+OTHERS = ["frontend.mqtt.enabled=false", "frontend.zeromq.enabled=false", "frontend.amqp.enabled=false"]
 
 
 @pytest.fixture

@@ -28,7 +28,14 @@ class BrokerProcess:
         self.port = free_port()
         self._command = [*command, "serve", "--data-dir", str(data_dir)]
         self._command += ["--set", f'frontend.mqtt.listen=["tcp://127.0.0.1:{self.port}"]']
-        self._command += ["--set", "frontend.zeromq.enabled=false", "--set", 'log.level="error"']
+        self._command += [
+            "--set",
+            "frontend.zeromq.enabled=false",
+            "--set",
+            "frontend.amqp.enabled=false",
+            "--set",
+            'log.level="error"',
+        ]
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:

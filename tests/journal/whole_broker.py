@@ -56,7 +56,7 @@ class Broker:
         self.data = directory / "data"
         self._log = directory / "broker.log"
         self._control = directory / "rules"
-        self._settings = ("journal.refuse_after_ms=300", "frontend.mqtt.enabled=false", *settings)
+        self._settings = ("journal.refuse_after_ms=300", "frontend.mqtt.enabled=false", "frontend.amqp.enabled=false", *settings)
         self.port = free_port()
         self.environment = {**os.environ, "FAULT_CONTROL": str(self._control)}
         if library is not None:
