@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import struct
-from types import FunctionType
 from typing import Any, Final, Protocol
 
 from gateway_amqp.codec.names import (
@@ -24,58 +22,25 @@ from gateway_amqp.codec.names import (
     HardError,
     syntax_error,
 )
+from gateway_amqp.codec.reading import (
+    ACK,
+    CONTENT,
+    FRAME,
+    HEADER,
+    INTERPRETED,
+    METHOD,
+    PART,
+    ack_at,
+    header_at,
+    method_at,
+    part_at,
+    snippet,
+)
 
 FIRST_FRAME_MAX: Final = 8192
 """Bytes of a frame's payload before anything was agreed on."""
 MAX_ADDRESS: Final = 515
 """Bytes that a Basic.Publish has at most behind its class and method id: a number, two short strings, the bits."""
-
-_METHOD: Final = struct.Struct(">BHII").unpack_from  # type, channel, length, class and method
-_FRAME: Final = struct.Struct(">BHI").unpack_from  # type, channel, length
-_HEADER: Final = struct.Struct(">BHIIQ").unpack_from  # type, channel, length, class and weight, body size
-_BODY: Final = struct.Struct(">BBHI").unpack_from  # the end of the frame before, type, channel, length
-_ACK: Final = struct.Struct(">QB").unpack_from  # delivery tag, multiple
-_CONTENT: Final = struct.Struct(">IQ").unpack_from  # class and weight, body size
-
-
-def method_at(data: bytes, at: int) -> tuple[int, int, int, int]:
-    """Return type, channel, length, and class and method: as machine code this is faster than what the struct module has."""
-    return (
-        data[at],
-        data[at + 1] << 8 | data[at + 2],
-        data[at + 3] << 24 | data[at + 4] << 16 | data[at + 5] << 8 | data[at + 6],
-        data[at + 7] << 24 | data[at + 8] << 16 | data[at + 9] << 8 | data[at + 10],
-    )
-
-
-def header_at(data: bytes, at: int) -> tuple[int, int, int, int, int]:
-    """Return type, channel, length, class and weight, and body size."""
-    kind, number, length, class_ = method_at(data, at)
-    return kind, number, length, class_, long_at(data, at + 11)
-
-
-def long_at(data: bytes, at: int) -> int:
-    """Return an unsigned integer of eight bytes."""
-    high = data[at] << 24 | data[at + 1] << 16 | data[at + 2] << 8 | data[at + 3]
-    return high << 32 | data[at + 4] << 24 | data[at + 5] << 16 | data[at + 6] << 8 | data[at + 7]
-
-
-def part_at(data: bytes, at: int) -> tuple[int, int, int, int]:
-    """Return the end of the frame before, type, channel, and length."""
-    return (
-        data[at],
-        data[at + 1],
-        data[at + 2] << 8 | data[at + 3],
-        data[at + 4] << 24 | data[at + 5] << 16 | data[at + 6] << 8 | data[at + 7],
-    )
-
-
-def ack_at(data: bytes, at: int) -> tuple[int, int]:
-    """Return delivery tag and multiple."""
-    return long_at(data, at), data[at + 8]
-
-
-INTERPRETED: Final = isinstance(method_at, FunctionType)
 
 
 class ChannelSink(Protocol):
@@ -137,7 +102,7 @@ class Splitter:
     """
 
     __slots__ = (
-        "_contents", "_discarding", "_held", "_kept", "_need", "_parts", "channels", "frame_max", "most_bytes", "over", "stray",
+        "_contents", "_held", "_kept", "_need", "_parts", "channels", "frame_max", "most_bytes", "over", "stray",
     )  # fmt: skip
 
     def __init__(self, stray: Stray, channels: dict[int, Any], most_bytes: int, frame_max: int = FIRST_FRAME_MAX) -> None:
@@ -151,18 +116,11 @@ class Splitter:
         self._parts: list[bytes] = []
         self._kept: int = 0  # in parts
         self._need: int = 0  # bytes with which a frame is whole
-        self._discarding: bool = False
 
     @property
     def held_bytes(self) -> int:
         """Bytes of frames and contents that have not come whole."""
         return self._held + self._kept
-
-    def discard(self) -> None:
-        """Drop from now on all but methods of channel 0: the connection is being closed. The caller clears ``channels``."""
-        self._discarding = True
-        self._contents.clear()
-        self._held = 0
 
     def feed(self, data: bytes) -> bool:
         """Take what was received, and call what is whole.
@@ -209,10 +167,10 @@ class Splitter:
                     if left < 7:
                         need = 7
                         break
-                    kind, number, length = _FRAME(data, at)
+                    kind, number, length = FRAME(data, at)
                     method = 0
                 else:
-                    kind, number, length, method = _METHOD(data, at) if INTERPRETED else method_at(data, at)
+                    kind, number, length, method = METHOD(data, at) if INTERPRETED else method_at(data, at)
                 if length > self.frame_max:
                     raise self._out_of_step(kind, b"", f"{{frame_too_large,{length},{self.frame_max - 8}}}")
                 end = at + 7 + length
@@ -229,11 +187,11 @@ class Splitter:
                     self._interrupted(number, method)
                 channel = channels.get(number)
                 if channel is None:
-                    self._stray(number, method, data[start + 11 : end])
+                    self.stray.on_stray(number, method, data[start + 11 : end])
                     continue
                 if method != BASIC_PUBLISH:
                     if method == BASIC_ACK and length == 13:
-                        tag, multiple = _ACK(data, start + 11) if INTERPRETED else ack_at(data, start + 11)
+                        tag, multiple = ACK(data, start + 11) if INTERPRETED else ack_at(data, start + 11)
                         channel.on_ack(tag, multiple & 1 != 0)
                     else:
                         channel.on_method(method, data[start + 11 : end])
@@ -244,7 +202,7 @@ class Splitter:
                 if size - at < 19:
                     self._begin(number, arguments)
                     continue
-                kind, other, length, class_, body_size = _HEADER(data, at) if INTERPRETED else header_at(data, at)
+                kind, other, length, class_, body_size = HEADER(data, at) if INTERPRETED else header_at(data, at)
                 body_at = at + length + 15
                 body_end = body_at + body_size
                 if (
@@ -253,7 +211,7 @@ class Splitter:
                 ):  # fmt: skip
                     self._begin(number, arguments)
                     continue
-                mark, kind, other, length = _BODY(data, body_at - 8) if INTERPRETED else part_at(data, body_at - 8)
+                mark, kind, other, length = PART(data, body_at - 8) if INTERPRETED else part_at(data, body_at - 8)
                 if (
                     mark != FRAME_END or kind != FRAME_BODY or other != number or length != body_size
                     or length > self.frame_max or data[body_end] != FRAME_END or len(arguments) > MAX_ADDRESS
@@ -297,19 +255,12 @@ class Splitter:
         """Take a frame that is no method."""
         if kind == FRAME_HEARTBEAT and not number and not payload:
             self.stray.on_heartbeat()
-        elif self._discarding:
-            return
         elif kind in {FRAME_HEADER, FRAME_BODY} and number:
             self._content(kind, number, payload)
         elif kind in {FRAME_HEADER, FRAME_BODY} or (kind == FRAME_HEARTBEAT and not payload):
             raise HardError(UNEXPECTED_FRAME, f"type {kind}, {snippet(payload)}")
         else:
             raise self._out_of_step(kind, payload, "unknown_frame")
-
-    def _stray(self, number: int, method: int, arguments: bytes) -> None:
-        """Take a method for a channel that is not there."""
-        if not (self._discarding and number):
-            self.stray.on_stray(number, method, arguments)
 
     def _begin(self, number: int, arguments: bytes) -> None:
         """Take a publish whose content is to come."""
@@ -322,9 +273,15 @@ class Splitter:
         """Count bytes that are kept for contents."""
         self._held += size
         if self._held > 2 * self.most_bytes + MAX_ADDRESS:
+            self._stop()
             text = f"unfinished contents of more than {2 * self.most_bytes} bytes"
-            self.discard()
             raise HardError(RESOURCE_ERROR, text, BASIC_PUBLISH)
+
+    def _stop(self) -> None:
+        """Take nothing more, and forget what was begun."""
+        self.over = True
+        self._contents.clear()
+        self._held = 0
 
     def _interrupted(self, number: int, method: int) -> None:
         """Take a method where content is awaited: only the end of the channel is right there."""
@@ -353,7 +310,7 @@ class Splitter:
 
     def _header(self, number: int, content: _Content, payload: bytes) -> None:
         """Take the header of a content."""
-        class_, size = _CONTENT(payload)
+        class_, size = CONTENT(payload)
         if class_ != CONTENT_CLASS:
             self._drop(number, content)
             if class_ & 0xFFFF:
@@ -393,8 +350,7 @@ class Splitter:
 
     def _out_of_step(self, kind: int, payload: bytes, what: str) -> HardError:
         """Return the error for bytes after which nobody knows where a frame begins."""
-        self.over = True
-        self.discard()
+        self._stop()
         return HardError(FRAME_ERROR, f"type {kind}, {snippet(payload)}: {what}")
 
 
@@ -405,12 +361,3 @@ def unexpected(content: _Content) -> HardError:
     else:
         text = "expected content body, got non content body frame instead"
     return HardError(UNEXPECTED_FRAME, text, BASIC_PUBLISH)
-
-
-def snippet(payload: bytes) -> str:
-    """Return the begin of a payload as RabbitMQ's errors show it."""
-    shown = payload[:16]
-    which = "all" if len(payload) <= 16 else "first 16"
-    if shown and all(32 <= octet < 127 for octet in shown):
-        return f'{which} octets = <<"{shown.decode()}">>'
-    return f"{which} octets = <<{','.join(map(str, shown))}>>"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway_amqp.codec import splitter as under_test
+from gateway_amqp.codec import reading
 from gateway_amqp.codec.names import BASIC_PUBLISH, CHANNEL_CLOSE, CHANNEL_CLOSE_OK, QUEUE_DECLARE, TX_SELECT, HardError
 from tests.amqp.codec.streams import (
     MOST_BYTES,
@@ -336,25 +336,9 @@ def test_unfinished_contents_are_bounded_together_with_their_properties_and_addr
     count, error = fill(parts, properties, size)
     assert error.code == 506
     assert count == (2 * MOST_BYTES + 515) // (256 + len(properties) + size) + 1
-    parts.feed(b"")
     assert events == []
+    assert parts.over
     assert parts.held_bytes == 0
-
-
-def test_a_closing_connection_hears_of_nothing_but_methods_of_channel_0():
-    parts, events = splitter()
-    parts.feed(PUBLISH + header(2, 1)[:3])
-    assert parts.held_bytes
-    parts.channels.clear()
-    parts.discard()
-    with pytest.raises(HardError):  # the header was in the midst of being read, so the stream is out of step
-        parts.feed(bytes(30))
-    parts, events = splitter()
-    parts.feed(PUBLISH)
-    parts.channels.clear()
-    parts.discard()
-    parts.feed(b"".join([header(1, 1), body(1, b"x"), *publish(2), ack(3, 1), method(0, 0x000A0033), frame(8, 0, b"")]))
-    assert events == [("stray", 0, 0x000A0033, b""), ("heartbeat",)]
 
 
 def test_a_content_whose_channel_went_is_dropped_when_it_is_whole():
@@ -378,7 +362,7 @@ def test_no_bytes_do_anything_but_raise_hard_errors(data, begun):
 
 @given(st.binary(min_size=25, max_size=25), st.integers(0, 6))
 def test_numbers_are_read_alike_by_machine_code_and_by_the_struct_module(data, at):
-    assert under_test.method_at(data, at) == struct.unpack_from(">BHII", data, at)
-    assert under_test.header_at(data, at) == struct.unpack_from(">BHIIQ", data, at)
-    assert under_test.part_at(data, at) == struct.unpack_from(">BBHI", data, at)
-    assert under_test.ack_at(data, at) == struct.unpack_from(">QB", data, at)
+    assert reading.method_at(data, at) == struct.unpack_from(">BHII", data, at)
+    assert reading.header_at(data, at) == struct.unpack_from(">BHIIQ", data, at)
+    assert reading.part_at(data, at) == struct.unpack_from(">BBHI", data, at)
+    assert reading.ack_at(data, at) == struct.unpack_from(">QB", data, at)
