@@ -52,7 +52,7 @@ def _keys_of(properties: bytes, start: int, end: int, name: bytes) -> list[str]:
 
 def without_blind(properties: bytes) -> bytes:
     """Return properties as everybody may see them: without BCC."""
-    return without_header(properties, _BLIND)
+    return without_header(properties, _BLIND) if _BLIND in properties else properties
 
 
 def _invalid(why: str) -> SoftError:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pamqp import commands
 
 from gateway.api import (
+    NEVER,
     Channel,
     Gateway,
     GatewayError,
@@ -52,7 +53,6 @@ MOST_COPIED_CHARACTERS: Final = 1_000
 _DIRECT: Final = DIRECT.encode()
 _MANDATORY: Final = 1
 _IMMEDIATE: Final = 2
-_NEVER: Final = -1
 
 
 class Way:
@@ -106,7 +106,7 @@ class Publishing:
         self._raw: bytes = b""
         self._wire: bytes = b""
         self._facts: Facts = Facts()
-        self._ttl_ms: int = _NEVER
+        self._ttl_ms: int = NEVER
         self._also: tuple[str, ...] = ()
         self._special: bool = False
 
@@ -151,12 +151,12 @@ class Publishing:
             wire = replace_reply_to(wire, self._amqp.direct_reply.address())
         route = self._with_copies(way.route) if self._also else way.route
         message = Message(route.address, body, said.persistent, WIRE_TAG, wire, said.priority)
-        if self._ttl_ms >= 0:
-            message.expires_at_ms = self._gateway.now_ms() + self._ttl_ms
         transaction = self._amqp.transaction
         if transaction is not None:
-            transaction.publish(route, message, way.mandatory)
+            transaction.publish(route, message, way.mandatory, self._ttl_ms)
             return
+        if self._ttl_ms >= 0:
+            message.expires_at_ms = self._gateway.now_ms() + self._ttl_ms
         self._submit(route, message, way.mandatory)
 
     def _submit(self, route: Route, message: Message, mandatory: bool) -> None:
@@ -196,7 +196,7 @@ class Publishing:
     def _read(self, properties: bytes) -> None:
         """Look at properties that are not those of the message before."""
         said = facts(properties)
-        ttl_ms = _NEVER
+        ttl_ms = NEVER
         also: tuple[str, ...] = ()
         wire = properties
         if said.user_id is not None:
@@ -205,8 +205,7 @@ class Publishing:
             ttl_ms = milliseconds(said.expiration)
         if said.headers is not None:
             also = copy_keys(properties, said.headers[0], said.headers[1])
-            if also:
-                wire = without_blind(properties)
+            wire = without_blind(properties)
         self._facts = said
         self._ttl_ms = ttl_ms
         self._also = also

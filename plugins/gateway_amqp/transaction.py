@@ -56,7 +56,7 @@ class Buffered:
 class Transaction:
     """What one channel collects until Tx.Commit or Tx.Rollback. Another one begins with each of these."""
 
-    __slots__ = ("_amqp", "_buffered", "_held", "_mandatory", "_publishes", "_settled")
+    __slots__ = ("_amqp", "_buffered", "_held", "_mandatory", "_mortal", "_publishes", "_settled")
 
     def __init__(self, amqp: AmqpChannel) -> None:
         self._amqp: AmqpChannel = amqp
@@ -64,10 +64,11 @@ class Transaction:
         self._held: int = 0
         self._publishes: list[tuple[Route, Message]] = []
         self._mandatory: set[int] = set()
+        self._mortal: list[tuple[Message, int]] = []
         self._settled: list[tuple[int, Delivery, How]] = []
 
-    def publish(self, route: Route, message: Message, mandatory: bool) -> None:
-        """Publish a message with the commit.
+    def publish(self, route: Route, message: Message, mandatory: bool, ttl_ms: int) -> None:
+        """Publish a message with the commit, from which on it has so long to live (`NEVER`: for ever).
 
         Raises:
             SoftError: 506, it would hold too much.
@@ -81,6 +82,8 @@ class Transaction:
         self._held += size
         if mandatory:
             self._mandatory.add(len(self._publishes))
+        if ttl_ms >= 0:
+            self._mortal.append((message, ttl_ms))
         self._publishes.append((route, message))
 
     def settle(self, taken: list[tuple[int, Delivery]], how: How) -> None:
@@ -95,6 +98,9 @@ class Transaction:
     def commit(self) -> None:
         """Do it. The client is told when it is on disk; what refuses a part of it refuses the whole, and is the channel's end."""
         amqp = self._amqp
+        now_ms = amqp.gateway.now_ms() if self._mortal else 0
+        for message, ttl_ms in self._mortal:
+            message.expires_at_ms = now_ms + ttl_ms
         publishes, mandatory, settled = self._take()
         if not publishes and not settled:
             amqp.answer(encode(amqp.number, commands.Tx.CommitOk()))
@@ -129,6 +135,7 @@ class Transaction:
         taken = (self._publishes, self._mandatory, self._settled)
         self._publishes = []
         self._mandatory = set()
+        self._mortal = []
         self._settled = []
         if self._held:
             self._buffered.give(self._held)

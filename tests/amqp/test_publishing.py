@@ -350,6 +350,14 @@ async def test_cc_and_bcc_are_further_keys_and_nobody_sees_bcc():
                 assert await got(client, queue) is None
 
 
+async def test_bcc_is_seen_by_nobody_even_if_it_names_nobody():
+    async with amqp_broker() as bench:
+        client = await bench.client()
+        await declared(client)
+        client.publish(1, "", "q", b"x", headers={"BCC": [], "own": 1})
+        assert (await got(client)).properties.headers == {"own": 1}
+
+
 async def test_each_queue_gets_a_message_once_whatever_keys_lead_to_it():
     async with amqp_broker() as bench:
         client = await bench.client()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pamqp import commands
 
 from gateway.errors import JournalError
+from gateway.runtime.clock import VirtualClock
 from tests.amqp.wire import Content, amqp_broker
 from tests.runtime.support import HandJournal
 
@@ -252,6 +253,20 @@ async def test_properties_are_looked_at_when_they_come():
         client.publish(1, "", "q", b"x", expiration="10")
         client.publish(1, "", "q", b"x", expiration="soon")
         assert await client.refused(1) == (406, "PRECONDITION_FAILED - invalid expiration 'soon': no_integer")
+
+
+async def test_the_time_that_a_message_has_to_live_begins_with_the_commit(autojump_clock):
+    async with amqp_broker(clock=VirtualClock()) as bench:
+        client = await bench.client()
+        await declared(client)
+        await selected(client)
+        client.publish(1, "", "q", b"x", expiration="1000")
+        await trio.sleep(5)
+        await committed(client)
+        await trio.sleep(0.9)
+        assert await declared(client, passive=True) == 1
+        await trio.sleep(0.2)
+        assert await got(client) is None
 
 
 async def test_what_a_channel_that_ends_has_not_committed_never_happens():
