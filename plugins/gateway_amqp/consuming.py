@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import secrets
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from pamqp import commands
 
 from gateway.api import ConsumeOptions, Delivery, NotFound, Outcome
+from gateway_amqp.arguments import consumer_priority
 from gateway_amqp.codec.methods import decode, encode
 from gateway_amqp.codec.names import (
     BASIC_CANCEL,
@@ -96,7 +97,7 @@ class Consuming:
             prefetch=0 if command.no_ack else self._prefetch,
             no_ack=command.no_ack,
             exclusive=command.exclusive,
-            priority=self._priority(queue, command.arguments or {}),
+            priority=consumer_priority(command.arguments or {}, queue, amqp.principal.vhost),
             paused=True,
         )
         consumption = Consumption(self, tag, command.no_ack, self._outflow())
@@ -110,16 +111,6 @@ class Consuming:
         if len(self._consumptions) >= MOST_CONSUMERS:
             raise HardError(NOT_ALLOWED, f"reached maximum ({MOST_CONSUMERS}) of consumers per channel", BASIC_CONSUME)
         return asked or "amq.ctag-" + secrets.token_urlsafe(_TAG_BYTES)
-
-    def _priority(self, queue: str, arguments: Mapping[str, Any]) -> int:
-        value = arguments.get("x-priority", 0)
-        if isinstance(value, bool) or not isinstance(value, int):
-            said = {bool: "bool", str: "longstr", bytes: "longstr", float: "double", dict: "table", list: "array"}
-            what = f"queue '{queue}' in vhost '{self.amqp.principal.vhost}'"
-            kind = said.get(type(value), "void")
-            text = f"invalid arg 'x-priority' for {what}: \"expected integer, got {kind}\""
-            raise SoftError(PRECONDITION_FAILED, text, BASIC_CONSUME)
-        return value
 
     def _outflow(self) -> Outflow:
         link = self.amqp.link

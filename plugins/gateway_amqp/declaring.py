@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -9,7 +10,19 @@ from typing import TYPE_CHECKING, Any, Final
 from pamqp import commands
 from pamqp.base import Frame
 
-from gateway.api import Binding, ExchangeSpec, NotFound, Outcome, QueueInfo, QueueSpec, exchange_spec, queue_spec
+from gateway.api import (
+    Binding,
+    ExchangeSpec,
+    NotFound,
+    Outcome,
+    QueueInfo,
+    QueueSpec,
+    exchange_spec,
+    queue_spec,
+    unknown_exchange_arguments,
+    unknown_queue_arguments,
+)
+from gateway_amqp.arguments import check_exchange, check_queue
 from gateway_amqp.codec.methods import decode, encode
 from gateway_amqp.codec.names import (
     ACCESS_REFUSED,
@@ -17,20 +30,29 @@ from gateway_amqp.codec.names import (
     EXCHANGE_DECLARE,
     EXCHANGE_DELETE,
     EXCHANGE_UNBIND,
+    FRAME_END,
     NOT_FOUND,
     QUEUE_BIND,
     QUEUE_DECLARE,
+    QUEUE_DECLARE_OK,
     QUEUE_DELETE,
     QUEUE_PURGE,
     QUEUE_UNBIND,
     SoftError,
 )
+from gateway_amqp.codec.tables import short
 from gateway_amqp.direct_reply import NAME as DIRECT_REPLY
 
 if TYPE_CHECKING:
     from gateway_amqp.channel import AmqpChannel
 
 RESERVED: Final = "amq."
+MOST_NOTED: Final = 1_000
+"""Arguments without a meaning that are said in the log, for each user and virtual host."""
+_NOTED: Final = "amqp.unknown-arguments"
+_MOST: Final = 0xFFFFFFFF
+_METHOD: Final = struct.Struct(">BHII")
+_COUNTS: Final = struct.Struct(">IIB")
 _STRIPPED: Final = str.maketrans("", "", "\r\n")
 
 
@@ -65,16 +87,24 @@ class Declaring:
             _check_not_default(name)
             spec = ExchangeSpec(name)
         else:
-            spec = exchange_spec(
-                name,
-                command.exchange_type,
-                durable=command.durable,
-                auto_delete=command.auto_delete,
-                internal=command.internal,
-                arguments=command.arguments,
-            )
+            spec = self._exchange_spec(name, command)
         number = self._amqp.channel.declare_exchange(spec, passive=command.passive)
         self._expect(number, command.nowait, commands.Exchange.DeclareOk(), EXCHANGE_DECLARE)
+
+    def _exchange_spec(self, name: str, command: commands.Exchange.Declare) -> ExchangeSpec:
+        given = command.arguments or {}
+        check_exchange(given, name, self._amqp.principal.vhost)
+        spec = exchange_spec(
+            name,
+            command.exchange_type,
+            durable=command.durable,
+            auto_delete=command.auto_delete,
+            internal=command.internal,
+            arguments=given,
+            unknown="keep",
+        )
+        self._note("exchange", unknown_exchange_arguments(given))
+        return spec
 
     def delete_exchange(self, arguments: bytes) -> None:
         """Exchange.Delete. What is absent is deleted."""
@@ -116,13 +146,27 @@ class Declaring:
         amqp.expect(number, partial(self._declared, command.nowait), QUEUE_DECLARE)
 
     def _queue_spec(self, name: str, command: commands.Queue.Declare) -> QueueSpec:
-        return queue_spec(
+        given = command.arguments or {}
+        check_queue(given, name, self._amqp.principal.vhost)
+        spec = queue_spec(
             name,
             durable=command.durable and not command.exclusive,
             exclusive=command.exclusive,
             auto_delete=command.auto_delete,
-            arguments=command.arguments,
+            arguments=given,
+            unknown="keep",
         )
+        self._note("queue", unknown_queue_arguments(given))
+        return spec
+
+    def _note(self, of: str, arguments: list[str]) -> None:
+        """Say once of each argument that it has no meaning: programs are taken as they are, but not in silence."""
+        principal = self._amqp.principal
+        noted: set[str] = principal.cache.setdefault(_NOTED, set())
+        for argument in arguments:
+            if argument not in noted and len(noted) < MOST_NOTED:
+                noted.add(argument)
+                self._amqp.gateway.log.warning("an argument has no meaning here", argument=argument, of=of, vhost=principal.vhost)
 
     def _declare_reply(self, name: str, nowait: bool) -> None:
         """Say whether somebody waits for answers under this name; it has no messages, and one consumer."""
@@ -131,12 +175,12 @@ class Declaring:
             raise SoftError(NOT_FOUND, f"no queue '{name}' in vhost '{amqp.principal.vhost}'")
         self.last = name
         if not nowait:
-            amqp.answer(encode(amqp.number, commands.Queue.DeclareOk(name, 0, 1)))
+            amqp.answer(queue_declared(amqp.number, name, 0, 1))
 
     def _declared(self, nowait: bool, outcome: Outcome) -> None:
         if not nowait:
             info: QueueInfo = outcome.result
-            self._send(commands.Queue.DeclareOk(info.name, info.messages, info.consumers))
+            self._amqp.send(queue_declared(self._amqp.number, info.name, info.messages, info.consumers))
 
     def delete_queue(self, arguments: bytes) -> None:
         """Queue.Delete. What is absent is deleted, with no messages."""
@@ -205,6 +249,13 @@ class Declaring:
     def _send(self, command: Frame) -> None:
         amqp = self._amqp
         amqp.send(encode(amqp.number, command))
+
+
+def queue_declared(channel: int, queue: str, messages: int, consumers: int) -> bytes:
+    """Return a Queue.DeclareOk: pamqp makes none for every name that a queue may have."""
+    name = short(queue)
+    front = _METHOD.pack(1, channel, 12 + len(name), QUEUE_DECLARE_OK)
+    return front + name + _COUNTS.pack(min(messages, _MOST), min(consumers, _MOST), FRAME_END)
 
 
 def _between_exchanges(command: Any) -> Binding:

@@ -9,7 +9,7 @@ from pamqp import commands
 
 from gateway.api import DEFAULT_EXCHANGE, Credentials, Message, Properties, QueueSpec, with_properties
 from gateway_amqp.outflow import MOST_UNSENT_BYTES
-from tests.amqp.rooms import answered, bodies, bound, consuming, declared, delivered, exchange, limited, publish, ready
+from tests.amqp.rooms import LOCKED, answered, bodies, bound, consuming, declared, delivered, exchange, limited, publish, ready
 from tests.amqp.wire import CAPABILITIES, Content, amqp_broker
 from tests.runtime.support import HandJournal
 
@@ -259,8 +259,7 @@ async def test_an_exclusive_consumer_is_alone_or_refused(first):
             "theirs",
             (
                 405,
-                "RESOURCE_LOCKED - cannot obtain exclusive access to locked queue 'theirs' in vhost '/'. It could be originally "
-                "declared on another connection or the exclusive property value does not match that of the original declaration.",
+                LOCKED.format("theirs"),
             ),
         ),
     ],

@@ -1,0 +1,68 @@
+"""What do tests of one channel say and hear again and again?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pamqp import commands
+
+from tests.amqp.wire import Client, Content
+
+LOCKED = (
+    "RESOURCE_LOCKED - cannot obtain exclusive access to locked queue '{}' in vhost '/'. It could be originally declared on "
+    "another connection or the exclusive property value does not match that of the original declaration."
+)
+
+Basic, Exchange, Queue = commands.Basic, commands.Exchange, commands.Queue
+
+
+async def answered(client: Client, method: Any, kind: type, channel: int = 1) -> Any:
+    """Send a method and return its answer, which is of this kind."""
+    answer = await client.call(channel, method)
+    assert isinstance(answer, kind), (answer, getattr(answer, "reply_text", ""))
+    return answer
+
+
+async def declared(client: Client, queue: str = "q", channel: int = 1, **fields: Any) -> Any:
+    return await answered(client, Queue.Declare(queue=queue, **fields), Queue.DeclareOk, channel)
+
+
+async def exchange(client: Client, name: str, kind: str = "direct", channel: int = 1, **fields: Any) -> None:
+    await answered(client, Exchange.Declare(exchange=name, exchange_type=kind, **fields), Exchange.DeclareOk, channel)
+
+
+async def bound(client: Client, queue: str, source: str, key: str = "", channel: int = 1, **fields: Any) -> None:
+    await answered(client, Queue.Bind(queue=queue, exchange=source, routing_key=key, **fields), Queue.BindOk, channel)
+
+
+async def consuming(client: Client, queue: str = "q", tag: str = "c", channel: int = 1, **fields: Any) -> str:
+    """Consume and return the tag, when the client was told."""
+    answer = await answered(client, Basic.Consume(queue=queue, consumer_tag=tag, **fields), Basic.ConsumeOk, channel)
+    return answer.consumer_tag
+
+
+async def limited(client: Client, count: int, *, together: bool = False, channel: int = 1) -> None:
+    await answered(client, Basic.Qos(prefetch_count=count, global_=together), Basic.QosOk, channel)
+
+
+async def delivered(client: Client, count: int = 1, channel: int = 1) -> list[Content]:
+    """Return the next deliveries."""
+    found = [await client.hear(channel) for _ in range(count)]
+    for one in found:
+        assert isinstance(one, Content), (one, getattr(one, "reply_text", ""))
+    return found
+
+
+async def bodies(client: Client, count: int, channel: int = 1) -> list[bytes]:
+    return [one.body for one in await delivered(client, count, channel)]
+
+
+def publish(client: Client, *texts: bytes, queue: str = "q", channel: int = 1, **fields: Any) -> None:
+    for text in texts:
+        client.publish(channel, "", queue, text, **fields)
+
+
+async def ready(client: Client, queue: str = "q", channel: int = 1) -> int:
+    """Return how many messages wait in a queue; what was sent before is done by then."""
+    answer = await answered(client, Queue.Declare(queue=queue, passive=True), Queue.DeclareOk, channel)
+    return answer.message_count
