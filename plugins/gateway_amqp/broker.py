@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Final
 from typing import Protocol as Shape
 
-from gateway.api import Gateway, NotFound, Principal
+from gateway.api import Gateway
 from gateway_amqp.beats import Beats
 from gateway_amqp.contents import Contents
 from gateway_amqp.handshake import CAPABILITIES
@@ -94,17 +94,6 @@ class Broker:
         changed = bool(why) != bool(self.blocked)
         self.blocked = why
         return changed
-
-    def enter(self, principal: Principal, vhost: str) -> Principal:
-        """Return who a client is in a virtual host.
-
-        Raises:
-            NotFound: there is no such virtual host.
-            AccessRefused: it may not go there.
-        """
-        if vhost != principal.vhost:
-            raise NotFound(f"no vhost {vhost!r}")
-        return principal
 
 
 def server_properties(settings: AmqpSettings, node_id: str) -> dict[str, Any]:

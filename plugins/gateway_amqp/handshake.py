@@ -187,7 +187,7 @@ class Handshake:
     def _open(self, vhost: str) -> None:
         link = self._link
         try:
-            link.principal = link.broker.enter(link.principal, vhost)
+            link.principal = link.gateway.enter(link.principal, vhost)
         except NotFound:
             raise HardError(NOT_ALLOWED, f"vhost {vhost} not found", CONNECTION_OPEN) from None
         except AccessRefused:

@@ -365,3 +365,12 @@ async def test_only_so_many_may_be_on_their_way():
         assert bench.counted("amqp.unconnected_closed") == 1
         await bench.client(channel=0)
         assert len(bench.server.broker.unopened) == 2
+
+
+async def test_virtual_hosts_are_worlds_of_their_own():
+    async with amqp_broker(vhosts=["other"]) as bench:
+        client = await bench.client()
+        await client.call(1, commands.Queue.Declare(queue="q"))
+        elsewhere = await bench.client(vhost="other")
+        elsewhere.say(1, commands.Queue.Declare(queue="q", passive=True))
+        assert await elsewhere.refused(1) == (404, "NOT_FOUND - no queue 'q' in vhost 'other'")

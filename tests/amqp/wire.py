@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -326,12 +326,17 @@ class Bench:
 
 @asynccontextmanager
 async def amqp_broker(
-    journal: HandJournal | None = None, *, limits: dict | None = None, clock: object = None, **settings: object
+    journal: HandJournal | None = None,
+    *,
+    vhosts: Sequence[str] = (),
+    limits: dict | None = None,
+    clock: object = None,
+    **settings: Any,
 ) -> AsyncIterator[Bench]:
     """Run a broker; its journal writes at once unless one is given. `settings`: those of ``frontend.amqp``."""
     journal = journal or HandJournal(automatic=True)
     front_end = AmqpFrontEnd()
-    async with running(journal, clock=clock, **(limits or {})) as broker, trio.open_nursery() as nursery:
+    async with running(journal, clock=clock, vhosts=vhosts, **(limits or {})) as broker, trio.open_nursery() as nursery:
         log = Log()
         for tag, decoder in front_end.wire_decoders.items():
             broker.decoders.register(tag, decoder)
