@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from pamqp import commands
@@ -372,6 +373,8 @@ class AmqpChannel:
         number = self._last = self.channel.barrier()
         if self._expected is None:
             self._expected = []
+        if self._publishing is not None:
+            then = partial(self._publishing.afterwards, then)
         self._expected.append(Expected(number, then, 0, b"", always=True))
 
     def end(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from pamqp import commands
@@ -115,9 +116,12 @@ class Publishing:
         """Something was published of which the outcome is not known."""
         return self._through < self._last
 
-    def afterwards(self, then: Callable[[], None]) -> None:
-        """Have something done as soon as nothing is waiting any more; to be asked for when something is."""
-        self._afterwards = then
+    def afterwards(self, then: Callable[[Outcome], None], outcome: Outcome) -> None:
+        """Have something done as soon as no publish is waiting: those of one commit may be told after what else is of it."""
+        if self.is_waiting:
+            self._afterwards = partial(then, outcome)
+        else:
+            then(outcome)
 
     # -- in -----------------------------------------------------------------
 
