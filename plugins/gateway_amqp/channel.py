@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from pamqp import commands
 
-from gateway.api import Channel, Gateway, GatewayError, Outcome, Principal
+from gateway.api import Channel, Gateway, GatewayError, Principal
+from gateway_amqp.answers import Answers, Then
 from gateway_amqp.closing import Draining
 from gateway_amqp.codec.methods import decode, encode
 from gateway_amqp.codec.names import (
@@ -40,8 +40,6 @@ CHANNEL_ERROR: Final = 504
 NOT_IMPLEMENTED: Final = 540
 PRECONDITION_FAILED: Final = 406
 
-Then = Callable[[Outcome], None]
-
 
 class Frames(Protocol):
     """Who takes the frames of one channel: the splitter calls these."""
@@ -59,21 +57,8 @@ class Frames(Protocol):
         """A Basic.Publish has more content than is taken; it is swallowed."""
 
 
-class Expected:
-    """What is to happen, or to be sent, when the outcome of a number is told; `always`: even if that is an error."""
-
-    __slots__ = ("always", "data", "method", "number", "then")
-
-    def __init__(self, number: int, then: Then | None, method: int, data: bytes, *, always: bool = False) -> None:
-        self.always: bool = always
-        self.number: int = number
-        self.then: Then | None = then
-        self.method: int = method
-        self.data: bytes = data
-
-
 class AmqpChannel:
-    """A channel that is open (`Frames`, and the `OutcomeSink` of its methods).
+    """A channel that is open (`Frames`).
 
     ``link``: its connection. ``number``: its own. ``principal``, ``gateway``, ``frame_max``: those of the connection.
     ``is_over``: it is closed, whoever closed it: nothing is sent on it any more but what belongs to the closing.
@@ -81,13 +66,12 @@ class AmqpChannel:
     """
 
     __slots__ = (
+        "_answers",
         "_answers_close",
         "_channel",
         "_consuming",
         "_declaring",
         "_direct_reply",
-        "_expected",
-        "_last",
         "_publishing",
         "_swallows",
         "_untold",
@@ -109,14 +93,13 @@ class AmqpChannel:
         self.is_over: bool = False
         self._swallows: bool = False
         self._answers_close: bool = False
-        self._last: int = 0
         self._channel: Channel | None = None
         self._publishing: Publishing | None = None
         self._consuming: Consuming | None = None
         self._declaring: Declaring | None = None
         self._direct_reply: DirectReply | None = None
         self.transaction: Transaction | None = None
-        self._expected: list[Expected] | None = None
+        self._answers: Answers | None = None
         self._untold: list[bytes] | None = None
 
     # -- what it is made of: only what is used -------------------------------
@@ -126,7 +109,7 @@ class AmqpChannel:
         """The gateway's channel of methods, consumers and acknowledgements. Publishes have one of their own."""
         channel = self._channel
         if channel is None:
-            channel = self._channel = self.gateway.open_channel(self.principal, self, owner=self.link)
+            channel = self._channel = self.gateway.open_channel(self.principal, self._answering(), owner=self.link)
         return channel
 
     @property
@@ -264,61 +247,27 @@ class AmqpChannel:
 
     def answer(self, data: bytes) -> None:
         """Send the answer to a method whose outcome is known: behind the answers to those before it."""
-        if self._expected:
-            self._expected.append(Expected(self._last, None, 0, data))
-        else:
+        answers = self._answers
+        if answers is None:
             self.link.send(data)
+        else:
+            answers.send(data)
 
     def expect(self, number: int, then: Then, method: int) -> None:
         """Have `then` called with the outcome of a number of `channel`, in order; if that is an error `fail` is, instead.
 
         What comes on this channel after a method that is refused already is not carried out.
         """
-        self._last = number
-        if self._expected is None:
-            self._expected = []
-        self._expected.append(Expected(number, then, method, b""))
-        if self.channel.refused(number) is not None:
+        channel = self.channel
+        self._answering().expect(number, then, method)
+        if channel.refused(number) is not None:
             self._swallows = True
 
-    def on_outcomes(self, through: int, exceptions: Sequence[Outcome]) -> None:
-        """See `gateway.api.OutcomeSink`."""
-        expected, self._expected = self._expected, None
-        if not expected:
-            return
-        found = {outcome.number: outcome for outcome in exceptions}
-        due = 0
-        for item in expected:
-            if item.number > through:
-                break
-            due += 1
-            if self.is_over:
-                return
-            self._told(item, found)
-        rest = expected[due:]
-        if rest:
-            more = self._take_expected()
-            self._expected = [*rest, *more] if more else rest
-
-    def _take_expected(self) -> list[Expected] | None:
-        return self._expected
-
-    def _told(self, item: Expected, found: dict[int, Outcome]) -> None:
-        then = item.then
-        if then is None:
-            self.link.send(item.data)
-            return
-        outcome = found.get(item.number) or Outcome(item.number)
-        error: SoftError | GatewayError | None = None if item.always else outcome.error
-        try:
-            if error is None:
-                then(outcome)
-        except SoftError as soft:
-            error = soft
-        except GatewayError as refusal:
-            error = refusal
-        if error is not None:
-            self._fail_now(replied(error), item.method)
+    def _answering(self) -> Answers:
+        answers = self._answers
+        if answers is None:
+            answers = self._answers = Answers(self)
+        return answers
 
     # -- the end ------------------------------------------------------------
 
@@ -331,11 +280,12 @@ class AmqpChannel:
             return
         told = replied(error)
         if isinstance(told, HardError) or not self._is_waiting():
-            self._fail_now(told, method)
+            self.fail_now(told, method)
         else:
-            self._behind(lambda _: self._fail_now(told, method))
+            self._behind(lambda _: self.fail_now(told, method))
 
-    def _fail_now(self, error: SoftError | HardError, method: int) -> None:
+    def fail_now(self, error: SoftError | HardError, method: int) -> None:
+        """Close the channel, or the connection, for an error: all that was to be told before is told."""
         if self.is_over:
             return
         if isinstance(error, HardError):
@@ -364,25 +314,23 @@ class AmqpChannel:
             self.link.send(encode(self.number, commands.Channel.CloseOk()))
 
     def _is_waiting(self) -> bool:
-        publishing = self._publishing
-        return bool(self._expected) or (publishing is not None and publishing.is_waiting)
+        answers, publishing = self._answers, self._publishing
+        return (answers is not None and answers.is_waiting) or (publishing is not None and publishing.is_waiting)
 
     def _behind(self, then: Then) -> None:
         """Have something done when all that was submitted is told; nothing that comes meanwhile is carried out."""
         self._swallows = True
-        number = self._last = self.channel.barrier()
-        if self._expected is None:
-            self._expected = []
+        number = self.channel.barrier()
         if self._publishing is not None:
             then = partial(self._publishing.afterwards, then)
-        self._expected.append(Expected(number, then, 0, b"", always=True))
+        self._answering().expect_always(number, then)
 
     def end(self) -> None:
         """Cancel the consumers, give back what is unsettled, tell no more outcomes; it may be called any number of times."""
         if self.is_over:
             return
         self.is_over = self._swallows = True
-        self._expected = None
+        self._answers = None
         if self._consuming is not None:
             self._consuming.close()
         if self._publishing is not None:
