@@ -17,6 +17,7 @@ from gateway.api.channel import (
     QueueInfo,
     Route,
     RunSink,
+    Settlement,
 )
 from gateway.api.frontend import (
     AsksItsPeers,
@@ -136,6 +137,7 @@ __all__ = [
     "Route",
     "RunSink",
     "Scheduled",
+    "Settlement",
     "Stats",
     "StreamAddress",
     "Unknown",

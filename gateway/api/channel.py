@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 from gateway.errors import GatewayError
 from gateway.model.declare import Binding, BindingOptions, ExchangeSpec, QueueSpec
@@ -84,6 +84,10 @@ class Delivery(Protocol):
 
     def spare(self) -> None:
         """Don't let it expire any more, even if it comes back: it has been sent. On disk with the next commit."""
+
+
+Settlement: TypeAlias = tuple[Delivery, Literal["ack", "requeue", "reject"]]
+"""What becomes of a delivery in a transaction: as `Channel.ack`, or `Channel.nack` with or without `requeue`."""
 
 
 class OutcomeSink(Protocol):
@@ -363,6 +367,18 @@ class Channel(Protocol):
 
         Raises:
             NotFound: as for `ack`; nothing is published.
+        """
+
+    def transact(self, publishes: Sequence[tuple[Route, Message]], settle: Sequence[Settlement]) -> int:
+        """Submit messages and settlements that are one change: on disk with one commit, or nothing of them happens.
+
+        Everything that can be refused is looked at first: exchanges, sizes, alarms, the journal, deliveries that this channel does
+        not hold, and queues that refuse when full, for which all messages count together (what the same transaction settles
+        leaves no room for them). The messages are published before anything is settled. `retain` does not speak of them.
+
+        Result: the indices of the messages that reached no queue, rising. Errors: as of `publish` and `ack`: nothing has happened.
+        But Overloaded, if the journal fails after the transaction was taken: as of `move` it holds, and is written when the
+        journal works again; if the broker ends before that, nothing of it has happened.
         """
 
     def nack(self, delivery: Delivery, *, requeue: bool, delay_ms: int = 0) -> None:

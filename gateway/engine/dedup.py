@@ -84,9 +84,9 @@ class Window:
     def publish(self, route: RouteHandle, message: Message, step: Step) -> Answer:
         """Publish a message by `step`, unless its id is known: then it is confirmed, dropped and counted."""
         try:
-            key = message_key(self._engine.properties(message))
-        except Exception as error:
-            return PreconditionFailed(f"the message's properties can't be decoded: {error}")
+            key = self._key_of(message)
+        except PreconditionFailed as error:
+            return error
         now_ms = self._engine.now_ms
         self._forget_some(now_ms)
         if key is None:
@@ -97,8 +97,21 @@ class Window:
             return None
         answer = step(route, message)
         if answer is None:
+            if message.persistent and message not in self._engine.ours:  # which is never withdrawn
+                self._engine.special.unsure(self, key)
             self._remember(key, now_ms + self.settings.window_ms, lasting=message.persistent)
         return answer
+
+    def knows(self, message: Message) -> bool:
+        """Say whether a message is a repetition now. Raises PreconditionFailed: it can't be decoded."""
+        key = self._key_of(message)
+        return key is not None and self._seen.get(key, 0) > self._engine.now_ms
+
+    def _key_of(self, message: Message) -> str | None:
+        try:
+            return message_key(self._engine.properties(message))
+        except Exception as error:
+            raise PreconditionFailed(f"the message's properties can't be decoded: {error}") from error
 
     def clear(self) -> None:
         """Forget all ids, in memory and on disk. Cost: how many there are."""
@@ -111,8 +124,6 @@ class Window:
         self._drop_kept(key)
 
     def _remember(self, key: str, until_ms: int, *, lasting: bool) -> None:
-        if lasting:
-            self._engine.special.unsure(self, key)
         self._seen[key] = until_ms
         self._seen.move_to_end(key)
         if self._durable:

@@ -10,12 +10,12 @@ from gateway.engine.definitions.policy import NAMESPACE as POLICIES
 from gateway.engine.definitions.policy import Policies
 from gateway.engine.events import EngineEvents
 from gateway.engine.kept import Kept
-from gateway.engine.publishing import Publishing
 from gateway.engine.queues.burial import Burial
 from gateway.engine.route import UNROUTABLE, Unroutable
 from gateway.engine.schedule.schedule import Schedule
 from gateway.engine.special import Special
 from gateway.engine.state import DEFAULT_WINDOW_BYTES
+from gateway.engine.transacting import Transacting
 from gateway.errors import Overloaded
 from gateway.model.message import Message
 from gateway.model.properties import Properties
@@ -24,7 +24,7 @@ from gateway.model.records import Batch, Page, Record, Retained, Scheduled, Stat
 __all__ = ["LATER", "UNROUTABLE", "Engine", "Later", "Unroutable"]
 
 
-class Engine(Publishing):
+class Engine(Transacting):
     """The queue engine: synchronous, never awaits, checks everything before it changes anything.
 
     What must last joins `batch`; the committer takes it with `take_batch` and tells when it is on disk.

@@ -61,6 +61,29 @@ class Special:
         except Exception:  # an edge: a front-end's decoder; `publish` says what is wrong
             return False
 
+    def goes_on(self, route: RouteHandle, message: Message) -> bool:
+        """Say whether `publish` would bring a message to queues now: it is no repetition, and need not wait.
+
+        Raises:
+            GatewayError: it would be refused before that.
+        """
+        spec = route.vhost.table.get(route.address.exchange).spec
+        window = self._window(route.address.vhost, spec)
+        if window is not None and window.knows(message):
+            return False
+        if spec.type != DELAYED:
+            return True
+        try:
+            delay_ms = read_delay(self._engine.properties(message))
+        except GatewayError:
+            raise
+        except Exception as error:
+            raise PreconditionFailed(f"the message's properties can't be decoded: {error}") from error
+        if delay_ms <= 0:
+            return True
+        self._engine.schedule.check(route, message, self._engine.now_ms + delay_ms)
+        return False
+
     def deleted(self, vhost: str, name: str) -> None:
         """An exchange is gone, and with it what it remembers, in the same batch. Cost: how many ids that are."""
         window = self._windows.pop((vhost, name), None)

@@ -230,11 +230,15 @@ class Alarms:
 
     def _publish(self, channel: BrokerChannel, route: RouteHandle, message: Message) -> GatewayError | Unroutable | None:
         """Publish while memory is short: who does so is held back, or refused."""
+        return self.publisher_refusal(channel.owner) or self._engine.publish(route, message)
+
+    def publisher_refusal(self, owner: object) -> GatewayError | None:
+        """Return as `memory_refusal`, and have the connection held back that publishes; `owner`: of its channels."""
         connection = CONNECTION.get()
-        if connection is not None and connection.refused_in != self.number:
+        if self.level and connection is not None and connection.refused_in != self.number:
             connection.held_in = self.number
-            connection.publisher = channel.owner
-        return self.memory_refusal() or self._engine.publish(route, message)
+            connection.publisher = owner
+        return self.memory_refusal()
 
     def memory_refusal(self) -> GatewayError | None:
         """Return why the connection for which this task works may not publish; None: it may."""

@@ -15,7 +15,7 @@ from gateway.engine.queues.consumer import Consumer
 from gateway.engine.queues.delivery import Entry
 from gateway.engine.retained import RetainedLookUp
 from gateway.engine.route import RouteHandle
-from gateway.errors import AccessRefused, GatewayError, MessageTooLarge, NotFound
+from gateway.errors import AccessRefused, GatewayError, NotFound
 from gateway.model.message import Message
 from gateway.model.names import MAX_KEY_WORDS, MAX_KEYS, parse_reply_address
 from gateway.model.records import Scheduled
@@ -41,7 +41,7 @@ class BrokerChannel(Settling):
     """A channel of the gateway's own engine (`gateway.api.Channel` says what each method does)."""
 
     __slots__ = (
-        "_answers", "_closed", "_consumers", "_decided_through", "_held_back", "_late", "_late_done", "_most_bytes",
+        "_answers", "_closed", "_consumers", "_decided_through", "_held_back", "_late", "_late_done",
         "_publish", "_sink", "_tidy_at", "_to_retain",
     )  # fmt: skip
 
@@ -55,9 +55,8 @@ class BrokerChannel(Settling):
         alarms: Alarms,
         bounds: Bounds,
     ) -> None:
-        super().__init__(engine, principal, owner, committer, alarms)
+        super().__init__(engine, principal, owner, committer, alarms, bounds.max_message_bytes)
         self._publish: Publish = alarms.publish
-        self._most_bytes = bounds.max_message_bytes
         self._answers: Answers | None = None
         if sink is None:
             sink = self._answers = Answers()
@@ -139,8 +138,7 @@ class BrokerChannel(Settling):
 
     def _too_large(self, message: Message) -> GatewayError:
         self._to_retain = None
-        size = len(message.body) + len(message.wire)
-        return MessageTooLarge(f"the message is too large: {size} bytes; limits.max_message_bytes = {self._most_bytes}")
+        return self._larger_than_allowed(message)
 
     def _exceptional(self, number: int, message: Message, problem: GatewayError | Unroutable) -> None:
         self._engine.batch.body_bytes += OUTCOME_COST_BYTES

@@ -88,6 +88,16 @@ class Burial:
             for queue in held_up:
                 queue.want_page()
 
+    def postpone(self) -> None:
+        """Let what dies wait, until `catch_up`."""
+        self._working = True
+
+    def catch_up(self) -> None:
+        """See to all that has died since, in one batch. What dies by that joins the list."""
+        self._working = False
+        for _ in range(0, len(self._engine.dead), PORTION):
+            self.work_off()
+
     def _go_on(self, _: int) -> None:
         self._timer = None
         self.work_off()

@@ -137,11 +137,11 @@ class Holding:
         ends_ms = max((since_ms or self.engine.now_ms) + self.ttl_ms, 1)
         return min(expires_at_ms, ends_ms) if expires_at_ms else ends_ms
 
-    def is_full_for(self, body_bytes: int) -> bool:
-        """Say whether a message with a body of so many bytes is one too many."""
+    def is_full_for(self, body_bytes: int, others: int = 0) -> bool:
+        """Say whether a message is one too many; `others`: how many come before it. `body_bytes`: of the bodies of all of these."""
         terms = self.terms
         return bool(
-            (terms.max_length and self.count >= terms.max_length)
+            (terms.max_length and self.count + others >= terms.max_length)
             or (terms.max_length_bytes and self.body_bytes + body_bytes > terms.max_length_bytes)
         )
 

@@ -87,7 +87,7 @@ class Schedule:
             NotFound: no such exchange. AccessRefused: an internal one. Overloaded: the journal can't take it.
             PreconditionFailed: no such time. And, of one that is due already, whatever refuses it.
         """
-        spec = self._check(route, message, due_ms)
+        spec = self.check(route, message, due_ms)
         given: list[int] = []
 
         def place(route: RouteHandle, message: Message) -> GatewayError | None:
@@ -104,7 +104,7 @@ class Schedule:
 
     def place(self, route: RouteHandle, message: Message, due_ms: int) -> int:
         """Do as `add`, for a message of which an exchange has seen that it is no repetition."""
-        self._check(route, message, due_ms)
+        self.check(route, message, due_ms)
         engine = self._engine
         now_ms = engine.now_ms
         if due_ms <= now_ms:
@@ -176,7 +176,8 @@ class Schedule:
         heaps = [list(keys) for keys in self._heaps()]
         return agenda(heaps, self._addresses, vhost, behind(after))
 
-    def _check(self, route: RouteHandle, message: Message, due_ms: int) -> ExchangeSpec:
+    def check(self, route: RouteHandle, message: Message, due_ms: int) -> ExchangeSpec:
+        """Make sure that a message may be scheduled; return where it goes. Raises as `add`."""
         spec = route.vhost.table.get(route.address.exchange).spec
         if spec.internal and not route.ours:
             raise AccessRefused(f"cannot publish to internal exchange '{spec.name}' in vhost '{route.address.vhost}'")
