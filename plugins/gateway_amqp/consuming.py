@@ -90,14 +90,15 @@ class Consuming:
         amqp = self.amqp
         tag = self._free_tag(command.consumer_tag)
         queue = amqp.declaring.named(command.queue)
-        is_reply = queue == DIRECT_REPLY
-        if is_reply:
+        if queue == DIRECT_REPLY:
             queue = amqp.direct_reply.open(tag, command.no_ack)
+        given = command.arguments or {}
+        amqp.declaring.note("consumer", [name for name in given if name.startswith("x-") and name != "x-priority"])
         options = ConsumeOptions(
             prefetch=0 if command.no_ack else self._prefetch,
             no_ack=command.no_ack,
             exclusive=command.exclusive,
-            priority=consumer_priority(command.arguments or {}, queue, amqp.principal.vhost),
+            priority=consumer_priority(given, queue, amqp.principal.vhost),
             paused=True,
         )
         consumption = Consumption(self, tag, command.no_ack, self._outflow())

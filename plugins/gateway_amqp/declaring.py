@@ -103,7 +103,7 @@ class Declaring:
             arguments=given,
             unknown="keep",
         )
-        self._note("exchange", unknown_exchange_arguments(given))
+        self.note("exchange", unknown_exchange_arguments(given))
         return spec
 
     def delete_exchange(self, arguments: bytes) -> None:
@@ -156,10 +156,10 @@ class Declaring:
             arguments=given,
             unknown="keep",
         )
-        self._note("queue", unknown_queue_arguments(given))
+        self.note("queue", unknown_queue_arguments(given))
         return spec
 
-    def _note(self, of: str, arguments: list[str]) -> None:
+    def note(self, of: str, arguments: list[str]) -> None:
         """Say once of each argument that it has no meaning: programs are taken as they are, but not in silence."""
         principal = self._amqp.principal
         noted: set[str] = principal.cache.setdefault(_NOTED, set())

@@ -265,9 +265,10 @@ async def test_what_makes_no_difference(first, second):
 
 async def test_queue_arguments_that_mean_nothing_are_said_in_the_log_once():
     async with amqp_broker() as bench:
-        client, other = await bench.client(), await bench.client()
-        for peer in (client, other):
-            await declared(peer, arguments={"x-mine": 1, "x-yours": 2, "mine": 3})
+        client = await bench.client()
+        await client.open(2)
+        for channel in (1, 2):
+            await declared(client, arguments={"x-mine": 1, "x-yours": 2, "mine": 3}, channel=channel)
         assert bench.logged("an argument has no meaning here") == 2
 
 
