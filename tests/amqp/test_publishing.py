@@ -59,7 +59,7 @@ async def test_a_message_reaches_the_queue_of_its_key_with_all_that_it_says():
     said = {
         "content_type": "text/plain", "content_encoding": "utf-8", "headers": {"a": 1, "b": ["two", None]}, "delivery_mode": 2,
         "priority": 3, "correlation_id": "c", "reply_to": "r", "expiration": "60000", "message_id": "m", "message_type": "t",
-        "user_id": "anonymous", "app_id": "app", "cluster_id": "",
+        "user_id": "guest", "app_id": "app", "cluster_id": "",
     }  # fmt: skip
     async with amqp_broker() as bench:
         client = await bench.client()
@@ -269,9 +269,9 @@ async def test_a_user_id_is_the_users_own():
     async with amqp_broker() as bench:
         client = await bench.client()
         await declared(client)
-        client.publish(1, "", "q", b"x", user_id="anonymous")
+        client.publish(1, "", "q", b"x", user_id="guest")
         client.publish(1, "", "q", b"x", user_id="bob")
-        text = "PRECONDITION_FAILED - user_id property set to 'bob' but authenticated user was 'anonymous'"
+        text = "PRECONDITION_FAILED - user_id property set to 'bob' but authenticated user was 'guest'"
         assert await client.refused(1) == (406, text)
         await client.open(1)
         client.publish(1, "", "q", b"x", user_id="bob")  # again: what was read of the properties is not kept
