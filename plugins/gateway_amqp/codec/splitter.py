@@ -326,7 +326,7 @@ class Splitter:
             if channel is not None:
                 channel.on_too_large(size)
         elif not size:
-            self._whole(number, content, content.properties)
+            self._whole(number, content, b"")
 
     def _body(self, number: int, content: _Content, payload: bytes) -> None:
         """Take a part of a body."""
@@ -335,18 +335,22 @@ class Splitter:
             self._drop(number, content)
             text = f"a content of {content.size} bytes was announced, {content.size - content.left} came"
             raise HardError(FRAME_ERROR, text, BASIC_PUBLISH)
+        if not content.left and not content.body:
+            self._whole(number, content, payload)
+            return
         if not content.swallowed:
             content.body += payload
             self._hold(len(payload))
         if not content.left:
-            self._whole(number, content, content.properties)
+            self._whole(number, content, bytes(content.body))
 
-    def _whole(self, number: int, content: _Content, properties: bytes | None) -> None:
+    def _whole(self, number: int, content: _Content, body: bytes) -> None:
         """Hand a content over that is whole."""
         self._drop(number, content)
         channel = self.channels.get(number)
+        properties = content.properties
         if channel is not None and not content.swallowed and properties is not None:
-            channel.on_publish(content.arguments, properties, bytes(content.body))
+            channel.on_publish(content.arguments, properties, body)
 
     def _out_of_step(self, kind: int, payload: bytes, what: str) -> HardError:
         """Return the error for bytes after which nobody knows where a frame begins."""
