@@ -225,12 +225,18 @@ def _rare(data: bytes, kind: str, at: int, end: int, faithful: bool) -> Any:
     if kind in "df":
         return (_DOUBLE if kind == "d" else _FLOAT).unpack_from(data, at)[0]
     if kind == "T":
-        seconds = int.from_bytes(data[at:end], "big")
-        return Timestamp(seconds) if faithful else seconds
+        return _timestamp(data[at:end], faithful)
     if kind == "x":
         return bytearray(data[at + 4 : end]) if faithful else data[at + 4 : end]
     number = Decimal(_INT.unpack_from(data, at + 1)[0]).scaleb(-data[at])
     return number if faithful else float(number)
+
+
+def _timestamp(data: bytes, faithful: bool) -> Any:
+    """Return seconds; two returns, as machine code makes a plain integer of what may be one."""
+    if faithful:
+        return Timestamp.from_bytes(data, "big")
+    return int.from_bytes(data, "big")
 
 
 def encode_table(table: dict[str, Any]) -> bytes:
@@ -278,12 +284,13 @@ def _encoded_table(table: dict[Any, Any], depth: int) -> bytes:
 
 def _encoded(value: Any, depth: int) -> bytes:
     """Return a value with its type."""
-    if isinstance(value, str):
+    kind = type(value)
+    if kind is str:
         return b"S" + _long(_utf_8(value))
-    if isinstance(value, bool):
-        return b"t\1" if value else b"t\0"
-    if isinstance(value, int):
+    if kind is int:
         return _encoded_int(value)
+    if kind is bool:
+        return b"t\1" if value else b"t\0"
     if isinstance(value, dict):
         return b"F" + _encoded_table(value, depth + 1)
     if isinstance(value, list | tuple):
@@ -293,8 +300,6 @@ def _encoded(value: Any, depth: int) -> bytes:
 
 def _encoded_int(value: int) -> bytes:
     """Return an integer in as few bytes as every client can read."""
-    if isinstance(value, Timestamp):
-        return _TYPED_UNSIGNED.pack(b"T", value)
     if -0x80000000 <= value <= 0x7FFFFFFF:  # noqa: PLR2004
         return _TYPED_INT.pack(b"I", value)
     if -0x8000000000000000 <= value <= 0x7FFFFFFFFFFFFFFF:  # noqa: PLR2004
@@ -319,8 +324,17 @@ def _encoded_rare(value: Any) -> bytes:
         return b"x" + _long(bytes(value))
     if isinstance(value, bytes | memoryview):
         return b"S" + _long(bytes(value))
+    return _encoded_odd(value)
+
+
+def _encoded_odd(value: Any) -> bytes:
+    """Return a value of the types that only faithful decoding makes, of classes derived from others, or as text."""
+    if isinstance(value, Timestamp):  # asked before int: machine code makes plain integers of what it knows to be one
+        return _TYPED_UNSIGNED.pack(b"T", value)
     if isinstance(value, Decimal):
         return _encoded_decimal(value)
+    if isinstance(value, int):
+        return _encoded_int(value)
     return b"S" + _long(_utf_8(str(value)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import signal
 import struct
 from decimal import Decimal
 
@@ -123,6 +124,7 @@ def test_timestamps_decimals_and_byte_arrays_are_told_from_others_if_that_is_wan
         (datetime.date(2020, 2, 29), b"S" + long(b"2020-02-29")), (Decimal("1e3"), b"d" + struct.pack(">d", 1000)),
         (Decimal("NaN"), b"d\x7f\xf8" + bytes(6)), (Decimal("1234567890.5"), b"d" + struct.pack(">d", 1234567890.5)),
         ("\ud800", b"S\0\0\0\1?"), ("\udcff", b"S\0\0\0\1\xff"), (memoryview(b"a"), b"S\0\0\0\1a"),
+        (signal.Signals.SIGINT, b"I\0\0\0\2"),
     ],
 )  # fmt: skip
 def test_values_that_amqp_has_no_type_for_are_written_as_what_comes_nearest(value, field):
