@@ -210,15 +210,11 @@ class Protocol:
             raise HardError(CHANNEL_ERROR, "unexpected method in connection state running", method)
 
     def _open(self, number: int) -> None:
-        """Open a channel."""
+        """Open a channel. Its number is any; how many there are is what `channel_max` limits, as in RabbitMQ."""
         there = len(self.channels)
         if there >= self.channel_max:
             text = f"number of channels opened ({there}) has reached the negotiated channel_max ({self.channel_max})"
             raise HardError(NOT_ALLOWED, text, CHANNEL_OPEN)
-        if number > self.channel_max:
-            raise HardError(
-                NOT_ALLOWED, f"channel {number} is beyond the negotiated channel_max ({self.channel_max})", CHANNEL_OPEN
-            )
         self.channels[number] = AmqpChannel(self, number)
         self.send(encode(number, commands.Channel.OpenOk()))
 

@@ -374,3 +374,11 @@ async def test_virtual_hosts_are_worlds_of_their_own():
         elsewhere = await bench.client(vhost="other")
         elsewhere.say(1, commands.Queue.Declare(queue="q", passive=True))
         assert await elsewhere.refused(1) == (404, "NOT_FOUND - no queue 'q' in vhost 'other'")
+
+
+async def test_who_is_taken_for_nobody_though_it_gave_a_password_is_refused():
+    async with amqp_broker() as bench:
+        bench.broker.authenticate_now = lambda _: Principal("anonymous")
+        client = await started(bench)
+        client.say(0, start_ok("PLAIN", "\x00guest\x00wrong", authentication_failure_close=True))
+        assert (await client.thrown_out())[0] == 403

@@ -9,7 +9,7 @@ from typing import Any
 import trio
 import trio.lowlevel
 
-from gateway.api.frontend import Principal
+from gateway.api.frontend import Credentials, Principal
 from gateway.config import Limits
 from gateway.engine.queues.delivery import UNWRITTEN
 from gateway.errors import JournalError
@@ -114,8 +114,8 @@ class HandJournal:
         self.closed = clean
 
 
-async def let_in(credentials: object) -> Principal:
-    return Principal("anonymous")
+async def let_in(credentials: Credentials) -> Principal:
+    return Principal(credentials.user or "anonymous")
 
 
 @asynccontextmanager
