@@ -9,6 +9,7 @@ from gateway.engine.definitions.definitions import VHOSTS, Definitions
 from gateway.engine.definitions.policy import NAMESPACE as POLICIES
 from gateway.engine.definitions.policy import Policies
 from gateway.engine.events import EngineEvents
+from gateway.engine.joining import Joining
 from gateway.engine.kept import Kept
 from gateway.engine.queues.burial import Burial
 from gateway.engine.route import UNROUTABLE, Unroutable
@@ -55,6 +56,7 @@ class Engine(Transacting):
         self.policies = Policies(self)
         self.definitions = Definitions(self, node_id)
         self.kept = Kept(self)
+        self.joining = Joining(self)
         self.schedule = Schedule(self)
         self.special = Special(self)
 

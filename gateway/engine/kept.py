@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from gateway.engine.joining import NAMESPACE as JOINING
 from gateway.engine.leaving import LEAVING, SINCE
 from gateway.engine.retained import LastValues
 from gateway.engine.route import RouteHandle
@@ -57,3 +58,5 @@ class Kept:
                     self._state.setdefault(namespace, {})[key] = value
                     if namespace in (LEAVING, SINCE):
                         self.values.replay(record)
+                    elif namespace == JOINING:
+                        self._engine.joining.replay()

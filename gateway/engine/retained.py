@@ -189,6 +189,8 @@ class LastValues:
             self._store(address.vhost, address.exchange, address.routing_key, message)
             if self._leaving:
                 self._leaving.put(address.vhost, address.exchange, address.routing_key)
+            if self._engine.joining:
+                self._engine.joining.put(address.vhost, address.exchange, address.routing_key)
         elif not self._remove(address.vhost, address.exchange, address.routing_key):
             return None
         self.record(Retained(address.vhost, address.exchange, address.routing_key, message if message.body else None))

@@ -18,6 +18,7 @@ from gateway.model.records import Batch
 if TYPE_CHECKING:
     from gateway.engine.definitions.definitions import Definitions
     from gateway.engine.definitions.policy import Policies
+    from gateway.engine.joining import Joining
     from gateway.engine.kept import Kept
     from gateway.engine.queues.burial import Burial, Dead
     from gateway.engine.queues.lane import Lane
@@ -33,6 +34,7 @@ class State:
     """The attributes that all rooms of an engine share; `gateway.engine.engine.Engine` says what they are."""
 
     definitions: Definitions
+    joining: Joining
     kept: Kept
     policies: Policies
     schedule: Schedule

@@ -298,13 +298,17 @@ class Definitions:
         there = source.bindings.get(binding.identity())
         if there == binding:
             return
-        self._check_journal(durable=durable and source.spec.durable)
+        lasts = durable and source.spec.durable
+        self.engine.joining.check(source.spec, binding)
+        self._check_journal(durable=lasts)
         if there is None:
             self.bounds.new_binding()
         table.bind(binding, destination)
         self.engine.generation += 1
-        if durable and source.spec.durable:
+        if lasts:
             self._record(Bound(vhost, binding))
+        if there is None and isinstance(destination, Queue):
+            self.engine.joining.bound(vhost, binding, destination, lasts=lasts)
 
     def unbind(self, vhost: str, binding: Binding, owner: object) -> None:
         """Undo `bind`. Errors as `Channel.unbind`."""
