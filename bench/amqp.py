@@ -56,10 +56,13 @@ CASES = [
     Case("durable, confirmed, 10 publishers, window 100 each", {**AWAY, "window": 100, "publishers": 10}, "publish"),
     Case(CONSUMED, {**AWAY, "fill": BACKLOG}, "drain"),
     Case("durable: publish, confirm, deliver, ack", {**FLOW, "persistent": True, "window": 1_000}),
-    Case("the same, 10 consumers, prefetch 1", {**FLOW, "persistent": True, "window": 1_000, "prefetch": 1, "consumers": 10}),
+    Case(
+        "durable: publish, confirm, deliver, ack; 10 consumers, prefetch 1",
+        {**FLOW, "persistent": True, "window": 1_000, "prefetch": 1, "consumers": 10},
+    ),
     Case(TRANSIENT, FLOW),
     Case(f"{TRANSIENT}, 10 publishers", {**FLOW, "publishers": 10}),
-    Case("the same, bodies of 100 kB", {"lag": 10, "prefetch": 10, "size": 100_000}),
+    Case("transient, bodies of 100 kB: publish, deliver, ack", {"lag": 10, "prefetch": 10, "size": 100_000}),
     Case("transient: publish, deliver without acks", {"lag": 1_000, "no-ack": True}),
     Case("transient, 1 to 50 queues: deliver, ack", {**FLOW, "fanout": True, "queues": 50, "consumers": 50}),
 ]
