@@ -115,8 +115,10 @@ def _value(value: Any, depth: int) -> Any:
         return value
     if isinstance(value, str):
         return value if value.isascii() else utf8(value).decode()
+    if isinstance(value, Timestamp):  # asked before int: machine code makes plain integers of what it knows to be one
+        return value
     if isinstance(value, int):
-        return value if _LEAST <= value <= _MOST or isinstance(value, Timestamp) else str(value)
+        return value if _LEAST <= value <= _MOST else str(value)
     return _rare(value, depth)
 
 
@@ -141,7 +143,9 @@ def _moment(moment: datetime) -> Any:
     if moment.tzinfo is None or moment.microsecond:
         return moment.isoformat()
     seconds = int(moment.timestamp())
-    return Timestamp(seconds) if seconds >= 0 else moment.isoformat()
+    if seconds < 0:
+        return moment.isoformat()
+    return Timestamp(seconds)
 
 
 def _text(value: Any) -> str:
@@ -163,7 +167,9 @@ def _deaths(deaths: Any, told: Any) -> Any:
 
 
 def _time(value: Any) -> Any:
-    return Timestamp(value) if type(value) is int and 0 <= value <= _LATEST_S else value
+    if type(value) is int and 0 <= value <= _LATEST_S:
+        return Timestamp(value)
+    return value
 
 
 def _second(value: Any) -> Any:
