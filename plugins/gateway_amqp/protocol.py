@@ -39,7 +39,7 @@ UNBLOCKED: Final = encode(0, commands.Connection.Unblocked())
 LINGER_S: Final = 5.0
 """How long a client may take to answer Connection.Close."""
 MOST_OWED_BYTES: Final = 16 * 1024 * 1024
-"""What a client may ask for while it does not read, beside one message."""
+"""What a client may ask for while it does not read; a message that goes beyond it is sent, whatever its size."""
 NOBODY: Final = Principal("")
 
 
@@ -285,8 +285,9 @@ class Protocol:
 
     def owe(self, size: int) -> None:
         """So much more is to be sent though the client does not read: it may not go on asking like this."""
-        self._owed += size
-        if self._owed > MOST_OWED_BYTES + self.broker.settings.max_message_bytes and not self.is_over:
+        if self._owed <= MOST_OWED_BYTES:
+            self._owed += size
+        elif not self.is_over:
             self.gateway.count("slow_readers_closed")
             self.gateway.log.warning("a client asks, and does not read the answers: connection closed", peer=self.connection.peer)
             self.end()
