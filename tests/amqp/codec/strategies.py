@@ -5,9 +5,13 @@ from __future__ import annotations
 import struct
 from decimal import Decimal
 
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from gateway_amqp.codec.names import Timestamp
+
+FEW = settings(max_examples=40)
+"""Whole tables and properties take long to draw."""
 
 names = st.text(max_size=20).filter(lambda name: len(name.encode()) <= 255)
 texts = st.text(max_size=30)

@@ -13,7 +13,7 @@ from gateway_amqp.codec import content
 from gateway_amqp.codec.content import facts, put, replace_reply_to, spans, without_header
 from gateway_amqp.codec.names import HardError
 from gateway_amqp.codec.tables import decode_table
-from tests.amqp.codec.strategies import tables
+from tests.amqp.codec.strategies import FEW, tables
 
 shorts = st.text(min_size=1, max_size=20)
 TEXTS = (
@@ -37,6 +37,7 @@ def read(raw):
     return made
 
 
+@FEW
 @given(properties)
 def test_facts_are_what_pamqp_reads(wanted):
     raw = wanted.marshal()
@@ -51,6 +52,7 @@ def test_facts_are_what_pamqp_reads(wanted):
         assert decode_table(raw, *found.headers) == wanted.headers
 
 
+@FEW
 @given(properties, st.data())
 def test_properties_that_are_cut_or_too_long_are_refused_at_every_byte(wanted, data):
     raw = wanted.marshal()
@@ -88,6 +90,7 @@ def test_delivery_mode_2_alone_is_persistent():
     assert [facts(b"\x10\0" + bytes((mode,))).persistent for mode in (0, 1, 2, 3, 255)] == [False, False, True, False, False]
 
 
+@FEW
 @given(properties)
 def test_spans_are_where_the_properties_stand(wanted):
     raw = wanted.marshal()
@@ -104,6 +107,7 @@ def test_another_reply_to_is_all_that_changes(wanted, new):
     assert read(raw) == wanted
 
 
+@FEW
 @given(properties, properties, st.sampled_from(content.ORDER))
 def test_any_property_can_be_replaced_put_in_and_taken_out(wanted, other, flag):
     raw, source = wanted.marshal(), other.marshal()
@@ -116,6 +120,7 @@ def test_any_property_can_be_replaced_put_in_and_taken_out(wanted, other, flag):
     assert {flag: changed[start:end] for flag, start, end in spans(changed)} == expected
 
 
+@FEW
 @given(properties, st.sampled_from(["BCC", "a", ""]), tables)
 def test_a_header_that_is_taken_out_leaves_the_others_as_they_were(wanted, name, table):
     wanted.headers = {"first": 1, **{key: str(value) for key, value in table.items()}, name: "x", "last": 2}

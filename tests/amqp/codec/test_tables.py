@@ -25,7 +25,7 @@ from gateway_amqp.codec.tables import (
     short,
     without_field,
 )
-from tests.amqp.codec.strategies import long, raw_table, raw_tables, rich_tables, tables
+from tests.amqp.codec.strategies import FEW, long, raw_table, raw_tables, rich_tables, tables
 
 
 def same_types(one, other):
@@ -39,21 +39,25 @@ def same_types(one, other):
     return one == other
 
 
+@FEW
 @given(tables)
 def test_what_the_common_model_carries_comes_back(table):
     assert same_types(decode_table(encode_table(table)), table)
 
 
+@FEW
 @given(rich_tables)
 def test_what_is_decoded_faithfully_comes_back_with_its_types(table):
     assert same_types(decode_table(encode_table(table), faithful=True), table)
 
 
+@FEW
 @given(raw_tables)
 def test_bytes_that_are_decoded_faithfully_are_encoded_as_they_were(raw):
     assert encode_table(decode_table(raw, faithful=True)) == raw
 
 
+@FEW
 @given(raw_tables)
 def test_what_is_decoded_can_be_carried_by_msgpack(raw):
     table = decode_table(raw)
@@ -67,6 +71,7 @@ def as_pamqp_reads(value):
     return [as_pamqp_reads(one) for one in value] if isinstance(value, list) else value
 
 
+@FEW
 @given(tables)
 def test_pamqp_reads_what_is_written(table):
     data = encode_table(table)
@@ -82,6 +87,7 @@ pamqp_values = st.recursive(
 )
 
 
+@FEW
 @given(st.dictionaries(st.text(max_size=9), pamqp_values, max_size=5))
 def test_what_pamqp_writes_is_read(table):
     data = encode.field_table(table)
@@ -192,6 +198,7 @@ def test_lengths_that_lie_are_refused(raw, text):
     refused(raw, text)
 
 
+@FEW
 @given(raw_tables, st.data())
 def test_a_table_that_is_cut_is_refused_at_every_byte(raw, data):
     refused(raw, end=data.draw(st.integers(0, len(raw) - 1)))
