@@ -52,13 +52,14 @@ _SETTLE: Final = struct.Struct(">QB")
 
 
 class Consuming:
-    """The consumers of one channel, and what it has not settled.
+    """The consumers of one channel, and what it has not settled (a `gateway.api.Flushable`).
 
     ``stopped``: why the consumers pause; 0: they don't. ``limit``: how many unsettled deliveries they may have together; 0: any.
     """
 
     __slots__ = (
         "_consumptions",
+        "_counts",
         "_gotten",
         "_key",
         "_prefetch",
@@ -79,6 +80,7 @@ class Consuming:
         self._key: int = content_key(amqp.number, amqp.frame_max)
         self._prefetch: int = 0
         self._turn: int = 0
+        self._counts: bool = False
         self._gotten: set[int] = set()
         self._uncommitted: int = 0
 
@@ -218,7 +220,7 @@ class Consuming:
         if self._gotten:
             self._gotten.discard(delivery_tag)
         if self.stopped & FULL:
-            self.count()
+            self._count_soon()
 
     def _ack_all(self, taken: list[Taken]) -> None:
         amqp = self.amqp
@@ -309,7 +311,7 @@ class Consuming:
         """So many deliveries of a transaction are settled, or others without one."""
         self._uncommitted -= count
         if self.stopped & FULL:
-            self.count()
+            self._count_soon()
 
     def restore(self, taken: list[tuple[int, Delivery]]) -> None:
         """Take back what was settled in a transaction that is rolled back: it is unsettled again, under its tags."""
@@ -331,6 +333,17 @@ class Consuming:
         else:
             self.limit = 0
             self._prefetch = command.prefetch_count
+        self._count_soon()
+
+    def _count_soon(self) -> None:
+        """Look at the end of the turn who may go on: it may be many consumers, and many acknowledgements."""
+        if not self._counts:
+            self._counts = True
+            self.amqp.gateway.touch(self)
+
+    def flush(self) -> None:
+        """See `gateway.api.Flushable`."""
+        self._counts = False
         self.count()
 
     def count(self) -> None:

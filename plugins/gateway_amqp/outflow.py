@@ -9,7 +9,7 @@ from gateway.api import Connection, Gateway
 if TYPE_CHECKING:
     from gateway_amqp.consuming import Consuming
 
-MOST_UNSENT_BYTES: Final = 1024 * 1024
+MOST_UNSENT_BYTES: Final = 128 * 1024
 """With more to be sent in one turn the consumers pause until that is with the socket."""
 
 
