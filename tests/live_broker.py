@@ -16,6 +16,9 @@ from tests.ports import free_port
 TIDEGATE = str(Path(sys.executable).with_name("tidegate"))
 
 CONFIGURATION = """\
+[frontend.amqp]
+listen = ["tcp://127.0.0.1:5672"]
+
 [frontend.mqtt]
 listen = ["tcp://127.0.0.1:1883"]
 

@@ -58,10 +58,10 @@ def test_the_wheel_holds_the_packages_and_nothing_that_others_might_have_too(whe
         names = archive.namelist()
     top = {name.partition("/")[0] for name in names if not name.endswith(".so")}
     info = f"tidegate-{gateway.__version__}.dist-info"
-    assert top == {"gateway", "gateway_mqtt", "gateway_zeromq", "trio_zmq", info}
+    assert top == {"gateway", "gateway_amqp", "gateway_mqtt", "gateway_zeromq", "trio_zmq", info}
     assert f"{info}/licenses/LICENSE" in names
     assert "gateway/journal/schema.sql" in names
-    assert {"gateway/py.typed", "gateway_mqtt/py.typed", "gateway_zeromq/py.typed", "trio_zmq/py.typed"} <= set(names)
+    assert {f"{package}/py.typed" for package in top - {info}} <= set(names)
 
 
 def test_every_module_of_the_checkout_is_in_the_wheel(wheel):
@@ -99,6 +99,7 @@ def test_the_command_says_its_version(installed):
 
 def test_the_reference_configuration_is_taken(installed):
     said = run(str(installed / "venv/bin/tidegate"), "check-config", str(ROOT / "conf/tidegate.toml"), cwd=installed).stdout
+    assert "frontend.amqp: would listen on tcp://127.0.0.1:5672" in said
     assert "frontend.mqtt: would listen on tcp://127.0.0.1:1883" in said
     assert "frontend.zeromq: would listen on" in said
 
