@@ -201,6 +201,20 @@ async def test_recover_brings_all_again_behind_its_answer():
         assert held(bench) == 0
 
 
+@pytest.mark.parametrize("again", [recover_async(requeue=True), Basic.Nack(0, multiple=True, requeue=True)])
+async def test_who_gives_all_back_again_and_again_is_sent_a_part_of_it_in_one_turn(again):
+    async with amqp_broker() as bench:
+        client, other = await bench.client(), await bench.client()
+        await declared(client)
+        publish(other, *(bytes(1_000) for _ in range(1_000)))
+        await consuming(client)
+        await delivered(client, 1_000)
+        unsettled = client.protocol.channels[1].consuming.unsettled
+        client.say(1, *[again] * 100)
+        assert 1_000 < unsettled.last_tag < 1_300
+        await delivered(client, 1_000)
+
+
 @pytest.mark.parametrize("method", [Basic.Recover(requeue=False), recover_async(requeue=False)])
 async def test_recover_without_requeue_is_not_implemented(method):
     async with amqp_broker() as bench:

@@ -302,6 +302,15 @@ async def test_messages_go_to_the_highest_priority_that_can_take_them():
         assert [one.method.consumer_tag for one in await delivered(client, 3)] == ["high", "high", "low"]
 
 
+async def test_arguments_that_mean_nothing_are_said_in_the_log_once():
+    async with amqp_broker() as bench:
+        client = await bench.client()
+        await declared(client)
+        for tag in ("one", "two"):
+            await consuming(client, tag=tag, arguments={"x-mine": 1, "x-priority": 2, "mine": 3})
+        assert bench.logged("an argument has no meaning here") == 1
+
+
 async def test_a_priority_that_is_no_number_closes_the_channel():
     async with amqp_broker() as bench:
         client = await bench.client()

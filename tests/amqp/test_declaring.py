@@ -85,8 +85,8 @@ async def test_exchange_arguments_that_mean_nothing_are_not_compared_and_said_in
 async def test_an_unknown_type_closes_the_connection():
     async with amqp_broker() as bench:
         client = await bench.client()
-        client.say(1, declaring(kind="foo"))
-        assert await client.thrown_out() == (503, "COMMAND_INVALID - invalid exchange type 'foo'")
+        client.say(1, declaring(kind="nonsense"))
+        assert await client.thrown_out() == (503, "COMMAND_INVALID - unknown exchange type 'nonsense'")
 
 
 @pytest.mark.parametrize(
@@ -500,6 +500,15 @@ async def test_a_name_that_is_no_text_is_a_syntax_error():
         ({"x-max-length": -1}, "invalid arg 'x-max-length' for queue 'q' in vhost '/': {value_negative,-1}"),
         ({"x-message-ttl": -1}, "invalid arg 'x-message-ttl' for queue 'q' in vhost '/': {value_negative,-1}"),
         ({"x-expires": 0}, "invalid arg 'x-expires' for queue 'q' in vhost '/': {value_zero,0}"),
+        (
+            {"x-expires": 10**12},
+            "invalid arg 'x-expires' for queue 'q' in vhost '/': {value_too_big,1000000000000}",
+        ),
+        (
+            {"x-max-length-bytes": True},
+            "invalid arg 'x-max-length-bytes' for queue 'q' in vhost '/': \"expected integer, got bool\"",
+        ),
+        ({"x-overflow": [1]}, "invalid arg 'x-overflow' for queue 'q' in vhost '/': {unacceptable_type,array}"),
         ({"x-overflow": "foo"}, "invalid arg 'x-overflow' for queue 'q' in vhost '/': invalid_overflow"),
         ({"x-max-priority": 256}, "invalid arg 'x-max-priority' for queue 'q' in vhost '/': {max_value_exceeded,256}"),
         ({"x-queue-type": "foo"}, "invalid arg 'x-queue-type' for queue 'q' in vhost '/': \"unsupported queue type 'foo'\""),
@@ -518,6 +527,13 @@ async def test_arguments_that_cannot_be_are_refused_in_the_words_of_rabbitmq(arg
     async with amqp_broker() as bench:
         client = await bench.client()
         assert await refused(client, Queue.Declare(queue="q", arguments=arguments)) == (406, f"PRECONDITION_FAILED - {text}")
+
+
+async def test_an_alternate_exchange_has_a_name():
+    async with amqp_broker() as bench:
+        client = await bench.client()
+        text = "PRECONDITION_FAILED - invalid type 'signedint' for arg 'alternate-exchange' in exchange 'x' in vhost '/'"
+        assert await refused(client, declaring(arguments={"alternate-exchange": 4})) == (406, text)
 
 
 async def test_a_stream_is_not_implemented():
