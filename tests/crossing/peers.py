@@ -13,7 +13,7 @@ import msgspec
 import trio
 import zmq
 
-from gateway.api import Binding, ConsumeOptions, Principal, QueueSpec
+from gateway.api import Binding, ConsumeOptions, Credentials, Principal, QueueSpec
 from gateway.config import Limits
 from gateway.journal.memory import MemoryJournal
 from gateway.runtime.broker import Broker
@@ -81,8 +81,8 @@ ENDPOINTS: list[dict[str, Any]] = [
 PROPERTIES = tuple(row for row in TABLE if row not in ("body", "routing_key", "persistent", "retain"))
 
 
-async def let_in(_credentials: object) -> Principal:
-    return Principal("anonymous")
+async def let_in(credentials: Credentials) -> Principal:
+    return Principal(credentials.user or "anonymous")
 
 
 class Tap:

@@ -109,6 +109,7 @@ _amqp = {
     "headers": _maybe(_headers(_plain | _binary | _times)),
     "correlation_id": _maybe(_text | _binary),
     "timestamp_s": _maybe(st.integers(0, LATEST_S)),
+    "user_id": _maybe(st.just("guest")),
 }
 _no = st.just(False)
 _with_headers = {
