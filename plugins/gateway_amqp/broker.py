@@ -6,8 +6,11 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Final
 from typing import Protocol as Shape
 
+from pamqp import commands
+
 from gateway.api import Gateway
 from gateway_amqp.beats import Beats
+from gateway_amqp.codec.methods import encode
 from gateway_amqp.contents import Contents
 from gateway_amqp.handshake import CAPABILITIES
 from gateway_amqp.partial import Partial
@@ -16,6 +19,7 @@ from gateway_amqp.settings import AmqpSettings
 if TYPE_CHECKING:
     from gateway_amqp.protocol import Protocol
 
+LOCALES: Final = "en_US"
 MOST_TEXT: Final = 250
 """Bytes of why connections are blocked; a short string has up to 255."""
 
@@ -36,11 +40,12 @@ class Broker:
     ``unopened``: connections whose Connection.Open is not answered yet, oldest first. ``connections``: all others.
     ``partial``: how much is kept of what they have begun. ``beats``: those to which heartbeats are sent.
     ``blocked``: why publishers are held back; empty: they are not. ``contents``: the content frames that were written last.
-    ``properties``: what the server says of itself.
+    ``properties``: what the server says of itself. ``tune``: the frame that says its limits.
     """
 
     __slots__ = (
         "_chores",
+        "_starts",
         "beats",
         "blocked",
         "connections",
@@ -49,6 +54,7 @@ class Broker:
         "partial",
         "properties",
         "settings",
+        "tune",
         "unopened",
     )
 
@@ -63,6 +69,16 @@ class Broker:
         self.partial = Partial(settings.max_partial_bytes)
         self.contents = Contents(gateway)
         self.properties = server_properties(settings, gateway.node_id)
+        self.tune: bytes = encode(0, commands.Connection.Tune(settings.channel_max, settings.frame_max, settings.heartbeat_s))
+        self._starts: dict[str, bytes] = {}
+
+    def start(self, mechanisms: str) -> bytes:
+        """Return the frame that begins a connection on which clients may say in these ways who they are."""
+        start = self._starts.get(mechanisms)
+        if start is None:
+            start = encode(0, commands.Connection.Start(0, 9, self.properties, mechanisms, LOCALES))
+            self._starts[mechanisms] = start
+        return start
 
     def came(self, newcomer: Protocol) -> None:
         """A connection was accepted; if too many are on their way the one that has been for longest is closed."""

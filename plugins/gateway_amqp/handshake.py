@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 HEADER: Final = b"AMQP\x00\x00\x09\x01"
 HEADER_SIZE: Final = len(HEADER)
-LOCALES: Final = "en_US"
+OPEN_OK: Final = encode(0, commands.Connection.OpenOk())
 ANONYMOUS: Final = "anonymous"
 """The user of those who have said nothing that could be checked."""
 STARTING, SECURING, TUNING, OPENING, OVER = "starting", "securing", "tuning", "opening", "over"
@@ -69,7 +69,7 @@ class Handshake:
     def begin(self) -> None:
         """Send Connection.Start."""
         link = self._link
-        link.send(encode(0, commands.Connection.Start(0, 9, link.broker.properties, mechanisms(link.connection), LOCALES)))
+        link.send(link.broker.start(mechanisms(link.connection)))
 
     def on_method(self, number: int, method: int, arguments: bytes) -> None:
         """Take what the client says.
@@ -172,11 +172,10 @@ class Handshake:
                 AccessRefused(f"user {link.user!r} is not known, or has another password: without users only guest is let in")
             )
             return
-        settings = link.broker.settings
         link.principal = principal
         self._state = TUNING
-        self._splitter.frame_max = settings.frame_max
-        link.send(encode(0, commands.Connection.Tune(settings.channel_max, settings.frame_max, settings.heartbeat_s)))
+        self._splitter.frame_max = link.frame_max
+        link.send(link.broker.tune)
 
     # -- how ----------------------------------------------------------------
 
@@ -202,7 +201,7 @@ class Handshake:
             raise HardError(NOT_ALLOWED, text, CONNECTION_OPEN) from None
         link.vhost = vhost
         self._state = OVER
-        link.send(encode(0, commands.Connection.OpenOk()))
+        link.send(OPEN_OK)
         link.opened()
 
 

@@ -9,11 +9,10 @@ from pamqp import commands
 from gateway.api import CloseReason, Connection, Gateway, Principal
 from gateway_amqp.channel import AmqpChannel, Frames
 from gateway_amqp.closing import CLOSE_OK, Closing
-from gateway_amqp.codec.methods import decode, encode, name_of
+from gateway_amqp.codec.methods import decode, encode
 from gateway_amqp.codec.names import (
     CHANNEL_ERROR,
     CHANNEL_OPEN,
-    COMMAND_INVALID,
     CONNECTION_CLOSE,
     CONNECTION_FORCED,
     CONNECTION_UPDATE_SECRET,
@@ -204,8 +203,6 @@ class Protocol:
             self.close()
         elif method == CONNECTION_UPDATE_SECRET:
             self._update_secret(command.new_secret)
-        elif method >> 16 != CONNECTION_CLOSE >> 16:
-            raise HardError(COMMAND_INVALID, f"{name_of(method)} on channel 0", method)
         else:
             raise HardError(CHANNEL_ERROR, "unexpected method in connection state running", method)
 

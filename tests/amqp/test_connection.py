@@ -157,14 +157,14 @@ async def test_a_connection_that_is_lost_leaves_nothing_behind():
 @pytest.mark.parametrize(
     ("data", "code", "text"),
     [
-        (method(0, 0x0014000A, b"\0"), 503, "COMMAND_INVALID - channel.open on channel 0"),
-        (method(0, 0x0032000A, QUEUE.marshal()), 503, "COMMAND_INVALID - queue.declare on channel 0"),
+        (method(0, 0x0014000A, b"\0"), 504, "CHANNEL_ERROR - unexpected method in connection state running"),
+        (method(0, 0x0032000A, QUEUE.marshal()), 504, "CHANNEL_ERROR - unexpected method in connection state running"),
         (method(0, 0x000A0033), 504, "CHANNEL_ERROR - unexpected method in connection state running"),
         (method(0, 0x000A000B, b"\0\0\0\0\0\0\0\0\0\0"), 504, "CHANNEL_ERROR - unexpected method in connection state running"),
         (method(0, 0x00630001), 503, "COMMAND_INVALID - unknown method 99.1"),
         (method(1, 0x00630001), 503, "COMMAND_INVALID - unknown method 99.1"),
         (method(1, 0x003C00C8), 503, "COMMAND_INVALID - unknown method 60.200"),
-        (method(1, 0x000A0032, CLOSE.marshal()), 503, None),
+        (method(1, 0x000A0032, CLOSE.marshal()), 503, "COMMAND_INVALID - unimplemented method"),
         (method(1, 0x0014000A, b"\0"), 504, "CHANNEL_ERROR - second 'channel.open' seen"),
         (method(9, 0x00140028, b"\0\0\0\0\0\0\0"), 504, "CHANNEL_ERROR - expected 'channel.open'"),
         (publishing(9, "", "q", b"x"), 504, "CHANNEL_ERROR - expected 'channel.open'"),
