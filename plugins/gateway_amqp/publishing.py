@@ -48,9 +48,6 @@ if TYPE_CHECKING:
 
 MOST_WAYS: Final = 20_000
 """Arguments of Basic.Publish that are remembered, of all connections of a principal."""
-MOST_COPIED: Final = 1_000
-"""Routes with CC or BCC that are remembered, as before."""
-MOST_COPIED_CHARACTERS: Final = 1_000
 _DIRECT: Final = DIRECT.encode()
 _MANDATORY: Final = 1
 _IMMEDIATE: Final = 2
@@ -78,7 +75,6 @@ class Publishing:
         "_amqp",
         "_channel",
         "_confirms",
-        "_copied",
         "_facts",
         "_gateway",
         "_kept",
@@ -97,7 +93,6 @@ class Publishing:
         self._gateway: Gateway = amqp.gateway
         self._principal: Principal = amqp.principal
         self._ways: dict[bytes, Way] = amqp.principal.cache.setdefault("amqp.ways", {})
-        self._copied: dict[tuple[str, str, tuple[str, ...]], Route] = amqp.principal.cache.setdefault("amqp.copied", {})
         self._channel: Channel | None = None
         self._confirms: Confirms | None = None
         self._afterwards: Callable[[], None] | None = None
@@ -153,7 +148,10 @@ class Publishing:
         wire = self._wire
         if said.reply_to == _DIRECT:
             wire = replace_reply_to(wire, self._amqp.direct_reply.address())
-        route = self._with_copies(way.route) if self._also else way.route
+        route = way.route
+        if self._also:
+            where = route.address
+            route = (self._channel or self._open()).route(where.exchange, where.routing_key, also=self._also)
         message = Message(route.address, body, said.persistent, WIRE_TAG, wire, said.priority)
         transaction = self._amqp.transaction
         if transaction is not None:
@@ -222,20 +220,6 @@ class Publishing:
         if claimed != user.encode():
             text = f"user_id property set to '{claimed.decode('utf-8', 'replace')}' but authenticated user was '{user}'"
             raise SoftError(PRECONDITION_FAILED, text, BASIC_PUBLISH)
-
-    def _with_copies(self, route: Route) -> Route:
-        """Return the route to an address and to the keys of CC and BCC."""
-        also = self._also
-        where = route.address
-        known = (where.exchange, where.routing_key, also)
-        found = self._copied.get(known)
-        if found is None:
-            channel = self._channel or self._open()
-            found = channel.route(where.exchange, where.routing_key, also=also)
-            if sum(map(len, also)) <= MOST_COPIED_CHARACTERS:
-                make_room(self._copied, MOST_COPIED)
-                self._copied[known] = found
-        return found
 
     # -- modes --------------------------------------------------------------
 
