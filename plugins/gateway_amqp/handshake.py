@@ -105,7 +105,8 @@ class Handshake:
 
     # -- who ----------------------------------------------------------------
 
-    def _start_ok(self, said: commands.Connection.StartOk) -> None:
+    def _start_ok(self, said: Any) -> None:
+        """Take a `commands.Connection.StartOk`, whose response may be bytes whatever pamqp says of it."""
         link = self._link
         capable = _capabilities(said.client_properties)
         link.tells_of_cancel = capable.get("consumer_cancel_notify") is True
