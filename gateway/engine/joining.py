@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway.engine.route import RouteHandle
 from gateway.errors import GatewayError, PreconditionFailed
@@ -202,7 +202,7 @@ class Joining:
             handover.given.update(*parts)
             self._active.append(handover)
 
-    def _found(self, names: list[str]) -> Handover | None:
+    def _found(self, names: list[Any]) -> Handover | None:
         """Return what was noted, if its binding is still there."""
         vhost, source, _, destination, key, arguments = names
         host = self._engine.vhost(vhost)

@@ -257,3 +257,10 @@ def test_a_hard_limit_of_memory_below_the_other_one_is_a_mistake(write):
     assert "0 or at least memory_high_bytes, which is 2000" in text
     assert load(write("[limits]\nmemory_high_bytes = 2000\nmemory_max_bytes = 2000\n")).limits.memory_max_bytes == 2_000
     assert load(write("[limits]\nmemory_high_bytes = 0\nmemory_max_bytes = 1000\n")).limits.memory_max_bytes == 1_000
+
+
+def test_virtual_hosts_are_names_beside_the_default_one(write):
+    assert load().broker.vhosts == []
+    assert load(write('[broker]\nvhosts = ["/", "house", "büro"]\n')).broker.vhosts == ["/", "house", "büro"]
+    for wrong in ("", "x" * 256, "é" * 128):
+        assert "1 to 255 bytes" in complaint(write(f'[broker]\nvhosts = ["{wrong}"]\n'))
