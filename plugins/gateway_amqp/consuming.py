@@ -1,16 +1,15 @@
-"""What does an AMQP client consume on one channel, and how does it settle that?"""
+"""What does an AMQP client consume on one channel, and how much at once?"""
 
 from __future__ import annotations
 
 import secrets
-import struct
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from pamqp import commands
 
-from gateway.api import ConsumeOptions, Delivery, NotFound, Outcome
+from gateway.api import ConsumeOptions, Delivery, Outcome
 from gateway_amqp.arguments import consumer_priority
 from gateway_amqp.codec.methods import decode, encode
 from gateway_amqp.codec.names import (
@@ -25,20 +24,18 @@ from gateway_amqp.codec.names import (
     BASIC_REJECT,
     NOT_ALLOWED,
     NOT_IMPLEMENTED,
-    PRECONDITION_FAILED,
     HardError,
-    SoftError,
 )
 from gateway_amqp.codec.writing import cancel, get_empty, get_ok
 from gateway_amqp.consumption import Consumption
 from gateway_amqp.contents import content_key
 from gateway_amqp.direct_reply import NAME as DIRECT_REPLY
 from gateway_amqp.outflow import Outflow
-from gateway_amqp.unsettled import Taken, Unsettled
+from gateway_amqp.settling import Settling
+from gateway_amqp.translate.tables import common_table
 
 if TYPE_CHECKING:
     from gateway_amqp.channel import AmqpChannel
-    from gateway_amqp.transaction import How
 
 MOST_CONSUMERS: Final = 10_000
 """Of one channel."""
@@ -48,41 +45,32 @@ FULL: Final = 4
 """Why the consumers of a channel pause: the client does not read; there is much to be sent already; it has as much as it wanted."""
 
 _TAG_BYTES: Final = 16
-_SETTLE: Final = struct.Struct(">QB")
 
 
-class Consuming:
+class Consuming(Settling):
     """The consumers of one channel, and what it has not settled (a `gateway.api.Flushable`).
 
-    ``stopped``: why the consumers pause; 0: they don't. ``limit``: how many unsettled deliveries they may have together; 0: any.
+    ``limit``: how many unsettled deliveries the consumers may have together; 0: any.
     """
 
     __slots__ = (
         "_consumptions",
         "_counts",
-        "_gotten",
         "_key",
         "_prefetch",
         "_turn",
-        "_uncommitted",
-        "amqp",
         "limit",
-        "stopped",
-        "unsettled",
     )
 
     def __init__(self, amqp: AmqpChannel) -> None:
-        self.amqp: AmqpChannel = amqp
-        self.unsettled: Unsettled = Unsettled()
-        self.stopped: int = CONGESTED if amqp.link.connection.is_congested else 0
+        super().__init__(amqp)
+        self.stopped = CONGESTED if amqp.link.connection.is_congested else 0
         self.limit: int = 0
         self._consumptions: dict[str, Consumption] = {}
         self._key: int = content_key(amqp.number, amqp.frame_max)
         self._prefetch: int = 0
         self._turn: int = 0
         self._counts: bool = False
-        self._gotten: set[int] = set()
-        self._uncommitted: int = 0
 
     # -- consumers ----------------------------------------------------------
 
@@ -94,7 +82,7 @@ class Consuming:
         queue = amqp.declaring.named(command.queue)
         if queue == DIRECT_REPLY:
             queue = amqp.direct_reply.open(tag, command.no_ack)
-        given = command.arguments or {}
+        given = common_table(command.arguments or {})
         amqp.declaring.note("consumer", [name for name in given if name.startswith("x-") and name != "x-priority"])
         options = ConsumeOptions(
             prefetch=0 if command.no_ack else self._prefetch,
@@ -194,129 +182,10 @@ class Consuming:
         tag = unsettled.last_tag = unsettled.last_tag + 1
         if not no_ack:
             unsettled.deliveries[tag] = delivery
-            self._gotten.add(tag)
+            self.gotten.add(tag)
         contents = amqp.link.broker.contents
         content = contents.whole(delivery.message, self._key)
         amqp.send(get_ok(amqp.number, tag, delivery.redelivered, contents.where, left, content))
-
-    # -- settling -----------------------------------------------------------
-
-    def ack(self, delivery_tag: int, multiple: bool) -> None:
-        """Basic.Ack.
-
-        Raises:
-            SoftError: 406, there is no such delivery, or it was taken away from the client.
-        """
-        amqp = self.amqp
-        if multiple or amqp.transaction is not None:
-            self._ack_all(self._take(delivery_tag, multiple))
-            return
-        delivery = self.unsettled.take(delivery_tag)
-        if delivery is not None:
-            try:
-                amqp.channel.ack(delivery)
-            except NotFound:
-                raise self._timed_out() from None
-        if self._gotten:
-            self._gotten.discard(delivery_tag)
-        if self.stopped & FULL:
-            self._count_soon()
-
-    def _ack_all(self, taken: list[Taken]) -> None:
-        amqp = self.amqp
-        if amqp.transaction is not None:
-            self._settle_later(taken, "ack")
-            return
-        deliveries = [delivery for _, delivery in taken if delivery is not None]
-        try:
-            if deliveries:
-                amqp.channel.ack_many(deliveries)
-        except NotFound:
-            raise self._timed_out() from None
-        self.settled(0)
-
-    def nack(self, arguments: bytes) -> None:
-        """Basic.Nack. Raises as `ack`."""
-        if len(arguments) != _SETTLE.size:
-            decode(BASIC_NACK, arguments)
-        tag, bits = _SETTLE.unpack(arguments)
-        self._give_back(self._take(tag, bits & 1 != 0), requeue=bits & 2 != 0)
-
-    def reject(self, arguments: bytes) -> None:
-        """Basic.Reject. Raises as `ack`."""
-        if len(arguments) != _SETTLE.size:
-            decode(BASIC_REJECT, arguments)
-        tag, bits = _SETTLE.unpack(arguments)
-        self._give_back(self._take(tag, multiple=False), requeue=bits & 1 != 0)
-
-    def _give_back(self, taken: list[Taken], *, requeue: bool) -> None:
-        amqp = self.amqp
-        if amqp.transaction is not None:
-            self._settle_later(taken, "requeue" if requeue else "reject")
-            return
-        deliveries = [delivery for _, delivery in taken if delivery is not None]
-        try:
-            if deliveries:
-                amqp.channel.nack_many(deliveries, requeue=requeue)
-        except NotFound:
-            raise self._timed_out() from None
-        self.settled(0)
-
-    def recover(self, arguments: bytes) -> None:
-        """Basic.Recover: all that is unsettled goes back. What comes again for it comes behind the answer."""
-        self._check_recover(decode(BASIC_RECOVER, arguments).requeue, BASIC_RECOVER)
-        amqp = self.amqp
-        amqp.answer(encode(amqp.number, commands.Basic.RecoverOk()))
-        self._recover()
-
-    def recover_async(self, arguments: bytes) -> None:
-        """Basic.RecoverAsync: the same without an answer."""
-        self._check_recover(decode(BASIC_RECOVER_ASYNC, arguments).requeue, BASIC_RECOVER_ASYNC)
-        self._recover()
-
-    def _check_recover(self, requeue: bool, method: int) -> None:
-        if not requeue:
-            raise HardError(NOT_IMPLEMENTED, "requeue=false", method)
-
-    def _recover(self) -> None:
-        deliveries = [delivery for _, delivery in self.unsettled.take_all() if delivery is not None]
-        self._gotten.clear()
-        if deliveries:
-            self.amqp.channel.nack_many(deliveries, requeue=True)
-        self.settled(0)
-
-    def _take(self, tag: int, multiple: bool) -> list[Taken]:
-        """Take out what a tag means. Raises as `ack`."""
-        unsettled = self.unsettled
-        taken = unsettled.take_through(tag) if multiple else [(tag, unsettled.take(tag))]
-        if self._gotten:
-            self._gotten.difference_update([number for number, _ in taken])
-        return taken
-
-    def _timed_out(self) -> SoftError:
-        """Return the error for what was taken away from the client: others have it, or will."""
-        return SoftError(PRECONDITION_FAILED, f"delivery acknowledgement on channel {self.amqp.number} timed out")
-
-    # -- transactions -------------------------------------------------------
-
-    def _settle_later(self, taken: list[Taken], how: How) -> None:
-        """Leave it to the transaction; until that ends it counts as unsettled."""
-        transaction = self.amqp.transaction
-        assert transaction is not None
-        kept = [(tag, delivery) for tag, delivery in taken if delivery is not None]
-        self._uncommitted += len(kept)
-        transaction.settle(kept, how)
-
-    def settled(self, count: int) -> None:
-        """So many deliveries of a transaction are settled, or others without one."""
-        self._uncommitted -= count
-        if self.stopped & FULL:
-            self._count_soon()
-
-    def restore(self, taken: list[tuple[int, Delivery]]) -> None:
-        """Take back what was settled in a transaction that is rolled back: it is unsettled again, under its tags."""
-        self._uncommitted -= len(taken)
-        self.unsettled.restore(list(taken))
 
     # -- how much at once ---------------------------------------------------
 
@@ -329,11 +198,16 @@ class Consuming:
         amqp.answer(encode(amqp.number, commands.Basic.QosOk()))
         if command.global_:
             self.limit = command.prefetch_count
-            self._gotten.clear()
+            self.gotten.clear()
         else:
             self.limit = 0
             self._prefetch = command.prefetch_count
         self._count_soon()
+
+    def room_again(self) -> None:
+        """See `Settling`."""
+        if self.stopped & FULL:
+            self._count_soon()
 
     def _count_soon(self) -> None:
         """Look at the end of the turn who may go on: it may be many consumers, and many acknowledgements."""
@@ -348,7 +222,7 @@ class Consuming:
 
     def count(self) -> None:
         """Stop the consumers if they have as much together as they may, or let them go on."""
-        held = len(self.unsettled) + self._uncommitted - len(self._gotten)
+        held = len(self.unsettled) + self.uncommitted - len(self.gotten)
         if self.limit and held >= self.limit:
             self._stop(FULL)
         elif self.stopped & FULL:

@@ -40,8 +40,9 @@ from gateway_amqp.codec.names import (
     QUEUE_UNBIND,
     SoftError,
 )
-from gateway_amqp.codec.tables import short
+from gateway_amqp.codec.tables import decode_table, short
 from gateway_amqp.direct_reply import NAME as DIRECT_REPLY
+from gateway_amqp.translate.tables import common_table
 
 if TYPE_CHECKING:
     from gateway_amqp.channel import AmqpChannel
@@ -92,7 +93,7 @@ class Declaring:
         self._expect(number, command.nowait, commands.Exchange.DeclareOk(), EXCHANGE_DECLARE)
 
     def _exchange_spec(self, name: str, command: commands.Exchange.Declare) -> ExchangeSpec:
-        given = command.arguments or {}
+        given = common_table(command.arguments or {})
         check_exchange(given, name, self._amqp.principal.vhost)
         spec = exchange_spec(
             name,
@@ -120,13 +121,13 @@ class Declaring:
     def bind_exchange(self, arguments: bytes) -> None:
         """Exchange.Bind."""
         command: commands.Exchange.Bind = decode(EXCHANGE_BIND, arguments)
-        number = self._amqp.channel.bind(_between_exchanges(command))
+        number = self._amqp.channel.bind(_between_exchanges(command, _matched(arguments, 1)))
         self._expect(number, command.nowait, commands.Exchange.BindOk(), EXCHANGE_BIND)
 
     def unbind_exchange(self, arguments: bytes) -> None:
         """Exchange.Unbind. What is not bound is unbound."""
         command: commands.Exchange.Unbind = decode(EXCHANGE_UNBIND, arguments)
-        number = self._amqp.channel.unbind(_between_exchanges(command))
+        number = self._amqp.channel.unbind(_between_exchanges(command, _matched(arguments, 1)))
         self._expect_gone(number, command.nowait, commands.Exchange.UnbindOk(), EXCHANGE_UNBIND)
 
     # -- queues -------------------------------------------------------------
@@ -146,7 +147,7 @@ class Declaring:
         amqp.expect(number, partial(self._declared, command.nowait), QUEUE_DECLARE)
 
     def _queue_spec(self, name: str, command: commands.Queue.Declare) -> QueueSpec:
-        given = command.arguments or {}
+        given = common_table(command.arguments or {})
         check_queue(given, name, self._amqp.principal.vhost)
         spec = queue_spec(
             name,
@@ -211,22 +212,22 @@ class Declaring:
     def bind_queue(self, arguments: bytes) -> None:
         """Queue.Bind."""
         command: commands.Queue.Bind = decode(QUEUE_BIND, arguments)
-        number = self._amqp.channel.bind(self._to_queue(command))
+        number = self._amqp.channel.bind(self._to_queue(command, _matched(arguments, 1)))
         self._expect(number, command.nowait, commands.Queue.BindOk(), QUEUE_BIND)
 
     def unbind_queue(self, arguments: bytes) -> None:
         """Queue.Unbind. What is not bound is unbound."""
         command: commands.Queue.Unbind = decode(QUEUE_UNBIND, arguments)
-        number = self._amqp.channel.unbind(self._to_queue(command))
+        number = self._amqp.channel.unbind(self._to_queue(command, _matched(arguments, 0)))
         self._expect_gone(number, False, commands.Queue.UnbindOk(), QUEUE_UNBIND)
 
-    def _to_queue(self, command: Any) -> Binding:
+    def _to_queue(self, command: Any, wanted: dict[str, Any]) -> Binding:
         queue, key = self.named(command.queue), command.routing_key
         if not command.queue and not key:
             key = queue
         source = command.exchange.translate(_STRIPPED)
         _check_not_default(source)
-        return Binding(source, queue.translate(_STRIPPED), key, arguments=command.arguments or {})
+        return Binding(source, queue.translate(_STRIPPED), key, arguments=wanted)
 
     # -- answers ------------------------------------------------------------
 
@@ -258,11 +259,24 @@ def queue_declared(channel: int, queue: str, messages: int, consumers: int) -> b
     return front + name + _COUNTS.pack(min(messages, _MOST), min(consumers, _MOST), FRAME_END)
 
 
-def _between_exchanges(command: Any) -> Binding:
+def _matched(arguments: bytes, bits: int) -> dict[str, Any]:
+    """Return the arguments of a binding as a message's headers are read, that one may be the same as the other.
+
+    Args:
+        arguments: a ticket, three names, and the table, which were decoded once.
+        bits: octets before the table.
+    """
+    at = 2
+    for _ in range(3):
+        at += 1 + arguments[at]
+    return common_table(decode_table(arguments, at + bits, faithful=True))
+
+
+def _between_exchanges(command: Any, wanted: dict[str, Any]) -> Binding:
     source, destination = command.source.translate(_STRIPPED), command.destination.translate(_STRIPPED)
     _check_not_default(destination)
     _check_not_default(source)
-    return Binding(source, destination, command.routing_key, to_exchange=True, arguments=command.arguments or {})
+    return Binding(source, destination, command.routing_key, to_exchange=True, arguments=wanted)
 
 
 def _check_not_default(exchange: str) -> None:

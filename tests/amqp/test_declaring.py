@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -386,6 +388,23 @@ async def test_headers_are_matched_as_the_binding_says():
         client.publish(1, "amq.headers", "", b"both", headers={"a": 1, "b": "two", "c": 3})
         client.publish(1, "amq.headers", "", b"one", headers={"a": 1})
         assert (await ready(client, "all"), await ready(client, "any")) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "value", [datetime(2030, 1, 1, tzinfo=UTC), Decimal("1.5"), bytearray(b"\xff\0"), 2**40, True, [1, {"a": "b"}], "text", -1, {}]
+)
+async def test_a_header_is_matched_whatever_its_type(value):
+    async with amqp_broker() as bench:
+        client = await bench.client()
+        await declared(client)
+        await bound(client, "q", "amq.headers", arguments={"x-match": "any", "h": value})
+        client.publish(1, "amq.headers", "", b"1", headers={"h": value})
+        client.publish(1, "amq.headers", "", b"2", headers={"h": "another"})
+        assert await ready(client) == 1
+        answer = Queue.Unbind(queue="q", exchange="amq.headers", arguments={"x-match": "any", "h": value})
+        await answered(client, answer, Queue.UnbindOk)
+        client.publish(1, "amq.headers", "", b"1", headers={"h": value})
+        assert await ready(client) == 1
 
 
 async def test_deleting_says_how_many_messages_went():
