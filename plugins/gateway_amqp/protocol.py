@@ -297,8 +297,10 @@ class Protocol:
         self.gateway.count("channel_errors", reason=REPLIES.get(error.code, str(error.code)).lower())
 
     def close(self) -> None:
-        """The client closes the connection."""
-        self._leave(CLOSE_OK)
+        """The client closes the connection, and then the socket: some take it for an error if the broker does."""
+        self.end()
+        self.send(CLOSE_OK)
+        self.connection.attach(Closing(self.connection), deadline_s=LINGER_S)
 
     def _leave(self, last: bytes) -> None:
         """Say a last thing, and close."""
