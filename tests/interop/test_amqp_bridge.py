@@ -212,6 +212,20 @@ def test_a_devices_dead_letter_tells_its_history_in_rabbitmqs_types(channel, dev
     assert (told.headers["a"], told.correlation_id, told.delivery_mode) == ("b", "base64:/wD+", 2)
 
 
+def test_a_headers_exchange_finds_what_tgp_programs_and_pika_programs_say_alike(broker, channel):
+    noon = datetime(2026, 11, 21, 12, tzinfo=UTC)
+    mine = channel.queue_declare("", exclusive=True).method.queue
+    wanted = {"x-match": "all", "when": noon, "n": 7, "binary": BINARY, "none": None}
+    channel.queue_bind(mine, "amq.headers", "", wanted)
+    said = {"when": noon, "n": 7, "binary": BINARY, "none": 1}
+    channel.basic_publish("amq.headers", "", b"pika", pika.BasicProperties(headers=said))
+    assert received(channel, mine)[2] == b"pika"
+    with connect(broker.addresses["ROUTER"]) as client:
+        client.publish("amq.headers", "", b"tgp", {"headers": said}, wait=True)
+    _, told, body = received(channel, mine)
+    assert (body, told.headers) == (b"tgp", said)
+
+
 # -- one queue
 
 

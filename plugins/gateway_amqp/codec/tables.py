@@ -6,6 +6,7 @@ The types are those that RabbitMQ's clients send (its errata of AMQP 0-9-1 §4.2
 from __future__ import annotations
 
 import struct
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
 
@@ -18,6 +19,9 @@ _UNKNOWN: Final = 255
 _LONG: Final = 254  # four bytes say how long it is
 _LONG_TYPES: Final = b"SxFA"
 _WIDTHS: Final = dict(zip(b"tbBsuIilLfdDTV\0", (1, 1, 1, 2, 2, 4, 4, 8, 8, 4, 8, 5, 8, 0, 0), strict=True))
+LATEST_S: Final = 253_402_300_799
+"""The last second of the year 9999, behind which there are no dates."""
+
 _SIZES: Final[bytes] = bytes([_LONG if letter in _LONG_TYPES else _WIDTHS.get(letter, _UNKNOWN) for letter in range(256)])
 """Bytes of a value by its type's letter."""
 _TEXT: Final = 0x53
@@ -42,8 +46,8 @@ def decode_table(data: bytes, start: int = 0, end: int = -1, *, faithful: bool =
     Args:
         end: -1: of the data.
         faithful: keep types that the common model has not: `Timestamp`, `Decimal`, and `bytearray` for byte arrays, so that
-            `encode_table` writes them as they were. Otherwise they are int, float and bytes. Long strings are str, or bytes
-            where they are not UTF-8; an integer's width is not kept.
+            `encode_table` writes them as they were. Otherwise they are what `moment` says, float and bytes. Long strings are
+            str, or bytes where they are not UTF-8; an integer's width is not kept.
 
     Raises:
         HardError: 502, it is none.
@@ -233,10 +237,17 @@ def _rare(data: bytes, kind: str, at: int, end: int, faithful: bool) -> Any:
 
 
 def _timestamp(data: bytes, faithful: bool) -> Any:
-    """Return seconds; two returns, as machine code makes a plain integer of what may be one."""
+    """Return a time; two returns, as machine code makes a plain integer of what may be one."""
     if faithful:
         return Timestamp.from_bytes(data, "big")
-    return int.from_bytes(data, "big")
+    return moment(int.from_bytes(data, "big"))
+
+
+def moment(seconds: int) -> Any:
+    """Return a time as the common model has it: a date (`datetime`, UTC); the seconds where there is no date any more."""
+    if seconds > LATEST_S:
+        return seconds
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def encode_table(table: dict[str, Any]) -> bytes:

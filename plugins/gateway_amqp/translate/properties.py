@@ -24,7 +24,7 @@ from gateway_amqp.codec.content import (
     spans,
 )
 from gateway_amqp.codec.names import MAX_SHORT, HardError
-from gateway_amqp.codec.tables import decode_table, encode_table
+from gateway_amqp.codec.tables import LATEST_S, decode_table, encode_table
 from gateway_amqp.translate.tables import common_table, shortened, table_of, text_of, utf8
 
 WIRE_TAG: Final = "amqp"
@@ -42,8 +42,6 @@ MALFORMED: Final = "x-malformed-properties"
 BASE64: Final = "base64:"
 """How a correlation id begins that is bytes, and no text in UTF-8: most clients read text here, and some end at other bytes."""
 _MOST_OCTET: Final = 255
-_LATEST_S: Final = 253_402_300_799
-"""The last second of the year 9999: clients that have dates know no later ones, and some end at one."""
 
 _TEXTS: Final = {
     CONTENT_TYPE: "content_type",
@@ -232,7 +230,7 @@ class _Section:
     def timestamp(self, seconds: int | None) -> None:
         if seconds is None:
             return
-        if 0 <= seconds <= _LATEST_S:
+        if 0 <= seconds <= LATEST_S:  # clients that have dates know no later ones, and some end at one
             self.put(TIMESTAMP, seconds.to_bytes(8, "big"))
         else:
             self.beside["x-timestamp"] = seconds

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
+from math import isfinite
 from typing import Any, Final
 
 import msgspec
 
 from gateway_amqp.codec.names import MAX_SHORT, Timestamp
-from gateway_amqp.codec.tables import encode_table
+from gateway_amqp.codec.tables import LATEST_S, encode_table, moment
 
 OTHERS: Final = "x-other-headers"
 """Header: what can't be under its own name, as its name is too long or taken: a list of tables with ``name`` and ``value``."""
@@ -21,8 +22,6 @@ _TIME: Final = "time"
 
 MOST_DEEP: Final = 30
 """Tables and lists within each other; what is deeper is told as JSON. Readers give up at some depth."""
-_LATEST_S: Final = 253_402_300_799
-"""The last second of the year 9999, behind which there are no dates."""
 _LEAST: Final = -(1 << 63)
 _MOST: Final = (1 << 63) - 1
 _TABLE_BYTES: Final = 4
@@ -55,7 +54,7 @@ def _common(value: Any) -> Any:
     if isinstance(value, str | bytes):
         return value
     if isinstance(value, Timestamp):
-        return datetime.fromtimestamp(int(value), UTC) if value <= _LATEST_S else int(value)
+        return moment(int(value))
     if isinstance(value, dict):
         return _common_fields(value)
     if isinstance(value, list):
@@ -111,8 +110,10 @@ def _name(name: Any) -> str:
 
 
 def _value(value: Any, depth: int) -> Any:
-    if value is None or isinstance(value, bool | float):
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, float):
+        return value if isfinite(value) else str(value)  # a common client ends at others
     if isinstance(value, str):
         return value if value.isascii() else utf8(value).decode()
     if isinstance(value, Timestamp):  # asked before int: machine code makes plain integers of what it knows to be one
@@ -167,7 +168,7 @@ def _deaths(deaths: Any, told: Any) -> Any:
 
 
 def _time(value: Any) -> Any:
-    if type(value) is int and 0 <= value <= _LATEST_S:
+    if type(value) is int and 0 <= value <= LATEST_S:
         return Timestamp(value)
     return value
 

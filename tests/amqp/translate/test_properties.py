@@ -346,7 +346,6 @@ def test_headers_that_tables_do_not_hold_are_told_otherwise():
             }
         )
     )
-    assert math.isnan(told.pop("nan"))
     level = told.pop("deep")
     depth = 0
     while isinstance(level, list):
@@ -356,6 +355,7 @@ def test_headers_that_tables_do_not_hold_are_told_otherwise():
     assert level == "[" * (40 - depth) + "1" + "]" * (40 - depth)
     assert told == {
         "large": "9223372036854775808",
+        "nan": "nan",
         "half": "2026-11-21T12:00:00.500000+00:00",
         "old": "1960-01-01T00:00:00+00:00",
         "inner": {"1": "a", "b": 2, OTHERS: [{"name": "1", "value": 3}]},
