@@ -160,11 +160,23 @@ def _said(value: object) -> str:
     return str(value)
 
 
+_MOST = 2**63 - 1
+
+
 def _tidy(rows: Iterator[tuple[Any, ...]] | sqlite3.Cursor) -> Iterator[tuple[Any, ...]]:
     for row in rows:
         yield _plain(row)
 
 
 def _plain(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Let every text be one that any reader takes: a lone surrogate is shown as its escape."""
-    return tuple(value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value for value in row)
+    """Let every value be one that SQLite and its readers take.
+
+    A lone surrogate is shown as its escape; a whole number beyond 64 bits (a time of AMQP may be one) is as near as a real one is.
+    """
+    return tuple(_taken(value) for value in row)
+
+
+def _taken(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    return float(value) if isinstance(value, int) and value > _MOST else value
