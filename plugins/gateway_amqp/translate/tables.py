@@ -128,7 +128,7 @@ def _rare(value: Any, depth: int) -> Any:
         return _nested(value, depth + 1)
     if isinstance(value, bytes | bytearray | memoryview):
         return bytearray(value)  # a byte array: long strings are text to some clients
-    return _moment(value) if isinstance(value, datetime) else _text(value)
+    return _timestamp(value) if isinstance(value, datetime) else _text(value)
 
 
 def _nested(value: Any, depth: int) -> Any:
@@ -139,13 +139,13 @@ def _nested(value: Any, depth: int) -> Any:
     return [_value(inner, depth) for inner in value]
 
 
-def _moment(moment: datetime) -> Any:
+def _timestamp(time: datetime) -> Any:
     """Return a time as a table has it, if it is one of whole seconds since 1970; else its text."""
-    if moment.tzinfo is None or moment.microsecond:
-        return moment.isoformat()
-    seconds = int(moment.timestamp())
+    if time.tzinfo is None or time.microsecond:
+        return time.isoformat()
+    seconds = int(time.timestamp())
     if seconds < 0:
-        return moment.isoformat()
+        return time.isoformat()
     return Timestamp(seconds)
 
 
