@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +26,9 @@ from gateway.admin.trial import Trial
 from gateway.engine.definitions.policy import Policy
 from gateway.engine.engine import Engine
 from gateway.errors import AccessRefused, CommandInvalid, GatewayError, NotFound, NotSupported, Overloaded, PreconditionFailed
+from gateway.model.arguments import unknown_queue_arguments
 from gateway.model.declare import Binding, ExchangeSpec, QueueSpec
+from gateway.model.exchange_arguments import unknown_exchange_arguments
 
 FORMAT = "3.10.0"
 """The version of RabbitMQ whose format is written; later ones read it too."""
@@ -278,10 +280,23 @@ def _one(section: str, reader: Reader, read: Callable[[Reader], Any], report: Re
         what = f"{_SINGULAR[section]} {reader.field('name', str)!r}"
         report.skipped.append(Skipped(reader.path, f"{what} of vhost {reader.vhost!r}", error.text))
         return
-    for key in value.ignored if isinstance(value, Policy) else ():
+    part, keys = _without_effect(value)
+    for key in keys:
         what = f"key {key!r} of {_SINGULAR[section]} {value.name!r}"
-        report.skipped.append(Skipped(f"{reader.path}.definition.{key}", what, "it is kept, and has no effect here"))
+        report.skipped.append(Skipped(f"{reader.path}.{part}.{key}", what, "it is kept, and has no effect here"))
     yield _Step(section, reader.path, reader.vhost, value)
+
+
+def _without_effect(value: str | Policy | ExchangeSpec | QueueSpec | Binding) -> tuple[str, Sequence[str]]:
+    """Return which part of an item has keys that nobody knows, and which they are."""
+    match value:
+        case Policy():
+            return "definition", list(value.ignored)
+        case QueueSpec():
+            return "arguments", unknown_queue_arguments(value.arguments)
+        case ExchangeSpec():
+            return "arguments", unknown_exchange_arguments(value.arguments)
+    return "", ()
 
 
 _SINGULAR = {

@@ -117,6 +117,7 @@ def read_exchange(reader: Reader) -> ExchangeSpec:
         auto_delete=reader.field("auto_delete", bool, False),
         internal=reader.field("internal", bool, False),
         arguments=reader.arguments(),
+        unknown="keep",
     )
 
 
@@ -169,6 +170,7 @@ def read_queue(reader: Reader) -> QueueSpec:
         durable=reader.field("durable", bool, True),
         auto_delete=reader.field("auto_delete", bool, False),
         arguments=reader.arguments(),
+        unknown="keep",
     )
     own = reader.own()
     if own is None:

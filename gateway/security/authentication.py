@@ -18,9 +18,9 @@ class Authentication:
     Those whom a front-end has verified by settings of its own are let in as the users that they are.
 
     Args:
-        anonymous: peers without credentials are let in, and those of this machine whatever they say of themselves
-            (clients such as pika always send a user and a password): nothing could check it. Their user is `ANONYMOUS`, but
-            for those who send `GUEST`: they are that user, whose name they may write into messages.
+        anonymous: peers without credentials are let in, and so are those who send `GUEST`, which everybody knows: clients such as
+            pika always send a user and a password. They are that user, whose name they may write into messages. Those of this
+            machine are let in whatever they say of themselves: nothing could check it. All but `GUEST` are `ANONYMOUS`.
     """
 
     def __init__(self, *, anonymous: bool) -> None:
@@ -48,11 +48,13 @@ class Authentication:
             return self._principal_of(credentials.user)
         if not self._anonymous:
             raise AccessRefused(f"{_who(credentials)} is not let in: security.anonymous is false and there are no users")
+        if (credentials.user, credentials.password) == GUEST:
+            return self._guest
         if _claims_something(credentials) and not credentials.loopback:
             raise AccessRefused(
                 f"{_who(credentials)} sends credentials from another machine, and there are no users to check them with"
             )
-        return self._guest if (credentials.user, credentials.password) == GUEST else self._principal
+        return self._principal
 
     def _principal_of(self, user: str) -> Principal:
         principal = self._known.get(user)

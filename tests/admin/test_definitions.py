@@ -187,7 +187,8 @@ def test_nothing_is_taken_while_the_journal_refuses(engine):
     [
         ({"queues": [queue("s", arguments={"x-queue-type": "stream"})]}, "queues[0]", "stream"),
         ({"queues": [queue("s", type="stream")]}, "queues[0]", "stream"),
-        ({"queues": [queue("q", arguments={"x-unheard-of": 1})]}, "queues[0]", "x-unheard-of"),
+        ({"queues": [queue("q", arguments={"x-unheard-of": 1})]}, "queues[0].arguments.x-unheard-of", "no effect"),
+        ({"exchanges": [exchange("x", arguments={"x-unheard-of": 1})]}, "exchanges[0].arguments.x-unheard-of", "no effect"),
         ({"queues": [queue("q", arguments={"x-max-priority": 1000})]}, "queues[0]", "x-max-priority"),
         ({"queues": [queue("amq.gen-1")]}, "queues[0]", "reserved"),
         ({"queues": [queue("")]}, "queues[0]", "has a name"),
@@ -217,6 +218,14 @@ def test_what_cannot_be_taken_is_listed_with_its_path_and_reason(engine, data, p
     report = import_(engine, data)
     assert list(reasons(report)) == [path]
     assert words in reasons(report)[path]
+
+
+def test_arguments_that_nobody_knows_are_kept_so_that_a_broker_takes_its_own_export(engine):
+    another = make_engine()
+    import_(engine, {"queues": [queue("q", arguments={"x-unheard-of": 1})]})
+    exported = export(engine)
+    assert import_(another, exported).taken["queues"] == 1
+    assert export(another) == exported
 
 
 @pytest.mark.parametrize(

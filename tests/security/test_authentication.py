@@ -10,6 +10,7 @@ from gateway.security import Authentication
 NOBODY = Credentials(peer="192.0.2.1:4000")
 GUEST_HERE = Credentials("password", "guest", b"guest", peer="127.0.0.1:4000", loopback=True)
 GUEST_ELSEWHERE = Credentials("password", "guest", b"guest", peer="192.0.2.1:4000")
+SOMEONE_ELSEWHERE = Credentials("password", "guest", b"other", peer="192.0.2.1:4000")
 
 
 async def test_a_peer_without_credentials_is_let_in_by_the_setting():
@@ -25,9 +26,10 @@ async def test_credentials_from_loopback_are_let_in_as_anonymous_while_there_are
     assert await authentication.authenticate(someone) is await authentication.authenticate(NOBODY)
 
 
-async def test_the_guest_of_this_machine_is_let_in_by_that_name_while_there_are_no_users():
+@pytest.mark.parametrize("credentials", [GUEST_HERE, GUEST_ELSEWHERE])
+async def test_guest_is_let_in_by_that_name_while_there_are_no_users(credentials):
     authentication = Authentication(anonymous=True)
-    guest = await authentication.authenticate(GUEST_HERE)
+    guest = await authentication.authenticate(credentials)
     assert guest.user == "guest"
     assert authentication.decide(GUEST_HERE) is guest
     assert authentication.decide(Credentials("password", "guest", b"other", loopback=True)).user == "anonymous"
@@ -35,7 +37,7 @@ async def test_the_guest_of_this_machine_is_let_in_by_that_name_while_there_are_
 
 async def test_credentials_from_another_machine_are_refused_as_nothing_can_check_them():
     with pytest.raises(AccessRefused, match=r"user 'guest' at 192\.0\.2\.1:4000"):
-        await Authentication(anonymous=True).authenticate(GUEST_ELSEWHERE)
+        await Authentication(anonymous=True).authenticate(SOMEONE_ELSEWHERE)
 
 
 async def test_a_password_without_a_user_counts_as_credentials():
@@ -43,7 +45,7 @@ async def test_a_password_without_a_user_counts_as_credentials():
         await Authentication(anonymous=True).authenticate(Credentials(password=b"x"))
 
 
-@pytest.mark.parametrize("credentials", [NOBODY, GUEST_HERE, GUEST_ELSEWHERE])
+@pytest.mark.parametrize("credentials", [NOBODY, GUEST_HERE, SOMEONE_ELSEWHERE, GUEST_ELSEWHERE])
 async def test_without_anonymous_access_nobody_is_let_in(credentials):
     with pytest.raises(AccessRefused, match=r"security\.anonymous"):
         await Authentication(anonymous=False).authenticate(credentials)
@@ -59,7 +61,7 @@ def test_peers_are_let_in_without_waiting_as_long_as_nothing_has_to_be_waited_fo
     authentication = Authentication(anonymous=True)
     assert authentication.authenticate_now(NOBODY) is authentication.decide(NOBODY)
     with pytest.raises(AccessRefused):
-        authentication.authenticate_now(GUEST_ELSEWHERE)
+        authentication.authenticate_now(SOMEONE_ELSEWHERE)
 
 
 @pytest.mark.parametrize("anonymous", [True, False])
