@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from gateway_amqp.protocol import Protocol
+
+class Beating(Protocol):
+    """A connection on which heartbeats were agreed upon."""
+
+    @property
+    def heartbeat_s(self) -> int:
+        """In so many seconds the client wants to hear something; as long as it is here."""
+
+    def beat(self) -> None:
+        """Send a heartbeat."""
 
 
 class Beats:
@@ -18,7 +26,7 @@ class Beats:
     __slots__ = ("_due", "_members")
 
     def __init__(self) -> None:
-        self._members: dict[int, dict[Protocol, None]] = {}
+        self._members: dict[int, dict[Beating, None]] = {}
         self._due: dict[int, float] = {}
 
     @property
@@ -26,7 +34,7 @@ class Beats:
         """When something is to be sent next; infinity: never."""
         return min(self._due.values(), default=math.inf)
 
-    def join(self, connection: Protocol, heartbeat_s: int, now: float) -> bool:
+    def join(self, connection: Beating, heartbeat_s: int, now: float) -> bool:
         """Begin with a connection; return whether `due_at` has come closer."""
         before = self.due_at
         members = self._members.get(heartbeat_s)
@@ -36,7 +44,7 @@ class Beats:
         members[connection] = None
         return self.due_at < before
 
-    def leave(self, connection: Protocol) -> None:
+    def leave(self, connection: Beating) -> None:
         """End with a connection, if it is here."""
         heartbeat_s = connection.heartbeat_s
         members = self._members.get(heartbeat_s)
@@ -47,9 +55,9 @@ class Beats:
             del self._members[heartbeat_s]
             del self._due[heartbeat_s]
 
-    def due(self, now: float) -> list[Protocol]:
+    def due(self, now: float) -> list[Beating]:
         """Return whom to send a heartbeat now, each once."""
-        found: list[Protocol] = []
+        found: list[Beating] = []
         for heartbeat_s, due_at in list(self._due.items()):
             if due_at <= now:
                 self._due[heartbeat_s] = now + heartbeat_s / 2

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 import trio
 
 from gateway.api import Connection, Gateway
+from gateway_amqp.beats import Beating
 from gateway_amqp.broker import Broker
 from gateway_amqp.protocol import Protocol
 from gateway_amqp.settings import AmqpSettings
+
+Peer = TypeVar("Peer")
+
+One = TypeVar("One")
 
 PER_TURN: Final = 1_000
 """So many connections are seen to before others have their turn: about a millisecond."""
@@ -63,7 +68,7 @@ class Server:
         while True:
             with trio.CancelScope(deadline=beats.due_at) as self._nap:
                 await trio.sleep_forever()
-            await self._each(beats.due(trio.current_time()), Protocol.beat)
+            await self._each(beats.due(trio.current_time()), _beat)
 
     async def _watch_alarms(self) -> None:
         """Tell publishers whether they are held back. Cancellation: safe."""
@@ -73,9 +78,13 @@ class Server:
                 await self._each(list(broker.connections), Protocol.block)
             await self._gateway.until_alarms_change()
 
-    async def _each(self, connections: Sequence[Protocol], tell: Callable[[Protocol], None]) -> None:
+    async def _each(self, connections: Sequence[Peer], tell: Callable[[Peer], None]) -> None:
         """Tell many connections something, some at a time. Cancellation: safe."""
         for start in range(0, len(connections), PER_TURN):
             for connection in connections[start : start + PER_TURN]:
                 tell(connection)
             await trio.lowlevel.checkpoint()
+
+
+def _beat(connection: Beating) -> None:
+    connection.beat()
