@@ -19,7 +19,7 @@ from tests.programs import missing
 
 ROOT = Path(__file__).parents[2]
 README, block = read("README.md")
-PORTS = {1883: "mqtt", 5557: "PULL", 5558: "PUSH", 5559: "XPUB", 5570: "ROUTER"}
+PORTS = {1883: "mqtt", 5672: "amqp", 5557: "PULL", 5558: "PUSH", 5559: "XPUB", 5570: "ROUTER"}
 
 
 def moved(text, broker):
@@ -43,11 +43,12 @@ def say_with_mosquitto_pub(text, broker):
     subprocess.run(command, shell=True, check=True, timeout=60)
 
 
-def test_three_clients_print_what_the_readme_says(broker, running):
+def test_four_clients_print_what_the_readme_says(broker, running):
     pytest.importorskip("paho.mqtt")
     worker = running(moved(block("worker"), broker))
     say_with_mosquitto_pub(block("device"), broker)
-    subprocess.run([sys.executable, "-c", moved(block("paho"), broker)], check=True, timeout=60)
+    for program in ("paho", "pika"):
+        subprocess.run([sys.executable, "-c", moved(block(program), broker)], check=True, timeout=60)
     said = block("prints").splitlines()
     assert [worker.stdout.readline().rstrip("\n") for _ in said] == said
 
