@@ -1,4 +1,4 @@
-"""Which of these seeds show that something is wrong? ``python -m tests.simulation FIRST[..LAST] [--served] [--sqlite]``."""
+"""Which of these seeds go wrong? ``python -m tests.simulation FIRST[..LAST] [--served] [--amqp] [--sqlite]``."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ def main() -> int:
     parser.add_argument("seeds", help="one seed, or FIRST..LAST")
     parser.add_argument("--sqlite", action="store_true", help="over the real journal, in a temporary directory")
     parser.add_argument("--served", action="store_true", help="worlds of those who ask and answer by ZeroMQ")
+    parser.add_argument("--amqp", action="store_true", help="worlds with AMQP clients beside all others")
     parser.add_argument("--trace", action="store_true", help="print the last events of every world, and the hash of all")
     options = parser.parse_args()
     first, _, last = options.seeds.partition("..")
@@ -27,7 +28,7 @@ def main() -> int:
     for seed in range(int(first), int(last or first) + 1):
         try:
             with tempfile.TemporaryDirectory() as directory:
-                world = play(seed, directory=Path(directory) if options.sqlite else None, served=options.served)
+                world = play(seed, directory=Path(directory) if options.sqlite else None, served=options.served, amqp=options.amqp)
         except Wrong as error:
             wrong.append(seed)
             _say(error)

@@ -39,6 +39,8 @@ def make_actors(world: World) -> Iterator[Any]:
         if chance.random() < 0.4:
             yield kind(name, world)
     yield from world.services.make_actors() if world.is_served else _mqtt_clients(world)
+    if world.has_amqp:
+        yield from world.amqp.make_actors()
     for number in range(chance.randrange(1, 3)):
         yield TgpClient(f"t{number}", world, "jobs")
     yield Pusher(world)

@@ -65,10 +65,15 @@ def _hash_of_entry(entry: Any) -> int:
 
 
 def play(
-    seed: int, *, directory: Path | None = None, served: bool = False, prepare: Callable[[World], None] | None = None
+    seed: int,
+    *,
+    directory: Path | None = None,
+    served: bool = False,
+    amqp: bool = False,
+    prepare: Callable[[World], None] | None = None,
 ) -> World:
     """Let one world happen (see `World`). Raises `Wrong`, whose text says how to see it again."""
-    world = World(seed, directory=directory, served=served)
+    world = World(seed, directory=directory, served=served, amqp=amqp)
     if prepare is not None:
         prepare(world)
     try:
@@ -89,5 +94,6 @@ def _innermost(error: BaseException) -> str:
 def _how(world: World) -> str:
     tail = "\n".join(f"    {line}" for line in world.ledger.tail[-12:])
     options = (" --sqlite" if world.directory is not None else "") + (" --served" if world.is_served else "")
+    options += " --amqp" if world.has_amqp else ""
     again = f"python -m tests.simulation {world.seed}{options}"
     return f"  after {world.ledger.steps} events, the last of them:\n{tail}\n  again: {again}"

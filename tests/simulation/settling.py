@@ -26,6 +26,8 @@ async def settle(world: World) -> None:
     world.log("all comes to rest")
     if world.is_served and world.chance.random() < 0.5:
         await world.services.settle()
+    if world.has_amqp:
+        await world.amqp.settle()
     for client in clients:
         client.refusals = 0
     await _until(world, clients, _is_done, "does not come to rest")

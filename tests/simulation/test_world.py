@@ -24,16 +24,17 @@ from trio_zmq.pump import Pump
 ROOT = Path(__file__).parents[2]
 FEW, MANY, ON_DISK = 60, 600, 40
 FEW_SERVED, MANY_SERVED, SERVED_ON_DISK = 20, 400, 20
+FEW_AMQP, MANY_AMQP, AMQP_ON_DISK = 10, 400, 20
 PORTION = 20
 
 
-def play_all(first: int, amount: int, *, served: bool = False) -> list[Ledger]:
+def play_all(first: int, amount: int, **kind: bool) -> list[Ledger]:
     """Play worlds; say of every one that goes wrong how to see it again."""
     wrong = []
     ledgers = []
     for seed in range(first, first + amount):
         try:
-            ledgers.append(play(seed, served=served).ledger)
+            ledgers.append(play(seed, **kind).ledger)
         except Wrong as error:
             wrong.append(str(error))
     assert not wrong, "\n".join(wrong)
@@ -72,6 +73,26 @@ def test_every_promise_is_kept_over_the_real_journal_where_others_ask_and_answer
     play(seed, directory=tmp_path, served=True)
 
 
+def test_every_promise_is_kept_to_amqp_clients_beside_all_others():
+    counts = Counter()
+    for ledger in play_all(0, FEW_AMQP, amqp=True):
+        counts.update(ledger.counts)
+    told = ("confirmed by AMQP", "delivered by AMQP", "got by AMQP", "answered to AMQP", "returned", "transactions")
+    assert all(counts[what] for what in told), counts
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", [*range(FEW_AMQP, 5 * PORTION, PORTION), *range(10_000, 10_000 + MANY_AMQP, PORTION)])
+def test_every_promise_is_kept_to_amqp_clients_in_many_worlds(first):
+    play_all(first, PORTION, amqp=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20_000, 20_000 + AMQP_ON_DISK))
+def test_every_promise_is_kept_to_amqp_clients_over_the_real_journal(seed, tmp_path):
+    play(seed, directory=tmp_path, amqp=True)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("first", [*range(FEW, 2 * FEW, PORTION), *range(10_000, 10_000 + MANY, PORTION)])
 def test_every_promise_is_kept_in_many_worlds(first):
@@ -93,6 +114,11 @@ def test_a_seed_gives_the_same_trace_twice(seed):
 
 def test_a_seed_gives_the_same_trace_twice_where_others_ask_and_answer():
     first, second = play(3, served=True), play(3, served=True)
+    assert first.ledger.trace == second.ledger.trace
+
+
+def test_a_seed_gives_the_same_trace_twice_where_there_are_amqp_clients():
+    first, second = play(3, amqp=True), play(3, amqp=True)
     assert first.ledger.trace == second.ledger.trace
 
 

@@ -17,10 +17,15 @@ OUTGOING_BYTES = 4_000
 """With more than that unread a connection is congested."""
 
 
+def _not_listening(_: bytes) -> None:
+    pass
+
+
 class SimConnection:
     """Both ends of a connection (`gateway.api.Connection` says what the broker's methods do).
 
-    The client's end: `write`, `read`, `hang_up`. What it writes arrives in pieces that are cut anywhere.
+    The client's end: `write`, `read`, `hang_up`. What it writes arrives in pieces that are cut anywhere. ``overhear``: called with
+    what the broker says, as soon as it says it.
     """
 
     is_loopback = True
@@ -47,6 +52,7 @@ class SimConnection:
         self._sink: CongestionSink | None = None
         self.held_in = self.refused_in = 0  # what `Alarms` knows of it
         self.publisher: object = None
+        self.overhear: Callable[[bytes], None] = _not_listening
 
     # -- the client's end
 
@@ -98,6 +104,7 @@ class SimConnection:
         self.out.clear()
         if not self._gone and not self._hung_up:
             self._outgoing += data
+            self.overhear(data)
             if len(self._outgoing) > OUTGOING_BYTES and not self.is_congested:
                 self.is_congested = True
                 if self._sink is not None:
@@ -112,7 +119,7 @@ class SimConnection:
             self._news = trio.Event()
             await self._news.wait()
         if self.held_in:
-            await self._gateway.alarms.until_read(self)
+            await self._gateway.pressure.until_read(self)
         if self._gateway.holding:
             await self._gateway.until_released()
         size = len(self._incoming)
@@ -264,7 +271,7 @@ class SimGateway:
         return connection
 
     @property
-    def alarms(self) -> Any:
+    def pressure(self) -> Any:
         return self._broker.alarms
 
     def spawn(self, connection: SimConnection, task: Callable[[], Awaitable[None]]) -> None:

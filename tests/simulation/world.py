@@ -14,12 +14,14 @@ from gateway.config import Limits
 from gateway.journal.memory import MemoryStore
 from gateway.runtime.broker import Broker
 from gateway.runtime.clock import VirtualClock
+from gateway_amqp.plugin import AmqpFrontEnd
 from gateway_mqtt.server import Server
 from gateway_mqtt.settings import MqttSettings
 from gateway_zeromq.plugin import ZeroMqFrontEnd
 from tests.runtime.support import Log, let_in
 from tests.simulation import contents
 from tests.simulation.actors import make_actors
+from tests.simulation.amqp_side import AmqpSide
 from tests.simulation.collector import Collector
 from tests.simulation.disk import FaultyJournal, SteadySqlite, Weather
 from tests.simulation.ledger import Ledger, Shape, Wrong
@@ -46,11 +48,12 @@ class World:
         seed: decides everything.
         directory: where a real journal is; None: it is in memory.
         served: whether there is all that ZeroMQ endpoints have for those who ask and answer, and nobody who speaks MQTT.
+        amqp: whether there are AMQP clients beside all others.
     """
 
-    def __init__(self, seed: int, *, directory: Path | None = None, served: bool = False) -> None:
+    def __init__(self, seed: int, *, directory: Path | None = None, served: bool = False, amqp: bool = False) -> None:
         self.seed = seed
-        self.is_served = served
+        self.is_served, self.has_amqp = served, amqp
         self.chance = chance = random.Random(seed)
         self.ledger = Ledger()
         self.ledger.look = self._look_at_sessions
@@ -73,7 +76,7 @@ class World:
         others = [name for name in QUEUES if name not in {*ALWAYS, WILLS}]
         kind = chance.random()
         self.is_narrow = kind < 0.25  # few are interested in a message, so that it is often settled before it is written
-        self.is_mqtt = kind > 0.5 and not served
+        self.is_mqtt = kind > 0.5 and not served and not amqp
         few = 1 if self.is_narrow or self.is_mqtt else chance.randrange(2, 7)
         self.queues = [*ALWAYS, *(() if self.is_narrow else (WILLS,)), *chance.sample(others, few)]
         self.mqtt_settings = MqttSettings(
@@ -91,6 +94,7 @@ class World:
         self.is_calm = True
         self.testaments = Testaments(self)
         self.services = Services(self)
+        self.amqp = AmqpSide(self)
         self._numbers: dict[Any, Any] = {}
         self.actors = list(make_actors(self))
         self.wired = [actor for actor in self.actors if hasattr(actor, "connect")]
@@ -129,6 +133,7 @@ class World:
         self.books.gather(left)
         if self.is_served:
             self.services.close(left)
+        self.amqp.close(left)
         self.ledger.audit(left, self.dropped, self.letters)
 
     def _journal(self, nursery: trio.Nursery) -> Any:
@@ -163,7 +168,7 @@ class World:
         )
         self._lives += 1
         self.broker.node_id = f"sim{self._lives}"
-        for tag, decoder in ZeroMqFrontEnd.wire_decoders.items():
+        for tag, decoder in {**ZeroMqFrontEnd.wire_decoders, **AmqpFrontEnd.wire_decoders}.items():
             self.broker.decoders.register(tag, decoder)
         await nursery.start(self.broker.run)
         self.broker.turns._naps = False  # there is no thread to wait for
@@ -188,6 +193,8 @@ class World:
             self.ledger.shapes.setdefault(queue, Shape(**QUEUES[queue][1])).patterns.update(patterns)
         if self.is_served:
             await self.services.declare(channel)
+        if self.has_amqp:
+            await self.amqp.declare(channel)
         channel.close()
 
     def _exchanges(self) -> Iterator[ExchangeSpec]:
@@ -201,6 +208,9 @@ class World:
         self.mqtt = SimGateway(self.broker.gateway("mqtt", _silent, self.notes), self.broker, self.chance)
         inner: Any = self.mqtt
         await nursery.start(Server(inner, self.mqtt_settings).run)
+        if self.has_amqp:
+            gateway = SimGateway(self.broker.gateway("amqp", _silent, self.notes), self.broker, self.chance)
+            await self.amqp.start(nursery, gateway)
         self.sockets = Sockets(self.broker.gateway("zeromq", _silent, self.notes), self)
         await self.sockets.start(nursery)
 
@@ -242,6 +252,8 @@ class World:
             await self.sockets.ended()
             await self.broker.committer.wait_idle()
         self.mqtt.end_all()
+        if self.has_amqp:
+            self.amqp.gateway.end_all()
         await trio.sleep(1)
         self.is_dead = True
 
@@ -285,6 +297,8 @@ class World:
 
     def _actor(self) -> Any:
         """Return whose turn it is; those who have a connection to set up and to read have more turns."""
+        if self.has_amqp and self.chance.random() < 0.6:
+            return self.chance.choice(self.amqp.clients)
         return self.chance.choice(self.wired if self.chance.random() < 0.4 else self.actors)
 
     def check(self, step: int) -> None:
