@@ -63,6 +63,13 @@ class Answers:
         else:
             self._amqp.link.send(data)
 
+    def in_turn(self, then: Callable[[], None]) -> None:
+        """Do something when all is answered that was said before."""
+        if self._expected:
+            self._expected.append(Expected(self._last, lambda _: then(), 0, b"", always=True))
+        else:
+            then()
+
     def on_outcomes(self, through: int, exceptions: Sequence[Outcome]) -> None:
         """See `gateway.api.OutcomeSink`."""
         expected = self._expected

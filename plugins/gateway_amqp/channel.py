@@ -253,6 +253,14 @@ class AmqpChannel:
         else:
             answers.send(data)
 
+    def in_turn(self, then: Callable[[], None]) -> None:
+        """Do something when all is answered that was said before."""
+        answers = self._answers
+        if answers is None:
+            then()
+        else:
+            answers.in_turn(then)
+
     def expect(self, number: int, then: Then, method: int) -> None:
         """Have `then` called with the outcome of a number of `channel`, in order; if that is an error `fail` is, instead.
 

@@ -109,16 +109,19 @@ class Settling:
         self.settled(0)
 
     def recover(self, arguments: bytes) -> None:
-        """Basic.Recover: all that is unsettled goes back. What comes again for it comes behind the answer."""
+        """Basic.Recover: all that was sent before it is answered goes back. What comes again for it comes behind the answer."""
         self._check_recover(decode(BASIC_RECOVER, arguments).requeue, BASIC_RECOVER)
+        self.amqp.in_turn(self._recover_and_say)
+
+    def _recover_and_say(self) -> None:
         amqp = self.amqp
-        amqp.answer(encode(amqp.number, commands.Basic.RecoverOk()))
+        amqp.send(encode(amqp.number, commands.Basic.RecoverOk()))
         self._recover()
 
     def recover_async(self, arguments: bytes) -> None:
         """Basic.RecoverAsync: the same without an answer."""
         self._check_recover(decode(BASIC_RECOVER_ASYNC, arguments).requeue, BASIC_RECOVER_ASYNC)
-        self._recover()
+        self.amqp.in_turn(self._recover)
 
     def _check_recover(self, requeue: bool, method: int) -> None:
         if not requeue:
