@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from pamqp import commands

@@ -51,7 +51,7 @@ class AmqpPublisher(Role):
         priority = chance.choice((0, 0, 1, 3, 9))
         persistent = chance.random() < 0.95
         mandatory = chance.random() < 0.3
-        sent = Sent(self.who, self.count, key, priority, persistent=persistent, mortal=ttl_ms is not None)
+        sent = Sent(self.who, self.count, key, priority, persistent=persistent, mortal=ttl_ms is not None, copies=copies)
         fields: dict[str, Any] = {"delivery_mode": LASTING if persistent else PASSING}
         if copies:
             fields["headers"] = {chance.choice(("CC", "BCC")): [copies, key]}

@@ -24,7 +24,7 @@ class State(Enum):
 class Sent:
     """One message. ``expected``: durable queues that must account for it once it is confirmed. ``submissions``: how often it was
     handed to a broker that could not know of the earlier time. ``ordered``: it may not overtake others, nor be overtaken. ``qos``,
-    ``retain``, ``expiry_s``: as it was published, if that was by MQTT."""
+    ``retain``, ``expiry_s``: as it was published, if that was by MQTT. ``copies``: another key that it goes to."""
 
     publisher: str
     index: int
@@ -40,6 +40,7 @@ class Sent:
     qos: int = 0
     retain: bool = False
     expiry_s: int = 0
+    copies: str = ""
 
 
 @dataclass(slots=True)

@@ -107,7 +107,7 @@ class Reading:
         for number in properties.subscription_ids:
             pattern = client.pattern_of(number)
             pattern = pattern.split("/", 2)[2] if pattern is not None and pattern.startswith("$share/") else pattern
-            right = pattern is not None and matches(swap_key(pattern), swap_key(topic))
+            right = pattern is not None and any(matches(swap_key(pattern), key) for key in (swap_key(topic), sent.copies))
             self.ledger.check(right, f"{client.name} was sent {text} ({topic}) for subscription {number}: {pattern}")
 
     def _is_retained(self, packet: Publish, text: str, topic: str) -> bool:
