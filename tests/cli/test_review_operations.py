@@ -265,7 +265,7 @@ def test_no_command_lets_a_name_talk_to_the_terminal(tmp_path):
         run("queues", "--data-dir", data),
         run("journal", "stats", "--data-dir", data),
         run("peek", EVIL, "--data-dir", data),
-        run("peek", EVIL + "2", "--data-dir", data),
+        run("peek", EVIL + "3", "--data-dir", data),
         run("policy", "clear", EVIL, "--data-dir", data),
         run("policy", "clear", EVIL, "--data-dir", data),
     ]
