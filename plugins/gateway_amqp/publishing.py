@@ -40,6 +40,8 @@ from gateway_amqp.confirms import Confirms, return_of
 from gateway_amqp.copies import copy_keys, without_blind
 from gateway_amqp.direct_reply import NAME as DIRECT
 from gateway_amqp.expiration import milliseconds
+from gateway_amqp.lasting import HEADER as RETAIN
+from gateway_amqp.lasting import check_kept, retain_of, without_retain
 from gateway_amqp.transaction import Transaction
 from gateway_amqp.translate.properties import WIRE_TAG
 
@@ -81,6 +83,7 @@ class Publishing:
         "_last",
         "_principal",
         "_raw",
+        "_retain",
         "_special",
         "_through",
         "_ttl_ms",
@@ -104,6 +107,7 @@ class Publishing:
         self._facts: Facts = Facts()
         self._ttl_ms: int = NEVER
         self._also: tuple[str, ...] = ()
+        self._retain: bool = False
         self._special: bool = False
 
     @property
@@ -143,8 +147,10 @@ class Publishing:
         self._submit(route, message, way.mandatory)
 
     def _publish_special(self, way: Way, body: bytes) -> None:
-        """Publish what is part of a transaction, goes to other keys too, or wants its answer by direct reply-to."""
+        """Publish what is of a transaction, goes to other keys too, is a last value, or wants its answer by direct reply-to."""
         said = self._facts
+        if self._retain:
+            check_kept(way.route.address)
         wire = self._wire
         if said.reply_to == _DIRECT:
             wire = replace_reply_to(wire, self._amqp.direct_reply.address())
@@ -155,10 +161,14 @@ class Publishing:
         message = Message(route.address, body, said.persistent, WIRE_TAG, wire, said.priority)
         transaction = self._amqp.transaction
         if transaction is not None:
+            if self._retain:
+                raise SoftError(PRECONDITION_FAILED, "what is published in a transaction can't be a last value", BASIC_PUBLISH)
             transaction.publish(route, message, way.mandatory, self._ttl_ms)
             return
         if self._ttl_ms >= 0:
             message.expires_at_ms = self._gateway.now_ms() + self._ttl_ms
+        if self._retain:
+            (self._channel or self._open()).retain(way.route, message)  # with the publish that comes next
         self._submit(route, message, way.mandatory)
 
     def _submit(self, route: Route, message: Message, mandatory: bool) -> None:
@@ -201,6 +211,7 @@ class Publishing:
         ttl_ms = NEVER
         also: tuple[str, ...] = ()
         wire = properties
+        retain = False
         if said.user_id is not None:
             self._check_user(said.user_id)
         if said.expiration is not None:
@@ -208,11 +219,15 @@ class Publishing:
         if said.headers is not None:
             also = copy_keys(properties, said.headers[0], said.headers[1])
             wire = without_blind(properties)
+            if RETAIN in properties:
+                retain = retain_of(properties, said.headers[0], said.headers[1])
+                wire = without_retain(wire)
         self._facts = said
         self._ttl_ms = ttl_ms
         self._also = also
         self._wire = wire
-        self._special = bool(also) or said.reply_to == _DIRECT or self._amqp.transaction is not None
+        self._retain = retain
+        self._special = bool(also) or retain or said.reply_to == _DIRECT or self._amqp.transaction is not None
         self._raw = properties
 
     def _check_user(self, claimed: bytes) -> None:

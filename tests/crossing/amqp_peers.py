@@ -130,6 +130,8 @@ class Amqp:
 
     async def say(self, said: Known) -> None:
         properties = {NAMES.get(row, row): said[row] for row in ROWS if said.get(row) is not None}
+        if said["retain"]:
+            properties["application_headers"] = {**(said["headers"] or {}), "x-retain": True}
         if isinstance(said["correlation_id"], bytes):
             properties["correlation_id"] = BASE64 + b64encode(said["correlation_id"]).decode()
         if said["expiration_ms"] is not None:

@@ -104,7 +104,6 @@ def _packed(frames: list[bytes]) -> bytes:
 _amqp = {
     **_tgp(as_json=False),
     "persistent": st.just(None),
-    "retain": st.just(False),
     "delivery_mode": st.sampled_from([None, 1, 2]),
     "headers": _maybe(_headers(_plain | _binary | _times)),
     "correlation_id": _maybe(_text | _binary),

@@ -264,7 +264,7 @@ TABLE: dict[str, dict[str, Cell]] = {
         MAJORDOMO: _SETTING,
     },
     "retain": {
-        AMQP: Cell(NONE, Rule("to who binds later with `x-last-values`", NONE.of)),
+        AMQP: Cell(Rule("header `x-retain`", SAME.of), Rule("to who binds later with `x-last-values`", NONE.of)),
         MQTT_3: Cell(Rule("RETAIN", SAME.of), Rule("RETAIN, to who subscribes later", NONE.of)),
         MQTT_5: Cell(Rule("RETAIN", SAME.of), Rule("RETAIN, to who subscribes later", NONE.of)),
         TGP: Cell(Rule("header `x-retain`", SAME.of), NONE),

@@ -281,6 +281,13 @@ async def published(world):
     return "kept/tgp"
 
 
+async def published_by_amqp(world):
+    client = await world.amqp_client()
+    await client.publish("amq.topic", "kept.amqp", b"1", application_headers={"x-retain": True}, delivery_mode=2)
+    await client.leave()
+    return "kept/amqp"
+
+
 async def said_by_a_device(world):
     device = await world.mqtt_client(4)
     assert await device.publish("kept/device", b"1", 1, retain=True) == 0
@@ -288,7 +295,7 @@ async def said_by_a_device(world):
     return "kept/device"
 
 
-@pytest.mark.parametrize("publish", [pushed, pushed_with_header, published, said_by_a_device])
+@pytest.mark.parametrize("publish", [pushed, pushed_with_header, published, published_by_amqp, said_by_a_device])
 def test_who_subscribes_later_gets_what_was_retained(world, publish):
     async def converse():
         with trio.fail_after(PATIENCE_S):
