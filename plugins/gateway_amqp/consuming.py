@@ -159,6 +159,7 @@ class Consuming(Settling):
         for consumption in self._consumptions.values():
             consumption.over = True
         self._consumptions = {}
+        self.unsettled.deliveries = {}  # whole messages, which nobody knows when the collector would find
 
     # -- one message --------------------------------------------------------
 
@@ -185,7 +186,7 @@ class Consuming(Settling):
             self.gotten.add(tag)
         contents = amqp.link.broker.contents
         content = contents.whole(delivery.message, self._key)
-        amqp.send(get_ok(amqp.number, tag, delivery.redelivered, contents.where, left, content))
+        amqp.link.send_large(get_ok(amqp.number, tag, delivery.redelivered, contents.where, left, content))
 
     # -- how much at once ---------------------------------------------------
 

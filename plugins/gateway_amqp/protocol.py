@@ -37,6 +37,8 @@ HEARTBEAT: Final = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 UNBLOCKED: Final = encode(0, commands.Connection.Unblocked())
 LINGER_S: Final = 5.0
 """How long a client may take to answer Connection.Close."""
+MUCH_BYTES: Final = 1024 * 1024
+"""When a turn has so much to answer that is large it is handed to the socket, to see whether the client reads."""
 MOST_OWED_BYTES: Final = 16 * 1024 * 1024
 """What a client may ask for while it does not read; a message that goes beyond it is sent, whatever its size."""
 NOBODY: Final = Principal("")
@@ -61,8 +63,10 @@ class Protocol:
         "_held",
         "_owed",
         "_publishes",
+        "_renewal",
         "_splitter",
         "_told_blocked",
+        "_unseen",
         "blocked_notify",
         "broker",
         "channel_max",
@@ -101,6 +105,8 @@ class Protocol:
         self._buffered: Buffered | None = None
         self._held: int = 0
         self._owed: int = 0
+        self._unseen: int = 0
+        self._renewal: Renewal | None = None
         self._publishes: bool = False
         self._told_blocked: bool = False
         self._ahead: bytes = b""
@@ -167,6 +173,14 @@ class Protocol:
         if not out:
             self.connection.touch()
         out.append(data)
+
+    def send_large(self, data: bytes) -> None:
+        """Send what a few bytes of the client's have asked for: thousands of such may come in one turn."""
+        self.send(data)
+        self._unseen += len(data)
+        if self._unseen > MUCH_BYTES:
+            self._unseen = 0
+            self.connection.flush()
 
     # -- frames of no channel that there is -----------------------------------
 
@@ -244,8 +258,11 @@ class Protocol:
     def _update_secret(self, secret: str | bytes) -> None:
         if self.user is None:
             raise HardError(NOT_ALLOWED, "New secret was refused by one of the backends", CONNECTION_UPDATE_SECRET)
+        if self._renewal is not None and self._renewal.is_waiting:
+            raise HardError(RESOURCE_ERROR, "a new secret before the last one was checked", CONNECTION_UPDATE_SECRET)
         password = secret.encode() if isinstance(secret, str) else secret
-        Renewal(self, password_of(self.connection, self.user, password)).begin()
+        self._renewal = Renewal(self, password_of(self.connection, self.user, password))
+        self._renewal.begin()
 
     # -- alarms -------------------------------------------------------------
 
@@ -348,7 +365,7 @@ class Protocol:
             return
         self.is_over = True
         if self._splitter is not None:
-            self._splitter.over = True
+            self._splitter.stop()
         if self._handshake is not None:
             self._handshake.stop()
         self.broker.left(self)

@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 
 
 class Renewal:
-    """A new password, until it is known whether it is right."""
+    """A new password, until it is known whether it is right. ``is_waiting``: it is not."""
 
-    __slots__ = ("_credentials", "_link")
+    __slots__ = ("_credentials", "_link", "is_waiting")
 
     def __init__(self, link: Protocol, credentials: Credentials) -> None:
         self._link = link
         self._credentials = credentials
+        self.is_waiting: bool = False
 
     def begin(self) -> None:
         """Have it checked, and answer."""
@@ -31,6 +32,7 @@ class Renewal:
             self._refuse(error)
             return
         if principal is None:
+            self.is_waiting = True
             self._link.connection.start(self._check)
         else:
             self._accept()
@@ -45,6 +47,7 @@ class Renewal:
             self._accept()
 
     def _accept(self) -> None:
+        self.is_waiting = False
         if not self._link.is_over:
             self._link.send(encode(0, commands.Connection.UpdateSecretOk()))
 

@@ -46,7 +46,8 @@ class Buffered:
     def give(self, size: int) -> None:
         """Hold less."""
         self._held -= size
-        self._link.broker.partial.holds(self, self._held)
+        link = self._link
+        link.broker.partial.holds(self, 0 if link.is_over else self._held)  # it may have ended for what it was to take
 
     def too_much(self) -> None:
         """See `gateway_amqp.partial.Part`."""

@@ -24,12 +24,13 @@ class Unsettled:
     ``deliveries``: None for what needs no acknowledgement, though the client sends one. ``last_tag``: that was given.
     """
 
-    __slots__ = ("_lowest", "deliveries", "last_tag")
+    __slots__ = ("_disordered", "_lowest", "deliveries", "last_tag")
 
     def __init__(self) -> None:
         self.deliveries: dict[int, Delivery | None] = {}
         self.last_tag: int = 0
         self._lowest: int = 1
+        self._disordered: bool = False  # something was put back behind what comes after it
 
     def __len__(self) -> int:
         return len(self.deliveries)
@@ -59,23 +60,34 @@ class Unsettled:
         if tag - self._lowest <= 2 * len(deliveries) + FEW:
             numbers = [number for number in range(self._lowest, tag + 1) if number in deliveries]
         else:
-            numbers = list(takewhile(tag.__ge__, deliveries))
-            self.deliveries = deliveries = dict(deliveries)  # where much was taken out there are gaps, which cost time, too
+            self._order()
+            numbers = list(takewhile(tag.__ge__, self.deliveries))
+            self.deliveries = deliveries = dict(self.deliveries)  # where much was taken out there are gaps, which cost time, too
         taken = [(number, deliveries.pop(number)) for number in numbers]
         self._lowest = tag + 1
         return taken
 
     def take_all(self) -> list[Taken]:
         """Take out all there are, in order."""
+        self._order()
         taken = list(self.deliveries.items())
         self.deliveries = {}
         self._lowest = self.last_tag + 1
         return taken
 
     def restore(self, taken: list[Taken]) -> None:
-        """Put back what was taken, under the same tags."""
-        self.deliveries = dict(sorted([*self.deliveries.items(), *taken], key=_tag))
-        self._lowest = min(self._lowest, min((tag for tag, _ in taken), default=self._lowest))
+        """Put back what was taken, under the same tags. Cost: how much that is, not how much there is."""
+        deliveries = self.deliveries
+        self._disordered = self._disordered or bool(deliveries)
+        for tag, delivery in sorted(taken, key=_tag):
+            deliveries[tag] = delivery
+            self._lowest = min(self._lowest, tag)
+
+    def _order(self) -> None:
+        """Bring what was put back to its place."""
+        if self._disordered:
+            self.deliveries = dict(sorted(self.deliveries.items(), key=_tag))
+            self._disordered = False
 
 
 def _tag(taken: Taken) -> int:

@@ -11,13 +11,15 @@ from typing import Any, Final
 from pamqp import commands
 from pamqp.base import Frame
 
-from gateway_amqp.codec.names import COMMAND_INVALID, FRAME_END, HardError, syntax_error
+from gateway_amqp.codec.names import COMMAND_INVALID, FRAME_END, RESOURCE_ERROR, HardError, syntax_error
 from gateway_amqp.codec.tables import encode_table, read_table, short
 
 _CLASSES: Final[dict[int, type[Frame]]] = dict(commands.INDEX_MAPPING)
 _ARGUMENTS: Final[dict[int, list[tuple[str, str]]]] = {
     method: [(name, class_.amqp_type(name)) for name in class_.__slots__] for method, class_ in _CLASSES.items()
 }
+MOST_TABLE_BYTES: Final = 32_768
+"""Of a method's arguments: a byte may be a value that costs a hundred times as much. Headers of messages are not decoded here."""
 _WIDTHS: Final = {"octet": 1, "short": 2, "long": 4, "longlong": 8, "timestamp": 8}
 
 
@@ -76,6 +78,8 @@ def _fill(command: object, fields: list[tuple[str, str]], data: bytes) -> int:
 def _argument(data: bytes, at: int, kind: str) -> tuple[Any, int]:
     """Return an argument that is not a bit, and where it ends."""
     if kind == "table":
+        if int.from_bytes(data[at : at + 4], "big") > MOST_TABLE_BYTES and len(data) > MOST_TABLE_BYTES:
+            raise HardError(RESOURCE_ERROR, f"a field table of more than {MOST_TABLE_BYTES} bytes")
         return read_table(data, at, len(data))
     width = _WIDTHS.get(kind, 0)
     if not width:

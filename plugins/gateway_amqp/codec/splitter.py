@@ -39,6 +39,8 @@ from gateway_amqp.codec.reading import (
 
 FIRST_FRAME_MAX: Final = 8192
 """Bytes of a frame's payload before anything was agreed on."""
+MOST_PARTS: Final = 1_024
+"""A frame may come a byte at a time, and each object that is kept costs 50 more."""
 MAX_ADDRESS: Final = 515
 """Bytes that a Basic.Publish has at most behind its class and method id: a number, two short strings, the bits."""
 
@@ -137,6 +139,8 @@ class Splitter:
             self._parts.append(data)
             self._kept += len(data)
             if self._kept < self._need:
+                if len(self._parts) > MOST_PARTS:
+                    self._parts = [b"".join(self._parts)]
                 return False
             data = b"".join(self._parts)
             self._parts.clear()
@@ -273,15 +277,16 @@ class Splitter:
         """Count bytes that are kept for contents."""
         self._held += size
         if self._held > 2 * self.most_bytes + MAX_ADDRESS:
-            self._stop()
+            self.stop()
             text = f"unfinished contents of more than {2 * self.most_bytes} bytes"
             raise HardError(RESOURCE_ERROR, text, BASIC_PUBLISH)
 
-    def _stop(self) -> None:
-        """Take nothing more, and forget what was begun."""
+    def stop(self) -> None:
+        """Take nothing more, and forget what was begun; it may be called in a callback."""
         self.over = True
         self._contents.clear()
-        self._held = 0
+        self._parts.clear()
+        self._held = self._kept = 0
 
     def _interrupted(self, number: int, method: int) -> None:
         """Take a method where content is awaited: only the end of the channel is right there."""
@@ -317,6 +322,9 @@ class Splitter:
                 raise unexpected(content)
             text = f"expected content header for class 60, got one for class {class_ >> 16} instead"
             raise HardError(UNEXPECTED_FRAME, text, BASIC_PUBLISH)
+        if len(payload) < 14:
+            self._drop(number, content)
+            raise syntax_error("a content header without property flags", BASIC_PUBLISH)
         content.properties = payload[12:]
         content.size = content.left = size
         self._hold(len(content.properties))
@@ -354,7 +362,7 @@ class Splitter:
 
     def _out_of_step(self, kind: int, payload: bytes, what: str) -> HardError:
         """Return the error for bytes after which nobody knows where a frame begins."""
-        self._stop()
+        self.stop()
         return HardError(FRAME_ERROR, f"type {kind}, {snippet(payload)}: {what}")
 
 
