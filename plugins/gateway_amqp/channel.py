@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pamqp import commands
 
@@ -17,9 +17,13 @@ from gateway_amqp.codec.names import (
     BASIC_PUBLISH,
     CHANNEL_CLOSE,
     CHANNEL_CLOSE_OK,
+    CHANNEL_ERROR,
     CHANNEL_FLOW,
     CHANNEL_FLOW_OK,
     CHANNEL_OPEN,
+    COMMAND_INVALID,
+    NOT_IMPLEMENTED,
+    PRECONDITION_FAILED,
     HardError,
     SoftError,
     reply_text,
@@ -36,10 +40,6 @@ from gateway_amqp.translate.errors import replied
 
 if TYPE_CHECKING:
     from gateway_amqp.protocol import Protocol as Link
-
-CHANNEL_ERROR: Final = 504
-NOT_IMPLEMENTED: Final = 540
-PRECONDITION_FAILED: Final = 406
 
 
 class Frames(Protocol):
@@ -228,7 +228,7 @@ class AmqpChannel:
             raise HardError(CHANNEL_ERROR, "second 'channel.open' seen", method)
         elif method not in (CHANNEL_CLOSE_OK, CHANNEL_FLOW_OK):
             decode(method, arguments)
-            raise HardError(503, "unimplemented method", method)
+            raise HardError(COMMAND_INVALID, "unimplemented method", method)
 
     def _flow(self, command: commands.Channel.Flow) -> None:
         if not command.active:

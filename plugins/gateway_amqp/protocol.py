@@ -24,6 +24,7 @@ from gateway_amqp.codec.names import (
     reply_text,
 )
 from gateway_amqp.codec.splitter import Splitter
+from gateway_amqp.codec.writing import HEARTBEAT
 from gateway_amqp.handshake import HEADER, HEADER_SIZE, Handshake
 from gateway_amqp.renewal import Renewal
 from gateway_amqp.sasl import password_of
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from gateway_amqp.broker import Broker
     from gateway_amqp.outflow import Outflow
 
-HEARTBEAT: Final = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 UNBLOCKED: Final = encode(0, commands.Connection.Unblocked())
 LINGER_S: Final = 5.0
 """How long a client may take to answer Connection.Close."""
@@ -275,7 +275,7 @@ class Protocol:
     def block(self) -> None:
         """Tell the client whether publishers are held back, if it publishes and wants to know."""
         why = self.broker.blocked
-        if not self._publishes or not self.blocked_notify or bool(why) == self._told_blocked:
+        if self.is_over or not self._publishes or not self.blocked_notify or bool(why) == self._told_blocked:
             return
         self._told_blocked = bool(why)
         self.send(encode(0, commands.Connection.Blocked(why)) if why else UNBLOCKED)

@@ -16,8 +16,6 @@ from gateway_amqp.settings import AmqpSettings
 
 Peer = TypeVar("Peer")
 
-One = TypeVar("One")
-
 PER_TURN: Final = 1_000
 """So many connections are seen to before others have their turn: about a millisecond."""
 

@@ -15,6 +15,11 @@ from tests.runtime.support import HandJournal
 
 CLOSE = commands.Connection.Close(200, "bye", 0, 0)
 QUEUE = commands.Queue.Declare(queue="q")
+WITHOUT_FLAGS = (
+    frame.marshal(commands.Basic.Publish(routing_key="q"), 1)
+    + b"\x02\x00\x01\x00\x00\x00\x0c\x00\x3c\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\xce"
+    + b"\x03\x00\x01\x00\x00\x00\x01x\xce"
+)
 
 
 async def until(condition) -> None:
@@ -172,6 +177,7 @@ async def test_a_connection_that_is_lost_leaves_nothing_behind():
         (method(9, 0x00140028, b"\0\0\0\0\0\0\0"), 504, "CHANNEL_ERROR - expected 'channel.open'"),
         (publishing(9, "", "q", b"x"), 504, "CHANNEL_ERROR - expected 'channel.open'"),
         (method(1, 0x0032000A, b"\0"), 502, None),
+        (WITHOUT_FLAGS, 502, "SYNTAX_ERROR - a content header without property flags"),
         (b"\x01\x00\x01" + (1 << 31).to_bytes(4, "big") + b"\0\0\0\0\0", 501, None),
         (b"\x01\x00\x01\x00\x00\x00\x05\x00\x14\x00\x0a\x00\xcd", 501, None),
         (b"\x07\x00\x01\x00\x00\x00\x05\x00\x14\x00\x0a\x00\xce", 501, None),
@@ -308,6 +314,23 @@ async def test_who_publishes_is_told_that_publishers_are_held_back_and_that_they
         assert isinstance(await late.hear(0), commands.Connection.Unblocked)
         assert await deaf.silent() or not isinstance(await deaf.hear(), commands.Connection.Blocked)
         nursery.cancel_scope.cancel()
+
+
+async def test_nothing_is_said_of_alarms_behind_the_end_of_a_connection():
+    async with amqp_broker() as bench:
+        leaving, failing = await bench.client(), await bench.client()
+        links = [leaving.protocol, failing.protocol]
+        for client in (leaving, failing):
+            client.raw(publishing(1, "", "nowhere", b"x"))
+        leaving.say(0, CLOSE)
+        failing.say(7, QUEUE)
+        bench.server.broker.blocked = "no space left"
+        for link in links:  # those that tell many do so in several turns
+            link.block()
+        assert isinstance(await leaving.hear(0), commands.Connection.CloseOk)
+        assert isinstance(await failing.hear(0), commands.Connection.Close)
+        assert await leaving.silent()
+        assert await failing.silent()
 
 
 async def hear_method(client, kind: type[base.Frame]):

@@ -121,6 +121,8 @@ REPLIES: Final = {
 
 MAX_SHORT: Final = 255
 """Bytes of a short string, and so of a reply text."""
+CUT: Final = "..."
+"""Ends a reply text of which the rest was cut off, as in RabbitMQ."""
 
 
 class AmqpError(Exception):
@@ -154,11 +156,11 @@ class Timestamp(int):
 
 
 def reply_text(code: int, text: str) -> str:
-    """Return the text of a Close: the code's name before it, cut to what a short string holds."""
+    """Return the text of a Close: the code's name before it, cut between characters to what a short string holds."""
     name = REPLIES.get(code)
     full = f"{name} - {text}" if name and text else text or name or ""
     data = full.encode("utf-8", "replace")
-    return full if len(data) <= MAX_SHORT else data[:MAX_SHORT].decode("utf-8", "ignore")
+    return full if len(data) <= MAX_SHORT else data[: MAX_SHORT - len(CUT)].decode("utf-8", "ignore") + CUT
 
 
 def syntax_error(text: str, method: int = 0) -> HardError:

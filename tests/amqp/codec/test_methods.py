@@ -147,5 +147,7 @@ def test_a_reply_text_names_its_code_and_fits_a_short_string():
     assert names.reply_text(404, "no queue 'q' in vhost '/'") == "NOT_FOUND - no queue 'q' in vhost '/'"
     assert names.reply_text(200, "") == "OK"
     assert names.reply_text(999, "other") == "other"
-    assert names.reply_text(404, "é" * 200) == "NOT_FOUND - " + "é" * 121
+    assert names.reply_text(404, "é" * 200) == "NOT_FOUND - " + "é" * 120 + "..."
+    assert names.reply_text(404, "e" * 243) == "NOT_FOUND - " + "e" * 243
+    assert names.reply_text(404, "e" * 244) == "NOT_FOUND - " + "e" * 240 + "..."
     assert names.reply_text(404, "\udcff") == "NOT_FOUND - \udcff"
