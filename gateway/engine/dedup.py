@@ -92,20 +92,34 @@ class Window:
         if key is None:
             return step(route, message)
         if self._seen.get(key, 0) > now_ms:
+            if self._is_unsure(key):
+                return self._engine.refusal
             self._engine.events.dropped(self._exchange, "duplicate", 1)
             self._engine.kept.values.take_offered(message)
             return None
         answer = step(route, message)
         if answer is None:
-            if message.persistent and message not in self._engine.ours:  # which is never withdrawn
-                self._engine.special.unsure(self, key)
+            if message.persistent:
+                self._engine.special.unsure(self, key, stays=message in self._engine.ours)
             self._remember(key, now_ms + self.settings.window_ms, lasting=message.persistent)
         return answer
 
     def knows(self, message: Message) -> bool:
-        """Say whether a message is a repetition now. Raises PreconditionFailed: it can't be decoded."""
+        """Say whether a message is a repetition now.
+
+        Raises:
+            PreconditionFailed: it can't be decoded. Overloaded: it is one of what the failing journal has not taken yet.
+        """
         key = self._key_of(message)
-        return key is not None and self._seen.get(key, 0) > self._engine.now_ms
+        if key is None or self._seen.get(key, 0) <= self._engine.now_ms:
+            return False
+        if self._engine.refusal is not None and self._is_unsure(key):
+            raise self._engine.refusal
+        return True
+
+    def _is_unsure(self, key: str) -> bool:
+        """Say whether the journal fails and may not have the message of an id: then its repetition must not be confirmed."""
+        return self._engine.refusal is not None and self._engine.special.is_unsure(self, key)
 
     def _key_of(self, message: Message) -> str | None:
         try:

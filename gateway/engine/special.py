@@ -25,8 +25,8 @@ class Special:
     def __init__(self, engine: Engine) -> None:
         self._engine: Engine = engine
         self._windows: dict[tuple[str, str], Window] = {}
-        self._fresh: list[tuple[Window, str]] = []
-        self._writing: list[tuple[Window, str]] = []
+        self._fresh: dict[tuple[Window, str], bool] = {}
+        self._writing: dict[tuple[Window, str], bool] = {}
 
     def through(self, vhost: str, spec: ExchangeSpec) -> Step | None:
         """Return what publishes to an exchange; None: nothing stands before the normal way.
@@ -95,26 +95,32 @@ class Special:
 
     # -- ids of messages that are not on disk yet ---------------------------
 
-    def unsure(self, window: Window, key: str) -> None:
-        """Note an id of which the message is in the open batch."""
-        self._fresh.append((window, key))
+    def unsure(self, window: Window, key: str, *, stays: bool) -> None:
+        """Note an id of which the message is in the open batch; `stays`: that is never withdrawn."""
+        self._fresh[window, key] = stays
+
+    def is_unsure(self, window: Window, key: str) -> bool:
+        """Say whether the message of an id may still not be on disk. Cost: two look-ups."""
+        return (window, key) in self._fresh or (window, key) in self._writing
 
     def batch_prepared(self) -> None:
         """The batch that was taken is on its way."""
         if self._fresh:
-            self._writing += self._fresh
-            self._fresh = []
+            self._writing.update(self._fresh)
+            self._fresh = {}
 
     def committed(self) -> None:
         """The batch that was taken is on disk."""
-        self._writing = []
+        if self._writing:
+            self._writing = {}
 
     def withdraw(self) -> None:
-        """Whoever sent what is not on disk was told no: it is no repetition when it comes again."""
-        for window, key in (*self._writing, *self._fresh):
-            window.forget(key)
-        self._writing = []
-        self._fresh = []
+        """Whoever sent what is not on disk was told no: it is no repetition when it comes again, but for what stays."""
+        for (window, key), stays in (*self._writing.items(), *self._fresh.items()):
+            if not stays:
+                window.forget(key)
+        self._writing = {noted: True for noted, stays in self._writing.items() if stays}
+        self._fresh = {noted: True for noted, stays in self._fresh.items() if stays}
 
     def _window(self, vhost: str, spec: ExchangeSpec) -> Window | None:
         settings = deduplication(spec)

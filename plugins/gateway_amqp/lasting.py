@@ -10,7 +10,7 @@ from gateway_amqp.codec.names import BASIC_PUBLISH, PRECONDITION_FAILED, SoftErr
 from gateway_amqp.codec.tables import decode_field, find_field, without_field
 
 HEADER: Final = b"x-retain"
-"""True: it becomes the last value of its key, or clears it if the body is empty; false: it does not. It is taken off the message."""
+"""True: it becomes its key's last value, or clears it if the body is empty; false: it does not. It is taken off the message."""
 
 _EMPTY: Final = 4
 """Bytes of a table without fields."""

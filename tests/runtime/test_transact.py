@@ -7,8 +7,10 @@ import trio
 
 from gateway.api.channel import ConsumeOptions
 from gateway.errors import GatewayError, MessageRefused, MessageTooLarge, NotFound, Overloaded
-from gateway.model.declare import Overflow, QueueSpec
-from gateway.model.message import Message
+from gateway.model.declare import Binding, Overflow, QueueSpec
+from gateway.model.exchange_arguments import exchange_spec
+from gateway.model.message import Message, with_properties
+from gateway.model.properties import Properties
 from tests.engine.support import Sink
 from tests.runtime.support import HandJournal, Outcomes, running, turns
 from tests.runtime.test_refused import contents, declared, fail, open_channel, recover
@@ -147,3 +149,35 @@ async def test_a_transaction_that_was_taken_holds_though_the_journal_fails(joine
         assert await contents(broker, "to") == [b"x", b"y"]
         assert await contents(broker, "from") == []
         assert journal.stored.count(b"x") == 1
+
+
+@pytest.mark.parametrize("joined", ["the failing commit", "the open batch"])
+async def test_a_repetition_of_what_a_failing_journal_has_not_taken_is_not_confirmed(joined, autojump_clock):
+    journal = HandJournal()
+    async with running(journal, refuse_after_ms=0) as broker:
+        outcomes = Outcomes()
+        channel = open_channel(broker, outcomes)
+        await declared(channel, journal, "to")
+        channel.declare_exchange(exchange_spec("once", "fanout", arguments={"x-deduplication-window-ms": 600_000}))
+        channel.bind(Binding("once", "to"))
+        await turns()
+        while journal.writes:
+            journal.finish()
+            await turns()
+        if joined == "the open batch":
+            channel.publish(*sending(channel, ("to", b"failing"))[0])
+            await turns()
+        route = channel.route("once", "k")
+        message = with_properties(route.address, b"x", Properties(message_id="1"))
+        channel.transact([(route, message)], [])
+        await turns()
+        await fail(journal)
+        again = [channel.transact([(route, message)], []), channel.publish(route, message)]
+        await turns()
+        assert {type(outcomes.exceptions[number].error) for number in again} == {Overloaded}
+        await recover(broker)
+        number = channel.publish(route, message)
+        await turns()
+        assert outcomes.through == number
+        assert number not in outcomes.exceptions
+        assert await contents(broker, "to") == [b"x"]
