@@ -75,6 +75,7 @@ class AmqpChannel:
         "_direct_reply",
         "_publishing",
         "_swallows",
+        "_too_late",
         "_untold",
         "frame_max",
         "gateway",
@@ -94,6 +95,7 @@ class AmqpChannel:
         self.is_over: bool = False
         self._swallows: bool = False
         self._answers_close: bool = False
+        self._too_late: tuple[SoftError | HardError, int] | None = None
         self._channel: Channel | None = None
         self._publishing: Publishing | None = None
         self._consuming: Consuming | None = None
@@ -285,9 +287,13 @@ class AmqpChannel:
 
         If it is an error for the whole connection that is closed, at once.
         """
-        if self.is_over or self._swallows:
+        if self.is_over:
             return
         told = replied(error)
+        if self._swallows:
+            if self._too_late is None and self._answers_close:
+                self._too_late = told, method
+            return
         if isinstance(told, HardError) or not self._is_waiting():
             self.fail_now(told, method)
         else:
@@ -310,14 +316,17 @@ class AmqpChannel:
         link.channels[number] = Draining(link, number, answered=self._answers_close)
 
     def _close(self) -> None:
-        """The client closes it: what it submitted before is told first."""
+        """The client closes it: what it submitted before is told first, and if that is refused it hears so before its answer."""
         if self._is_waiting():
+            self._answers_close = True
             self._behind(lambda _: self._closed())
         else:
             self._closed()
 
     def _closed(self) -> None:
-        if not self.is_over:
+        if self._too_late is not None:
+            self.fail_now(*self._too_late)
+        elif not self.is_over:
             self.end()
             self.link.channels.pop(self.number, None)
             self.link.send(encode(self.number, commands.Channel.CloseOk()))

@@ -242,6 +242,45 @@ async def test_a_declaration_that_the_journal_refuses_closes_the_channel(autojum
         assert "no space left" in text
 
 
+async def failing(bench, journal):
+    """Let what is written fail until publishers are refused."""
+    with trio.fail_after(600):
+        while not bench.broker.alarms.causes:
+            if journal.writes:
+                journal.finish(JournalError("no space left"))
+            await trio.sleep(0.1)
+
+
+async def closed_for_it(client):
+    """Hear that the channel is closed for a failing journal, and then that its own close is answered."""
+    code, text = await client.refused(1)
+    assert code == 506
+    assert "no space left" in text
+    assert isinstance(await client.hear(1), commands.Channel.CloseOk)
+    await client.open(1)
+
+
+async def test_who_closes_a_channel_has_an_answer_though_what_came_before_is_refused(autojump_clock):
+    journal = HandJournal()
+    async with amqp_broker(journal) as bench:
+        client = await bench.client()
+        client.say(1, DURABLE, commands.Channel.Close(200, "", 0, 0))
+        await failing(bench, journal)
+        await closed_for_it(client)
+
+
+async def test_who_closes_a_channel_is_told_that_what_it_published_is_refused(autojump_clock):
+    journal = HandJournal(automatic=True)
+    async with amqp_broker(journal) as bench:
+        client = await bench.client()
+        assert isinstance(await client.call(1, DURABLE), commands.Queue.DeclareOk)
+        journal.automatic = False
+        client.publish(1, "", DURABLE.queue, b"x", delivery_mode=2)
+        client.say(1, commands.Channel.Close(200, "", 0, 0))
+        await failing(bench, journal)
+        await closed_for_it(client)
+
+
 async def test_flow_can_not_be_switched_off():
     async with amqp_broker() as bench:
         client = await bench.client()
