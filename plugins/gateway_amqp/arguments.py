@@ -40,7 +40,7 @@ def _amount(value: Any) -> str:
 
 
 def _time(value: Any) -> str:
-    return _amount(value) or (f"{{value_too_big,{value}}}" if value > MOST_MS else "")
+    return _amount(value) or (f"{{value_too_large,{value}}}" if value > MOST_MS else "")
 
 
 def _expiry(value: Any) -> str:

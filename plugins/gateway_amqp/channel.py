@@ -304,7 +304,7 @@ class AmqpChannel:
         if self.is_over:
             return
         if isinstance(error, HardError):
-            self.link.fail(error)
+            self.link.fail(error if error.method else HardError(error.code, error.text, method))
             return
         link, number = self.link, self.number
         self.end()

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from gateway_amqp.outflow import Outflow
 
 UNBLOCKED: Final = encode(0, commands.Connection.Unblocked())
+CHANNEL_OPENED: Final = commands.Channel.OpenOk()
+CHANNEL_OPENED.channel_id = ""  # reserved
 LINGER_S: Final = 5.0
 """How long a client may take to answer Connection.Close."""
 MUCH_BYTES: Final = 1024 * 1024
@@ -227,7 +229,7 @@ class Protocol:
             text = f"number of channels opened ({there}) has reached the negotiated channel_max ({self.channel_max})"
             raise HardError(NOT_ALLOWED, text, CHANNEL_OPEN)
         self.channels[number] = AmqpChannel(self, number)
-        self.send(encode(number, commands.Channel.OpenOk()))
+        self.send(encode(number, CHANNEL_OPENED))
 
     # -- the beginning ------------------------------------------------------
 

@@ -213,6 +213,7 @@ async def test_more_channels_than_agreed_are_not_allowed():
 async def test_a_channels_number_is_any():
     async with amqp_broker() as bench:
         client = await bench.client(channel_max=3, channel=0)
+        assert (await client.call(1_000, commands.Channel.Open())).channel_id == ""
         for number in (65_535, 4):
             await client.open(number)
 

@@ -88,7 +88,9 @@ async def test_an_unknown_type_closes_the_connection():
     async with amqp_broker() as bench:
         client = await bench.client()
         client.say(1, declaring(kind="nonsense"))
-        assert await client.thrown_out() == (503, "COMMAND_INVALID - unknown exchange type 'nonsense'")
+        close = await client.hear(0)
+        assert (close.reply_code, close.reply_text) == (503, "COMMAND_INVALID - unknown exchange type 'nonsense'")
+        assert (close.class_id, close.method_id) == (40, 10)
 
 
 @pytest.mark.parametrize(
@@ -521,7 +523,7 @@ async def test_a_name_that_is_no_text_is_a_syntax_error():
         ({"x-expires": 0}, "invalid arg 'x-expires' for queue 'q' in vhost '/': {value_zero,0}"),
         (
             {"x-expires": 10**12},
-            "invalid arg 'x-expires' for queue 'q' in vhost '/': {value_too_big,1000000000000}",
+            "invalid arg 'x-expires' for queue 'q' in vhost '/': {value_too_large,1000000000000}",
         ),
         (
             {"x-max-length-bytes": True},
