@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import Final, Protocol
+
+MOST_S: Final = 60
+"""Who wants one less often gets it as often as this: clients may say 65,535 different numbers, each of which is to be looked at."""
 
 
 class Beating(Protocol):
@@ -37,6 +40,7 @@ class Beats:
     def join(self, connection: Beating, heartbeat_s: int, now: float) -> bool:
         """Begin with a connection; return whether `due_at` has come closer."""
         before = self.due_at
+        heartbeat_s = min(heartbeat_s, MOST_S)
         members = self._members.get(heartbeat_s)
         if members is None:
             members = self._members[heartbeat_s] = {}
@@ -46,7 +50,7 @@ class Beats:
 
     def leave(self, connection: Beating) -> None:
         """End with a connection, if it is here."""
-        heartbeat_s = connection.heartbeat_s
+        heartbeat_s = min(connection.heartbeat_s, MOST_S)
         members = self._members.get(heartbeat_s)
         if members is None or connection not in members:
             return

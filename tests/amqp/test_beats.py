@@ -42,6 +42,17 @@ def test_each_is_due_twice_in_its_own_interval():
     assert set(beats.due(130.0)) >= {slow, quick}
 
 
+def test_however_many_intervals_there_are_few_are_looked_at():
+    beats, peers = Beats(), [Peer(heartbeat_s) for heartbeat_s in range(1, 2_000)]
+    for peer in peers:
+        beats.join(peer, peer.heartbeat_s, 0.0)
+    assert len(beats._due) <= 60
+    assert set(beats.due(30.0)) == set(peers)
+    for peer in peers:
+        beats.leave(peer)
+    assert beats.due_at == math.inf
+
+
 def test_who_has_left_is_not_due_and_may_leave_again():
     beats, peer, other = Beats(), Peer(10), Peer(10)
     beats.join(peer, 10, 0.0)

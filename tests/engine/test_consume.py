@@ -3,7 +3,9 @@ from __future__ import annotations
 import pytest
 
 from gateway.api.channel import ConsumeOptions
+from gateway.engine.definitions.definitions import AT_ONCE
 from gateway.engine.queues.consumer import Consumer
+from gateway.engine.timers import NOTHING_DUE
 from gateway.errors import AccessRefused, NotFound, ResourceLocked
 from gateway.model.declare import QueueSpec
 from gateway.model.records import DeliveryCounted
@@ -147,6 +149,21 @@ def test_an_exclusive_queue_is_for_its_owner_only_and_goes_with_it(bench):
     bench.engine.definitions.release(owner)
     with pytest.raises(NotFound):
         bench.consume("mine")
+
+
+def test_very_many_exclusive_queues_go_a_part_at_a_time(bench):
+    owner, other = Sink(), Sink()
+    definitions, queues = bench.engine.definitions, bench.engine.vhost("/").queues
+    for number in range(2 * AT_ONCE + 10):
+        definitions.declare_queue("/", QueueSpec(f"mine{number}", exclusive=True), owner)
+    definitions.declare_queue("/", QueueSpec("another's", exclusive=True), other)
+    definitions.release(owner)
+    left = [len(queues)]
+    while bench.engine.timers.next_due_ms < NOTHING_DUE:
+        bench.engine.advance(bench.engine.timers.next_due_ms)
+        left.append(len(queues))
+    assert left == [AT_ONCE + 12, 12, 2]
+    assert list(definitions.owned) == [other]
 
 
 def test_an_auto_delete_queue_goes_with_its_last_consumer(bench):
