@@ -66,7 +66,7 @@ class Joining:
         self._timer_is_set: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self._active)
+        return bool(self._active) or self._is_found
 
     def check(self, source: ExchangeSpec, binding: Binding) -> None:
         """Refuse the argument where it has no meaning. Raises PreconditionFailed."""
@@ -81,6 +81,12 @@ class Joining:
         """Give a queue what it is to get for a binding that is new. `lasts`: the binding is there after a restart."""
         if binding.arguments.get(ARGUMENT) is not True:
             return
+        self._resume()
+        for former in self._active:  # of a binding that was undone just now
+            if former.queue is queue and former.binding.identity() == binding.identity():
+                self._active.remove(former)
+                self._forget(former)
+                break
         handover = self._handover(vhost, binding, queue, lasts=lasts)
         keys = self._give_some(handover)
         if handover.look_up.done:
@@ -96,6 +102,7 @@ class Joining:
 
     def put(self, vhost: str, exchange: str, key: str) -> None:
         """A new last value comes by the bindings: it is not to be given once more."""
+        self._resume()
         for handover in self._active:
             if handover.vhost == vhost and handover.binding.source == exchange and key not in handover.given:
                 handover.given.add(key)
@@ -118,9 +125,7 @@ class Joining:
         if self._engine.refusal is not None:
             self._appoint(LOOK_AGAIN_MS)
             return
-        if self._is_found:
-            self._is_found = False
-            self._resume()
+        self._resume()
         if self._active:
             handover = self._active.pop(0)
             if self._is_wanted(handover):
@@ -186,7 +191,10 @@ class Joining:
         self._appoint(0)
 
     def _resume(self) -> None:
-        """Once after recovery: go on with what was not done."""
+        """Once after recovery, before anything is put or bound: go on with what was not done."""
+        if not self._is_found:
+            return
+        self._is_found = False
         noted = dict(self._engine.kept.state(NAMESPACE))
         for name, text in noted.items():
             number, slash, _ = name.partition("/")

@@ -149,6 +149,18 @@ def test_no_more_come_when_the_binding_or_the_queue_is_gone(bench, end):
         assert bench["q"].count == AT_ONCE
 
 
+def test_a_binding_that_is_made_anew_meanwhile_brings_each_value_once(bench):
+    for number in range(3 * AT_ONCE):
+        retain(bench.engine, f"k.{number}", b"old")
+    for _ in range(3):
+        bind(bench.engine)
+        bench.engine.definitions.unbind("/", Binding("amq.topic", "q", "#", arguments=WANTED), None)
+    bind(bench.engine)
+    run(bench.engine, 20)
+    assert bench["q"].count == 3 * AT_ONCE + 3 * AT_ONCE
+    assert bench.engine.kept.state(NAMESPACE) == {}
+
+
 def test_while_the_journal_refuses_the_rest_waits(bench):
     for number in range(2 * AT_ONCE):
         retain(bench.engine, f"k.{number}", b"old")
@@ -238,6 +250,27 @@ def test_after_a_restart_in_the_middle_the_rest_comes_and_nothing_comes_twice(st
     assert len(keys) == len(set(keys))
     assert {key for key, _ in keys} == {f"k.{number}" for number in range(3 * AT_ONCE)}
     assert keys.count(("k.0", b"newest")) == 1
+
+
+def test_what_is_put_and_bound_right_after_a_restart_comes_once_too(start):
+    engine, journal = start()
+    for name in ("q", "other"):
+        engine.definitions.declare_queue("/", QueueSpec(name), None)
+    for number in range(3 * AT_ONCE):
+        retain(engine, f"k.{number}", b"old")
+    bind(engine)
+    given = {entry.message.routing_key for entry in engine.vhost("/").queues["q"].ready}
+    commit(engine, journal)
+
+    engine, journal = start()
+    waiting = next(f"k.{number}" for number in range(3 * AT_ONCE) if f"k.{number}" not in given)
+    retain(engine, waiting, b"new")
+    bind(engine, queue="other")
+    run(engine, 20)
+    commit(engine, journal)
+    queues = engine.vhost("/").queues
+    assert (queues["q"].count, queues["other"].count) == (3 * AT_ONCE, 3 * AT_ONCE)
+    assert engine.kept.state(NAMESPACE) == {}
 
 
 def pages(journal, engine):
