@@ -10,7 +10,7 @@ from pamqp import base, commands, frame
 from gateway.api import AccessRefused, CloseReason, Principal
 from gateway.errors import JournalError
 from gateway_amqp.protocol import LINGER_S
-from tests.amqp.wire import CAPABILITIES, HEARTBEAT, amqp_broker, publishing
+from tests.amqp.wire import CAPABILITIES, HEADER, HEARTBEAT, amqp_broker, publishing
 from tests.runtime.support import HandJournal
 
 CLOSE = commands.Connection.Close(200, "bye", 0, 0)
@@ -133,6 +133,15 @@ async def test_a_client_is_told_that_the_broker_stops():
         assert await client.hear() is None
 
 
+async def test_who_has_not_opened_its_connection_is_not_told_that_the_broker_stops():
+    async with amqp_broker() as bench:
+        client = bench.connect()
+        client.raw(HEADER)
+        assert isinstance(await client.hear(0), commands.Connection.Start)
+        client.pipe.close(CloseReason.SHUTDOWN)
+        assert await client.hear() is None
+
+
 async def test_a_client_that_is_not_heard_gets_no_words():
     async with amqp_broker() as bench:
         client = await bench.client(heartbeat_s=1)
@@ -151,9 +160,11 @@ async def test_a_connection_that_is_lost_leaves_nothing_behind():
         await client.call(1, QUEUE)
         await client.call(1, commands.Basic.Consume(queue="q"))
         client.raw(publishing(1, "", "q", b"x" * 1_000)[:-100])
+        link = client.protocol
         client.vanish()
         assert await client.hear() is None
         broker = bench.server.broker
+        assert not link.channels
         assert not broker.connections
         assert broker.partial.held_bytes == 0
         assert broker.beats.due_at == float("inf")
@@ -317,7 +328,7 @@ async def test_who_publishes_is_told_that_publishers_are_held_back_and_that_they
         nursery.cancel_scope.cancel()
 
 
-async def test_nothing_is_said_of_alarms_behind_the_end_of_a_connection():
+async def test_nothing_is_said_of_alarms_and_no_heartbeat_is_sent_behind_the_end_of_a_connection():
     async with amqp_broker() as bench:
         leaving, failing = await bench.client(), await bench.client()
         links = [leaving.protocol, failing.protocol]
@@ -328,6 +339,7 @@ async def test_nothing_is_said_of_alarms_behind_the_end_of_a_connection():
         bench.server.broker.blocked = "no space left"
         for link in links:  # those that tell many do so in several turns
             link.block()
+            link.beat()
         assert isinstance(await leaving.hear(0), commands.Connection.CloseOk)
         assert isinstance(await failing.hear(0), commands.Connection.Close)
         assert await leaving.silent()
@@ -356,6 +368,7 @@ async def test_a_client_that_asks_and_does_not_read_is_cut_off():
             await trio.lowlevel.checkpoint()
         assert client.pipe.reason is CloseReason.SLOW
         assert link.is_over
+        link.owe(1)
         assert bench.counted("amqp.slow_readers_closed") == 1
 
 

@@ -238,10 +238,50 @@ async def test_a_client_that_goes_while_its_password_is_checked_leaves_nothing_b
         client.say(0, START_OK, commands.Connection.TuneOk(0, 0, 0), OPEN)
         client.vanish()
         assert await client.hear() is None
+        sent = bytes(client.pipe.sent)
         gate.go.set()
         await trio.testing.wait_all_tasks_blocked()
+        assert (client.pipe.sent, client.pipe.out) == (sent, [])
         assert not bench.server.broker.connections
         assert not bench.server.broker.unopened
+
+
+async def test_a_close_while_a_password_is_checked_is_answered_behind_that():
+    async with amqp_broker() as bench:
+        gate = Gate(bench, waits=True)
+        client = await started(bench)
+        client.say(0, START_OK, commands.Connection.Close(200, "bye", 0, 0), commands.Connection.TuneOk(0, 0, 0), OPEN)
+        assert await client.silent()
+        gate.go.set()
+        assert isinstance(await client.hear(0), commands.Connection.Tune)
+        assert isinstance(await client.hear(0), commands.Connection.CloseOk)
+        assert await client.silent()
+        assert not bench.server.broker.connections
+        assert not bench.server.broker.unopened
+
+
+async def test_what_is_wrong_behind_credentials_that_are_checked_ends_the_connection():
+    async with amqp_broker() as bench:
+        gate = Gate(bench, waits=True)
+        client = await started(bench)
+        client.say(0, START_OK, OPEN)
+        gate.go.set()
+        assert isinstance(await client.hear(0), commands.Connection.Tune)
+        assert await client.thrown_out() == (504, "CHANNEL_ERROR - unexpected method in connection state tuning")
+
+
+async def test_a_refusal_behind_the_end_of_a_connection_is_not_told():
+    async with amqp_broker() as bench:
+        gate = Gate(bench, waits=True, refuses=True)
+        client = await started(bench)
+        client.say(0, START_OK)
+        client.raw(b"\xff" * 8)
+        assert (await client.thrown_out())[0] == 501
+        sent = bytes(client.pipe.sent)
+        gate.go.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert (client.pipe.sent, client.pipe.out) == (sent, [])
+        assert bench.counted("amqp.connects_refused") == 0
 
 
 # -- how ------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from gateway.api import CommandInvalid, GatewayError, MessageRefused, NotAllowed
 from gateway_amqp.codec.names import PRECONDITION_FAILED, HardError, SoftError
 
 _HARD: Final = (CommandInvalid, NotAllowed, NotSupported)
-"""AMQP 0-9-1 §1.2.5: these end the connection. The codes of the common model are the standard's."""
+"""AMQP 0-9-1 §1.2: these end the connection. The codes of the common model are the standard's."""
 
 
 def replied(error: SoftError | HardError | GatewayError) -> SoftError | HardError:
