@@ -144,10 +144,7 @@ class AmqpConsumer(Role):
         elif what < 0.7:
             self.say(Basic.Get(queue=self.queue))
         elif what < 0.74:
-            self.world.log(f"{self.who} recovers")
-            self._recovering += 1
-            self.held.clear()
-            self.say(Basic.Recover(requeue=True))
+            self._recover()
         elif what < 0.8 and any(self.consumers.values()):
             tag = chance.choice([tag for tag, is_there in self.consumers.items() if is_there])
             self.consumers[tag] = False
@@ -157,7 +154,16 @@ class AmqpConsumer(Role):
     def go_on(self) -> None:
         """Take all there is."""
         if self.held and not self._recovering:
-            self._settle(max(self.held), True, "ack")
+            if self.world.chance.random() < 0.1:
+                self._recover()
+            else:
+                self._settle(max(self.held), True, "ack")
+
+    def _recover(self) -> None:
+        self.world.log(f"{self.who} recovers")
+        self._recovering += 1
+        self.held.clear()
+        self.say(Basic.Recover(requeue=True))
 
     def settle(self) -> None:
         chance = self.world.chance

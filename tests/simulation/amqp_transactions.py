@@ -107,11 +107,11 @@ class AmqpTransactor(AmqpConsumer):
         if self.unit is None:
             self.unit = Unit(self.who)
             self.book.units.append(self.unit)
-        if what < 0.7:
+        if chance.random() < 0.8:
             self._collect(self.unit)
         if what < 0.5 and self.unit.outputs:
             self._commit(self.unit)
-        elif what > 0.93:
+        elif what > 0.85:
             self._roll_back(self.unit)
 
     def go_on(self) -> None:

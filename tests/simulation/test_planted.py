@@ -28,19 +28,19 @@ from tests.simulation.world import World
 pytestmark = [pytest.mark.slow, pytest.mark.interpreted]
 
 
-def found_within(seeds, having="", *, first=0, bodies=False, directory=None, served=False):
+def found_within(seeds, having="", *, first=0, bodies=False, directory=None, **kind):
     """Return what the first world says that goes wrong. `having`: a queue or an actor without which a world need not be played.
 
-    `bodies`: of worlds only whose messages are large, and windows small. `served`: as for `World`.
+    `bodies`: of worlds only whose messages are large, and windows small. `kind`: as for `World`.
     """
     for seed in range(first, first + seeds):
-        world = World(seed, served=served)
+        world = World(seed, **kind)
         if having and having not in {*world.queues, *(getattr(actor, "name", "") for actor in world.actors)}:
             continue
         if bodies and not world.has_much_to_page:
             continue
         try:
-            play(seed, directory=directory and directory / str(seed), served=served)
+            play(seed, directory=directory and directory / str(seed), **kind)
         except Wrong as error:
             return str(error)
     return ""

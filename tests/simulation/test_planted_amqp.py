@@ -1,0 +1,250 @@
+"""Does the simulation find a fault of AMQP's front-end that somebody has planted?"""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.engine.transacting import Transacting
+from gateway_amqp import consuming, publishing
+from gateway_amqp.channel import AmqpChannel
+from gateway_amqp.confirms import Confirms
+from gateway_amqp.consuming import FULL, Consuming
+from gateway_amqp.consumption import Consumption
+from gateway_amqp.direct_reply import DirectReply
+from gateway_amqp.protocol import Protocol
+from gateway_amqp.publishing import Publishing
+from gateway_amqp.settling import Settling
+from gateway_amqp.transaction import Transaction
+from gateway_amqp.unsettled import Unsettled
+from tests.simulation.test_planted import found_within
+
+pytestmark = [pytest.mark.slow, pytest.mark.interpreted]
+
+
+def found(seeds):
+    return found_within(seeds, amqp=True)
+
+
+# -- publishing
+
+
+def test_a_confirm_when_a_message_comes(monkeypatch):
+    honest = Publishing._submit
+
+    def hasty(room, route, message, mandatory):
+        honest(room, route, message, mandatory)
+        if room._confirms is not None:
+            room._send(room._confirms.all_stored(room._last))
+
+    monkeypatch.setattr(Publishing, "_submit", hasty)
+    assert "is confirmed, but neither on disk nor settled" in found(10)
+
+
+def test_a_refusal_that_is_told_as_a_confirm(monkeypatch):
+    honest = Confirms.told
+    monkeypatch.setattr(Confirms, "told", lambda confirms, through, _: honest(confirms, through, ()))
+    assert "is confirmed, but neither on disk nor settled" in found(20)
+
+
+def test_a_confirm_that_says_one_too_many(monkeypatch):
+    honest = Confirms.told
+
+    def generous(confirms, through, refused):
+        return honest(confirms, through + 1, refused)
+
+    monkeypatch.setattr(Confirms, "told", generous)
+    what = found(40)
+    assert "is confirmed, but neither on disk nor settled" in what or "which is not open" in what
+
+
+def test_a_mandatory_message_that_does_not_come_back(monkeypatch):
+    monkeypatch.setattr(Publishing, "_give_back", lambda *_: None)
+    assert "was mandatory and went nowhere, but did not come back" in found(10)
+
+
+def test_a_copy_that_is_forgotten(monkeypatch):
+    monkeypatch.setattr(publishing, "copy_keys", lambda *_: ())
+    what = found(10)
+    assert "comes back, but" in what or "neither on disk nor settled" in what or "was confirmed and lost" in what
+
+
+def test_an_answer_that_is_for_somebody_else(monkeypatch):
+    honest = DirectReply.address
+    first = []
+
+    def mixed(reply):
+        address = honest(reply)
+        first[:] = [each for each in first if reply.exists(each.decode())] or [address]
+        return first[0]
+
+    monkeypatch.setattr(DirectReply, "address", mixed)
+    assert "which it did not ask on this channel" in found(40)
+
+
+# -- transactions
+
+
+def test_a_transaction_whose_settlements_come_later(monkeypatch):
+    honest = Transacting._settle_all
+
+    def apart(engine, settlements):
+        def settle(_):
+            honest(engine, [one for one in settlements if one[0].consumer is not None and one[0] in one[0].consumer.held])
+
+        engine.timers.at(engine.now_ms + 30, settle)
+
+    monkeypatch.setattr(Transacting, "_settle_all", apart)
+    what = found(60)
+    assert "was settled by a transaction and is still there" in what or "transactions" in what
+
+
+def test_a_transaction_that_publishes_as_it_goes(monkeypatch):
+    def at_once(transaction, route, message, mandatory, ttl_ms):
+        transaction._amqp.channel.publish(route, message)
+
+    monkeypatch.setattr(Transaction, "publish", at_once)
+    what = found(10)
+    assert (
+        "which was refused at once" in what
+        or "goes somewhere, or was not committed" in what
+        or "neither on disk nor settled" in what
+    )
+
+
+def test_a_transaction_that_is_committed_when_its_channel_goes(monkeypatch):
+    honest = Transaction.close
+
+    def stubborn(transaction):
+        publishes, _, settled = transaction._take()
+        transaction._amqp._channel.transact(publishes, [(delivery, how) for _, delivery, how in settled])
+        honest(transaction)
+
+    monkeypatch.setattr(Transaction, "close", stubborn)
+    what = found(20)
+    assert "which was refused at once" in what or "was not committed" in what
+
+
+def test_a_transaction_that_leaves_out_what_is_refused(monkeypatch):
+    def in_parts(engine, publishes, settlements):
+        nowhere = []
+        for index, (route, message) in enumerate(publishes):
+            if engine._refusal_of_publishing([(route, message)]) is None and engine.publish(route, message) is not None:
+                nowhere.append(index)
+        engine._settle_all(settlements)
+        engine.finish()
+        return nowhere
+
+    monkeypatch.setattr(Transacting, "transact", in_parts)
+    what = found(60)
+    assert "of a transaction of" in what or "neither on disk nor settled" in what or "is lost" in what
+
+
+def test_a_rollback_that_forgets_what_was_acknowledged(monkeypatch):
+    monkeypatch.setattr(Settling, "restore", lambda *_: None)
+    assert "406 PRECONDITION_FAILED - unknown delivery tag" in found(40)
+
+
+# -- consuming
+
+
+def test_a_prefetch_that_is_one_more(monkeypatch):
+    honest = consuming.ConsumeOptions
+    monkeypatch.setattr(
+        consuming, "ConsumeOptions", lambda *, prefetch, **other: honest(prefetch=prefetch and prefetch + 1, **other)
+    )
+    assert "its prefetch is" in found(10)
+
+
+def test_a_channels_prefetch_that_is_one_more(monkeypatch):
+    def generous(room):
+        if room.limit and len(room.unsettled) + room.uncommitted - len(room.gotten) > room.limit:
+            room._stop(FULL)
+        elif room.stopped & FULL:
+            room._go_on(FULL)
+
+    monkeypatch.setattr(Consuming, "count", generous)
+    assert "its prefetch is" in found(20)
+
+
+def test_consumers_that_do_not_go_on_when_there_is_room_again(monkeypatch):
+    monkeypatch.setattr(Consuming, "room_again", lambda _: None)
+    assert "AMQP clients do not come to rest" in found(20)
+
+
+def test_consumers_that_do_not_go_on_when_their_client_reads_again(monkeypatch):
+    monkeypatch.setattr(Consuming, "decongested", lambda _: None)
+    assert "AMQP clients do not come to rest" in found(40)
+
+
+def test_an_acknowledgement_of_many_that_takes_one_more(monkeypatch):
+    honest = Unsettled.take_through
+
+    def greedy(unsettled, tag):
+        taken = honest(unsettled, tag)
+        rest = unsettled.deliveries
+        return taken + ([(first := min(rest), rest.pop(first))] if rest else [])
+
+    monkeypatch.setattr(Unsettled, "take_through", greedy)
+    what = found(20)
+    assert "was confirmed and lost" in what or "unknown delivery tag" in what
+
+
+def test_a_channel_that_settles_what_it_holds_when_it_goes(monkeypatch):
+    honest = AmqpChannel.end
+
+    def careless(amqp):
+        if amqp._consuming is not None and not amqp.is_over:
+            for _, delivery in amqp._consuming.unsettled.take_all():
+                amqp.channel.ack(delivery)
+        honest(amqp)
+
+    monkeypatch.setattr(AmqpChannel, "end", careless)
+    what = found(20)
+    assert "was confirmed and lost" in what or "no transaction that settles it has happened" in what
+
+
+def test_a_flag_that_is_lost(monkeypatch):
+    class Plain:
+        def __init__(self, delivery):
+            self.message, self.redelivered, self.real = delivery.message, False, delivery
+
+    honest = Consumption.deliver
+
+    def forgetful(consumption, delivery):
+        honest(consumption, Plain(delivery))
+        deliveries = consumption._unsettled.deliveries
+        for tag, one in deliveries.items():
+            deliveries[tag] = getattr(one, "real", one)
+
+    monkeypatch.setattr(Consumption, "deliver", forgetful)
+    assert "twice without the redelivered flag" in found(20)
+
+
+def test_a_recover_that_gives_nothing_back(monkeypatch):
+    def forgetful(room):
+        room.unsettled.take_all()
+        room.gotten.clear()
+        room.settled(0)
+
+    monkeypatch.setattr(Settling, "_recover", forgetful)
+    assert "AMQP clients do not come to rest" in found(20)
+
+
+def test_content_frames_of_another_channel(monkeypatch):
+    monkeypatch.setattr(consuming, "content_key", lambda _, frame_max: frame_max)
+    monkeypatch.setattr("gateway_amqp.consumption.content_key", lambda _, frame_max: frame_max)
+    assert found(20)
+
+
+# -- connections
+
+
+def test_a_client_that_is_never_told_that_it_may_publish_again(monkeypatch):
+    honest = Protocol.block
+
+    def discreet(protocol):
+        if protocol.broker.blocked or not protocol._told_blocked:
+            honest(protocol)
+
+    monkeypatch.setattr(Protocol, "block", discreet)
+    assert "AMQP clients do not come to rest" in found(10)
