@@ -21,6 +21,7 @@ import resource
 import threading
 import time
 from contextlib import suppress
+from multiprocessing.synchronize import Event
 
 import pika
 
@@ -67,9 +68,12 @@ def measured(broker: brokers.Broker, port: int, seconds: float, attack: Attack) 
     before = broker.resident_kib()
     trips = RoundTrips(broker, port)
     trips.start()
-    process = multiprocessing.get_context("spawn").Process(target=quietly, args=(attack, port), daemon=True)
+    spawn = multiprocessing.get_context("spawn")
+    begins = spawn.Event()
+    process = spawn.Process(target=quietly, args=(attack, port, begins), daemon=True)
     process.start()
-    most, until = before, time.monotonic() + seconds + 1.0
+    begins.wait(30)
+    most, until = before, time.monotonic() + seconds
     while time.monotonic() < until:
         time.sleep(0.05)
         most = max(most, broker.resident_kib())
@@ -83,7 +87,8 @@ def measured(broker: brokers.Broker, port: int, seconds: float, attack: Attack) 
     return f"{' | '.join(f'{t * 1e3:.1f}' for t in figures)} | {' / '.join(f'{kib / 1024:.0f}' for kib in memory)}{ended}"
 
 
-def quietly(attack: Attack, port: int) -> None:
+def quietly(attack: Attack, port: int, begins: Event) -> None:
+    begins.set()
     with suppress(OSError, AssertionError):
         attack(port)
 
