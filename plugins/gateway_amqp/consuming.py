@@ -80,15 +80,16 @@ class Consuming(Settling):
         amqp = self.amqp
         tag = self._free_tag(command.consumer_tag)
         queue = amqp.declaring.named(command.queue)
+        given = common_table(command.arguments or {})
+        priority = consumer_priority(given, queue, amqp.principal.vhost)
         if queue == DIRECT_REPLY:
             queue = amqp.direct_reply.open(tag, command.no_ack)
-        given = common_table(command.arguments or {})
         amqp.declaring.note("consumer", [name for name in given if name.startswith("x-") and name != "x-priority"])
         options = ConsumeOptions(
             prefetch=0 if command.no_ack else self._prefetch,
             no_ack=command.no_ack,
             exclusive=command.exclusive,
-            priority=consumer_priority(given, queue, amqp.principal.vhost),
+            priority=priority,
             paused=True,
         )
         consumption = Consumption(self, tag, command.no_ack, self._outflow())

@@ -160,3 +160,13 @@ async def test_another_reply_to_is_left_as_it_is():
         await served(client)
         client.publish(1, "", "work", b"?", reply_to=NAME + ".of-somebody")
         assert (await question(client)).properties.reply_to == NAME + ".of-somebody"
+
+
+async def test_a_consumer_that_is_refused_leaves_no_queue_behind():
+    async with amqp_broker() as bench:
+        client = await bench.client()
+        for _ in range(3):
+            client.say(1, commands.Basic.Consume(queue=NAME, no_ack=True, arguments={"x-priority": "high"}))
+            assert (await client.refused(1))[0] == 406
+            await client.open(1)
+        assert bench.broker.engine.vhost("/").queues == {}
