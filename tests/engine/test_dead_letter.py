@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.engine.queues.dead_letter import DEATHS, Reason, dead_letter, forms_cycle, readable
+from gateway.engine.queues.dead_letter import DEATHS, Reason, dead_letter, forms_cycle, further_keys, readable
 from gateway.model.message import Address, Decoders, Message
+from gateway.model.names import MAX_KEY_WORDS, MAX_KEYS
 from gateway.model.properties import NO_PROPERTIES, Properties, encode_properties
 
 NOW_MS = 1_700_000_000_123
@@ -215,3 +216,11 @@ def test_the_history_can_be_said_in_json():
     told = headers(history([("a", Reason.EXPIRED), ("b", Reason.DELIVERY_LIMIT)]))
 
     assert msgspec.json.decode(msgspec.json.encode(told)) == told
+
+
+def test_further_keys_are_not_more_and_not_longer_than_a_publisher_may_have():
+    long = ".".join("a" * MAX_KEY_WORDS)
+    keys = [long, long + ".a", *map(str, range(2 * MAX_KEYS))]
+    found = further_keys(Properties(headers={"CC": keys}))
+    assert found[:2] == (long, "0")
+    assert len(found) <= MAX_KEYS

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from gateway.model.message import Address, Message
+from gateway.model.names import MAX_KEY_WORDS, MAX_KEYS
 from gateway.model.properties import COMMON, NO_PROPERTIES, Properties, encode_properties
 
 DEATHS = "x-death"
@@ -87,9 +88,15 @@ def dead_letter(  # noqa: PLR0913 - what happened, and where to
 
 
 def further_keys(properties: Properties) -> tuple[str, ...]:
-    """Return with which keys a dead letter goes on beside its own: those with which its message came, too (header ``CC``)."""
+    """Return with which keys a dead letter goes on beside its own: those with which its message came, too (header ``CC``).
+
+    Not more and no longer ones than `Channel.route` allows: anybody may write the header, by any protocol.
+    """
     rest = (properties.headers or {}).get(_REST)
-    return tuple(dict.fromkeys(key for key in rest if isinstance(key, str))) if isinstance(rest, list) else ()
+    if not isinstance(rest, list):
+        return ()
+    keys = (key for key in rest[: MAX_KEYS - 1] if isinstance(key, str) and key.count(".") < MAX_KEY_WORDS)
+    return tuple(dict.fromkeys(keys))
 
 
 def forms_cycle(properties: Properties, queue: str) -> bool:
