@@ -67,6 +67,7 @@ nightly: $(MADE)
 	status=0; \
 	$(BIN)/python -m tests.simulation $(SEEDS) || status=1; \
 	$(BIN)/python -m tests.simulation $(SEEDS) --served || status=1; \
+	$(BIN)/python -m tests.simulation $(SEEDS) --amqp || status=1; \
 	$(BIN)/python -m tests.simulation $(DISK_SEEDS) --sqlite || status=1; \
 	exit $$status
 
