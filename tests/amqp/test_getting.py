@@ -33,6 +33,15 @@ async def test_a_message_comes_with_what_is_left():
         assert isinstance(await get(client), Basic.GetEmpty)
 
 
+async def test_bodies_come_in_frames_of_the_readers_size_and_properties_whole_as_with_rabbitmq():
+    async with amqp_broker() as bench:
+        client, small = await bench.client(), await bench.client(frame_max=4_096)
+        await declared(client)
+        client.publish(1, "", "q", b"x" * 9_000, headers={"long": "y" * 6_000})
+        one = await get(small)
+        assert (one.body, one.frames, one.properties.headers) == (b"x" * 9_000, 3, {"long": "y" * 6_000})
+
+
 async def test_pipelined_gets_are_answered_in_order_with_the_counts_of_their_time():
     async with amqp_broker() as bench:
         client = await bench.client()

@@ -318,6 +318,15 @@ async def test_what_is_out_of_range_is_not_allowed(channel_max, frame_max, text)
         assert await client.thrown_out() == (530, f"NOT_ALLOWED - {text}")
 
 
+async def test_a_frame_beyond_what_was_agreed_on_ends_the_connection():
+    async with amqp_broker() as bench:
+        client = await bench.client(frame_max=4_096)
+        client.raw(publishing(1, "", "nowhere", b"x" * 4_096, frame_max=4_096 + 8))  # clients may leave the 8 around it out
+        assert isinstance(await client.call(1, commands.Queue.Declare(queue="q")), commands.Queue.DeclareOk)
+        client.raw(publishing(1, "", "nowhere", b"x" * 4_097))
+        assert (await client.thrown_out())[0] == 501
+
+
 async def test_a_client_is_gone_when_it_is_not_heard_for_two_of_its_heartbeats():
     async with amqp_broker() as bench:
         client = await bench.client(heartbeat_s=30)
@@ -332,6 +341,18 @@ async def test_an_unknown_virtual_host_is_not_allowed():
         client = await tuned(bench)
         client.say(0, commands.Connection.TuneOk(0, 0, 0), commands.Connection.Open("none"))
         assert await client.thrown_out() == (530, "NOT_ALLOWED - vhost none not found")
+
+
+async def test_a_virtual_host_may_be_closed_to_a_user():
+    async with amqp_broker() as bench:
+
+        def enter(principal, vhost):
+            raise AccessRefused("not there")
+
+        bench.broker.entrance.enter = enter
+        client = await tuned(bench)
+        client.say(0, commands.Connection.TuneOk(0, 0, 0), OPEN)
+        assert await client.thrown_out() == (530, "NOT_ALLOWED - access to vhost '/' refused for user 'guest'")
 
 
 # -- out of order ---------------------------------------------------------------
