@@ -159,6 +159,26 @@ async def test_a_password_may_be_any_octets():
     assert gate.asked[0].password == password
 
 
+async def test_whether_a_client_is_on_the_same_machine_is_told_with_its_password():
+    async with amqp_broker() as bench:
+        gate = Gate(bench)
+        client = bench.connect(loopback=False)
+        client.raw(HEADER)
+        await client.hear(0)
+        client.say(0, START_OK)
+        assert isinstance(await client.hear(0), commands.Connection.Tune)
+        assert not gate.asked[0].loopback
+
+
+async def test_a_user_name_that_is_no_text_ends_the_connection():
+    async with amqp_broker() as bench:
+        gate = Gate(bench)
+        client = await started(bench)
+        client.raw(frame_of(0x000A000B, b"\0\0\0\0\x05PLAIN\0\0\0\x05\0\xff\xfe\0p\x05en_US"))
+        assert await client.thrown_out() == (502, "SYNTAX_ERROR - a user name that is not UTF-8")
+    assert not gate.asked
+
+
 async def test_a_client_certificate_is_enough_with_external():
     async with amqp_broker() as bench:
         gate = Gate(bench)
