@@ -24,6 +24,10 @@ class Confirms:
         self._offset: int = offset
         self._told: int = 0
 
+    def covers(self, number: int) -> bool:
+        """Say whether the publisher is told of this message: it was published since Confirm.Select."""
+        return number > self._offset
+
     def all_stored(self, through: int) -> bytes:
         """Return what is to be sent when all up to a number are stored; b"": nothing."""
         tag = through - self._offset

@@ -177,17 +177,18 @@ class Publishing:
         if mandatory:
             self._kept[number] = message
         refusal = channel.refused(number)
-        if refusal is not None and self._ends(refusal):
+        if refusal is not None and self._ends(refusal, number):
             self._amqp.fail(refusal, BASIC_PUBLISH)  # behind what is still to be told; nothing more is taken
 
-    def _ends(self, error: GatewayError) -> bool:
+    def _ends(self, error: GatewayError, number: int) -> bool:
         """Say whether a refusal is the end of the channel, or the publisher learns of the message alone.
 
         Without confirms it is not told that a queue is full, as with RabbitMQ; but it may not believe that the journal has all.
         """
         if isinstance(error, MessageRefused):
             return isinstance(error, MessageTooLarge)
-        return self._confirms is None or not isinstance(error, Overloaded)
+        confirms = self._confirms
+        return confirms is None or not confirms.covers(number) or not isinstance(error, Overloaded)
 
     def _open(self) -> Channel:
         channel = self._channel = self._gateway.open_channel(self._principal, self, owner=self._amqp.link)
@@ -318,7 +319,7 @@ class Publishing:
             error = outcome.error
             if error is None:
                 self._give_back(outcome, parts)
-            elif self._ends(error):
+            elif self._ends(error, outcome.number):
                 end = error
                 through = outcome.number - 1
                 break

@@ -281,6 +281,20 @@ async def test_who_closes_a_channel_is_told_that_what_it_published_is_refused(au
         await closed_for_it(client)
 
 
+async def test_what_was_published_before_confirms_were_asked_for_is_not_refused_in_silence(autojump_clock):
+    journal = HandJournal(automatic=True)
+    async with amqp_broker(journal) as bench:
+        client = await bench.client()
+        assert isinstance(await client.call(1, DURABLE), commands.Queue.DeclareOk)
+        journal.automatic = False
+        client.publish(1, "", DURABLE.queue, b"x", delivery_mode=2)
+        assert isinstance(await client.call(1, commands.Confirm.Select()), commands.Confirm.SelectOk)
+        client.publish(1, "", DURABLE.queue, b"y", delivery_mode=2)
+        await failing(bench, journal)
+        assert isinstance(await client.hear(1), commands.Basic.Nack)  # the one since
+        assert (await client.refused(1))[0] == 506
+
+
 async def test_flow_can_not_be_switched_off():
     async with amqp_broker() as bench:
         client = await bench.client()
