@@ -22,6 +22,8 @@ FRAME_MAX = 131_072
 MiB = 1 << 20
 PERSISTENT = b"\x10\x00\x02"
 TRANSIENT = b"\x10\x00\x01"
+OPEN_OK = b"\x00\x0a\x00\x29"
+CHANNEL_OPEN_OK = b"\x00\x14\x00\x0b"
 Attack = Callable[[int], None]
 
 Basic, Channel, Connection, Exchange, Queue = (
@@ -82,18 +84,17 @@ def opened(port: int, *, channels: Iterable[int] = (1,), heartbeat_s: int = 0) -
     sock = connected(port)
     numbers = list(channels)
     sock.sendall(HEADER + login() + tuned(heartbeat_s=heartbeat_s) + b"".join(encode(n, Channel.Open()) for n in numbers))
-    last = encode(numbers[-1], Channel.OpenOk()) if numbers else encode(0, Connection.OpenOk())
-    await_(sock, last)
+    await_(sock, CHANNEL_OPEN_OK if numbers else OPEN_OK, max(len(numbers), 1))
     return sock
 
 
-def await_(sock: socket.socket, wanted: bytes) -> None:
-    """Read until something has come."""
+def await_(sock: socket.socket, wanted: bytes, count: int = 1) -> None:
+    """Read until something has come so many times."""
     data = b""
-    while wanted not in data:
+    while data.count(wanted) < count:
         more = sock.recv(MiB)
         assert more, "the broker has closed the connection"
-        data = data[-len(wanted) :] + more
+        data += more
 
 
 def said(sock: socket.socket, *methods: Frame, number: int = 1) -> None:
@@ -178,7 +179,7 @@ def logins(port: int) -> None:
     while True:
         with connected(port) as sock:
             sock.sendall(HEADER + framed(1, 0, start_ok) + tuned())
-            await_(sock, encode(0, Connection.OpenOk()))
+            await_(sock, OPEN_OK)
 
 
 def deepest(depth: int) -> bytes:
