@@ -423,7 +423,7 @@ def log_lines(port: int) -> None:
             for n in range(100):
                 said(sock, Queue.Declare(queue="", exclusive=True, arguments={f"x-\x1b[31m\n{n}{'y' * 200}": n}))
             sock.sendall(framed(1, 1, struct.pack("!IH", QUEUE_DECLARE, 0) + short(b"\x1b[2J\r\nforged") + b"\1" + table()))
-            await_(sock, encode(1, Channel.CloseOk()))
+            await_(sock, b"\x00\x14\x00\x28")
 
 
 # -- messages ---------------------------------------------------------------------------
