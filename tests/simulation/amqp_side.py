@@ -115,7 +115,7 @@ class AmqpSide:
     async def _be_full_for_a_while(self) -> None:
         """Whoever is told to wait is told, too, when that is over."""
         world = self.world
-        if world.directory is None:
+        if world.storms and world.directory is None:
             world.weather.alarm = "the disk is full"
             await trio.sleep(2)
             for client in self.clients:
