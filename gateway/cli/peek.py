@@ -126,8 +126,8 @@ def _echo_rest(shown: int, messages: int, *, raw: bool) -> None:
 def _reader() -> Callable[[Message], Properties | None]:
     from gateway.journal.tools.export import readable_properties
 
-    decode = decoders().properties
-    return lambda message: readable_properties(message, decode)
+    known = decoders()
+    return lambda message: readable_properties(message, known.properties) if known.reads(message.wire_tag) else None
 
 
 def _matching(
@@ -214,8 +214,6 @@ def _said(message: Message, properties: Properties | None) -> dict[str, Any]:
         known["headers"] = json.loads(headers_text(known["headers"]))
     if isinstance(known.get("correlation_id"), bytes):
         known["correlation_id"] = known["correlation_id"].decode("utf-8", "backslashreplace")
-    if not known and message.wire:
-        known[f"properties ({message.wire_tag})"] = message.wire.hex()
     return known
 
 

@@ -114,6 +114,10 @@ class Decoders:
         if self._decoders.setdefault(tag, decoder) is not decoder:
             raise ValueError(f"wire tag {tag!r} is registered twice")
 
+    def reads(self, tag: str) -> bool:
+        """Say whether somebody here reads what has this tag."""
+        return tag in self._decoders
+
     def properties(self, message: Message) -> Properties:
         """Return a message's properties in the common form. An unknown tag (its plugin is gone) has none."""
         decoder = self._decoders.get(message.wire_tag)

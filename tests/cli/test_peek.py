@@ -145,6 +145,13 @@ def test_what_a_front_end_wrote_in_its_own_form_is_read_by_what_it_offers(peek, 
     assert [row["body"] for row in json.loads(peek("empty", "--header", "colour=blue", "--json")[1])] == ["strange"]
 
 
+def test_properties_that_say_nothing_are_not_shown_as_bytes(peek, monkeypatch):
+    monkeypatch.setattr(Strange, "wire_decoders", {"gone": lambda _wire: Properties()})
+    monkeypatch.setattr(Host, "discover", lambda self: self.services.update(strange=Service("strange", "s 1", Strange())))
+    (strange,) = [row for row in json.loads(peek("empty", "--json")[1]) if row.get("body") == "strange"]
+    assert strange["properties"] == {}
+
+
 def test_messages_of_mqtt_and_tgp_clients_are_shown_with_what_they_said(tmp_path):
     said = {"content_type": "application/json", "headers": {"region": "north", "n": 5}, "message_id": "m"}
     with LiveBroker(tmp_path) as broker:
