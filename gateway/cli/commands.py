@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     cls=Verbs,
-    help="A message gateway broker: MQTT devices and ZeroMQ services in one exchange / queue / acknowledgement model.",
+    help="A message broker: MQTT devices, AMQP programs and ZeroMQ services in one exchange / queue / acknowledgement model.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,

@@ -181,4 +181,4 @@ def test_an_old_python_is_refused_in_words(monkeypatch):
 def test_queues_says_that_there_is_no_journal(invoked):
     code, _, errors = invoked("queues", "--data-dir", "nowhere")
     assert code == 74
-    assert "there is no journal in nowhere" in errors
+    assert "there is no journal in nowhere; if the broker keeps it elsewhere say so by --data-dir or --config" in errors

@@ -155,7 +155,7 @@ def journal_in(directory: Path) -> Path:
     """
     path = directory / DATABASE
     if not path.exists():
-        raise JournalError(f"there is no journal in {directory}")
+        raise JournalError(f"there is no journal in {directory}; if the broker keeps it elsewhere say so by --data-dir or --config")
     return path
 
 
