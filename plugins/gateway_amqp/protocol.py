@@ -152,7 +152,7 @@ class Protocol:
             return False
         data = self._ahead + data
         if not HEADER.startswith(data[:HEADER_SIZE]):
-            self.gateway.count("connection_errors", reason="protocol header")
+            self.gateway.count("connection_errors", reason="protocol_header")
             self.gateway.log.warning("a peer does not speak AMQP 0-9-1", peer=self.connection.peer, began=repr(data[:HEADER_SIZE]))
             self._leave(HEADER)
             return True

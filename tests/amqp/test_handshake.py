@@ -69,7 +69,7 @@ async def test_a_wrong_header_is_answered_by_the_right_one_and_the_end(wrong):
         client.raw(wrong)
         assert await client.hear() == HEADER
         assert await client.hear() is None
-        assert bench.counted("amqp.connection_errors.protocol header") == 1
+        assert bench.counted("amqp.connection_errors.protocol_header") == 1
 
 
 async def test_a_header_may_come_in_pieces():
