@@ -294,7 +294,7 @@ class AmqpChannel:
             if self._too_late is None and self._answers_close:
                 self._too_late = told, method
             return
-        if isinstance(told, HardError) or not self._is_waiting():
+        if isinstance(told, HardError) or not self.is_waiting:
             self.fail_now(told, method)
         else:
             self._behind(lambda _: self.fail_now(told, method))
@@ -317,7 +317,7 @@ class AmqpChannel:
 
     def _close(self) -> None:
         """The client closes it: what it submitted before is told first, and if that is refused it hears so before its answer."""
-        if self._is_waiting():
+        if self.is_waiting:
             self._answers_close = True
             self._behind(lambda _: self._closed())
         else:
@@ -331,7 +331,9 @@ class AmqpChannel:
             self.link.channels.pop(self.number, None)
             self.link.send(encode(self.number, commands.Channel.CloseOk()))
 
-    def _is_waiting(self) -> bool:
+    @property
+    def is_waiting(self) -> bool:
+        """Something was submitted whose outcome is not told yet."""
         answers, publishing = self._answers, self._publishing
         return (answers is not None and answers.is_waiting) or (publishing is not None and publishing.is_waiting)
 

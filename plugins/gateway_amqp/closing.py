@@ -1,13 +1,14 @@
-"""What becomes of a channel or a connection that was closed for an error, until its client has seen it?"""
+"""What becomes of a channel or a connection that is being closed, until all is said?"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from pamqp import commands
 
-from gateway.api import CloseReason, Connection
+from gateway.api import Channel, CloseReason, Connection, Outcome
 from gateway_amqp.codec.methods import encode
 from gateway_amqp.codec.names import CHANNEL_CLOSE, CHANNEL_CLOSE_OK, CHANNEL_OPEN
 
@@ -55,6 +56,25 @@ class Draining:
 
     def on_too_large(self, size: int) -> None:
         """See `Frames`."""
+
+
+class Farewell:
+    """A connection that its client closes, until all is told that it submitted before (an `OutcomeSink`)."""
+
+    __slots__ = ("_channel", "_link")
+
+    def __init__(self, link: Link) -> None:
+        self._link: Link = link
+        self._channel: Channel = link.gateway.open_channel(link.principal, self, owner=link)
+        self._channel.barrier()
+
+    def on_outcomes(self, through: int, exceptions: Sequence[Outcome]) -> None:
+        """See `gateway.api.OutcomeSink`."""
+        self._link.closed()
+
+    def close(self) -> None:
+        """There is nothing to wait for any more."""
+        self._channel.close()
 
 
 class Closing:

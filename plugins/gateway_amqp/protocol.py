@@ -8,7 +8,7 @@ from pamqp import commands
 
 from gateway.api import CloseReason, Connection, Gateway, Principal
 from gateway_amqp.channel import AmqpChannel, Frames
-from gateway_amqp.closing import CLOSE_OK, Closing
+from gateway_amqp.closing import CLOSE_OK, Closing, Farewell
 from gateway_amqp.codec.methods import decode, encode
 from gateway_amqp.codec.names import (
     CHANNEL_ERROR,
@@ -61,6 +61,7 @@ class Protocol:
     __slots__ = (
         "_ahead",
         "_buffered",
+        "_farewell",
         "_handshake",
         "_held",
         "_owed",
@@ -114,6 +115,7 @@ class Protocol:
         self._ahead: bytes = b""
         self._splitter: Splitter | None = None
         self._handshake: Handshake | None = None
+        self._farewell: Farewell | None = None
 
     @property
     def buffered(self) -> Buffered:
@@ -277,7 +279,8 @@ class Protocol:
     def block(self) -> None:
         """Tell the client whether publishers are held back, if it publishes and wants to know."""
         why = self.broker.blocked
-        if self.is_over or not self._publishes or not self.blocked_notify or bool(why) == self._told_blocked:
+        leaves = self.is_over or self._farewell is not None
+        if leaves or not self._publishes or not self.blocked_notify or bool(why) == self._told_blocked:
             return
         self._told_blocked = bool(why)
         self.send(encode(0, commands.Connection.Blocked(why)) if why else UNBLOCKED)
@@ -316,7 +319,18 @@ class Protocol:
         self.gateway.count("channel_errors", reason=REPLIES.get(error.code, str(error.code)).lower())
 
     def close(self) -> None:
-        """The client closes the connection, and then the socket: some take it for an error if the broker does."""
+        """The client closes the connection: what it submitted before is told first, what comes behind is not carried out."""
+        waiting = [channel for channel in self.channels.values() if isinstance(channel, AmqpChannel) and channel.is_waiting]
+        if waiting and self._splitter is not None:
+            self._splitter.stop()
+            self._farewell = Farewell(self)
+        else:
+            self.closed()
+
+    def closed(self) -> None:
+        """All is told. To close the socket is up to the client: some take it for an error if the broker does."""
+        if self.is_over:
+            return
         self.end()
         self.send(CLOSE_OK)
         self.connection.attach(Closing(self.connection), deadline_s=LINGER_S)
@@ -330,6 +344,9 @@ class Protocol:
     def fail(self, error: HardError) -> None:
         """Close the connection for an error, and wait for the client's answer."""
         if self.is_over:
+            return
+        if self._farewell is not None:  # it leaves anyway, and counts on an answer to that
+            self.closed()
             return
         reason = REPLIES.get(error.code, str(error.code))
         self.gateway.count("connection_errors", reason=reason.lower())
@@ -370,6 +387,8 @@ class Protocol:
             self._splitter.stop()
         if self._handshake is not None:
             self._handshake.stop()
+        if self._farewell is not None:
+            self._farewell.close()
         self.broker.left(self)
         for channel in list(self.channels.values()):
             if isinstance(channel, AmqpChannel):

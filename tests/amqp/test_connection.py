@@ -15,6 +15,7 @@ from tests.runtime.support import HandJournal
 
 CLOSE = commands.Connection.Close(200, "bye", 0, 0)
 QUEUE = commands.Queue.Declare(queue="q")
+DURABLE = commands.Queue.Declare(queue="lasts", durable=True)
 WITHOUT_FLAGS = (
     frame.marshal(commands.Basic.Publish(routing_key="q"), 1)
     + b"\x02\x00\x01\x00\x00\x00\x0c\x00\x3c\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\xce"
@@ -55,6 +56,66 @@ async def test_what_comes_behind_a_close_is_not_carried_out():
         client.say(1, QUEUE)
         assert await client.silent()
         assert bench.queue("q") is None
+
+
+async def test_who_closes_a_connection_is_told_first_what_it_asked_before():
+    journal = HandJournal()
+    async with amqp_broker(journal) as bench:
+        client = await bench.client()
+        client.say(1, commands.Confirm.Select())
+        assert isinstance(await client.hear(1), commands.Confirm.SelectOk)
+        client.say(1, DURABLE)
+        client.publish(1, "", DURABLE.queue, b"x", delivery_mode=2)
+        client.raw(frame.marshal(CLOSE, 0) + frame.marshal(QUEUE, 1))
+        assert await client.silent()
+        journal.finish()
+        heard = [await client.hear(1), await client.hear(1)]
+        assert {type(one) for one in heard} == {commands.Queue.DeclareOk, commands.Basic.Ack}
+        assert isinstance(await client.hear(0), commands.Connection.CloseOk)
+        assert await client.silent()
+        assert bench.queue(DURABLE.queue).count == 1
+        assert bench.queue("q") is None
+        assert client.pipe.deadline_s == LINGER_S
+
+
+async def test_who_closes_a_connection_has_an_answer_though_what_came_before_is_refused(autojump_clock):
+    journal = HandJournal()
+    async with amqp_broker(journal) as bench:
+        client = await bench.client()
+        client.say(1, DURABLE)
+        client.say(0, CLOSE)
+        with trio.fail_after(600):
+            while not bench.broker.alarms.causes:
+                if journal.writes:
+                    journal.finish(JournalError("no space left"))
+                await trio.sleep(0.1)
+        assert (await client.refused(1))[0] == 506
+        assert isinstance(await client.hear(0), commands.Connection.CloseOk)
+
+
+async def test_who_closes_a_connection_behind_what_ends_it_for_an_error_is_answered():
+    journal = HandJournal()
+    async with amqp_broker(journal) as bench:
+        client = await bench.client()
+        client.say(1, DURABLE, commands.Exchange.Declare(exchange="e", exchange_type="nonsense"))
+        client.say(0, CLOSE)
+        assert await client.silent()
+        journal.finish()
+        assert isinstance(await client.hear(1), commands.Queue.DeclareOk)
+        assert isinstance(await client.hear(0), commands.Connection.CloseOk)
+
+
+async def test_who_goes_while_its_close_waits_leaves_nothing():
+    journal = HandJournal()
+    async with amqp_broker(journal) as bench:
+        client = await bench.client()
+        client.say(1, DURABLE, commands.Queue.Declare(queue="mine", exclusive=True))
+        client.say(0, CLOSE)
+        client.vanish()
+        await until(lambda: bench.queue("mine") is None)
+        assert not bench.server.broker.connections
+        journal.finish()
+        assert await client.silent()
 
 
 async def test_exclusive_queues_go_with_their_connection_and_not_with_their_channel():
@@ -335,12 +396,12 @@ async def test_nothing_is_said_of_alarms_and_no_heartbeat_is_sent_behind_the_end
         for client in (leaving, failing):
             client.raw(publishing(1, "", "nowhere", b"x"))
         leaving.say(0, CLOSE)
+        assert isinstance(await leaving.hear(0), commands.Connection.CloseOk)
         failing.say(7, QUEUE)
         bench.server.broker.blocked = "no space left"
         for link in links:  # those that tell many do so in several turns
             link.block()
             link.beat()
-        assert isinstance(await leaving.hear(0), commands.Connection.CloseOk)
         assert isinstance(await failing.hear(0), commands.Connection.Close)
         assert await leaving.silent()
         assert await failing.silent()
