@@ -107,7 +107,9 @@ def mute():
 def let_in(listener):
     peer, _ = listener.accept()
     peer.settimeout(60)
-    peer.recv(4096)
+    kind, size = peer.recv(2, socket.MSG_WAITALL)
+    assert (kind, size < 128) == (0x10, True)
+    peer.recv(size, socket.MSG_WAITALL)  # the CONNECT and no more: the first PUBLISH may be right behind it
     peer.sendall(b"\x20\x02\x00\x00")
     return peer
 
