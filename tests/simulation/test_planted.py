@@ -21,29 +21,9 @@ from gateway.runtime.channel import BrokerChannel
 from gateway.runtime.committer import Committer
 from gateway_zeromq.tgp.publisher import Publisher
 from gateway_zeromq.tgp.session import Session
-from tests.simulation.ledger import Wrong
-from tests.simulation.seeds import play
-from tests.simulation.world import World
+from tests.simulation.planted import assert_found
 
 pytestmark = [pytest.mark.slow, pytest.mark.interpreted]
-
-
-def found_within(seeds, having="", *, first=0, bodies=False, directory=None, **kind):
-    """Return what the first world says that goes wrong. `having`: a queue or an actor without which a world need not be played.
-
-    `bodies`: of worlds only whose messages are large, and windows small. `kind`: as for `World`.
-    """
-    for seed in range(first, first + seeds):
-        world = World(seed, **kind)
-        if having and having not in {*world.queues, *(getattr(actor, "name", "") for actor in world.actors)}:
-            continue
-        if bodies and not world.has_much_to_page:
-            continue
-        try:
-            play(seed, directory=directory and directory / str(seed), **kind)
-        except Wrong as error:
-            return str(error)
-    return ""
 
 
 def test_a_confirm_before_the_commit(monkeypatch):
@@ -54,12 +34,12 @@ def test_a_confirm_before_the_commit(monkeypatch):
         honest(committer, commit)
 
     monkeypatch.setattr(Committer, "_write", early)
-    assert "is confirmed, but neither on disk nor settled" in found_within(5)
+    assert_found("is confirmed, but neither on disk nor settled")
 
 
 def test_a_message_that_is_never_written_because_it_was_handed_over(monkeypatch):
     monkeypatch.setattr(Engine, "settle_automatically", Engine.settle)
-    assert "is confirmed, but neither on disk nor settled in pushed" in found_within(60)
+    assert_found("is confirmed, but neither on disk nor settled in pushed")
 
 
 def test_a_requeue_that_loses_the_redelivered_flag(monkeypatch):
@@ -70,7 +50,7 @@ def test_a_requeue_that_loses_the_redelivered_flag(monkeypatch):
         entry.redelivered = False
 
     monkeypatch.setattr(Queue, "requeue", forgetful)
-    assert "twice without the redelivered flag" in found_within(10)
+    assert_found("twice without the redelivered flag")
 
 
 def test_a_purge_that_leaves_a_count_wrong(monkeypatch):
@@ -82,7 +62,7 @@ def test_a_purge_that_leaves_a_count_wrong(monkeypatch):
         return removed
 
     monkeypatch.setattr(Definitions, "purge_queue", wrong)
-    assert "count is" in found_within(60, "purged")
+    assert_found("count is", having="purged")
 
 
 def test_a_requeue_to_the_end_of_the_queue(monkeypatch):
@@ -90,7 +70,7 @@ def test_a_requeue_to_the_end_of_the_queue(monkeypatch):
         lane.append(entry)
 
     monkeypatch.setattr(Lane, "put_back", to_the_end)
-    assert "order" in found_within(10)
+    assert_found("order")
 
 
 def test_a_credit_that_is_not_counted(monkeypatch):
@@ -103,7 +83,7 @@ def test_a_credit_that_is_not_counted(monkeypatch):
             consumer.credit_left += 1
 
     monkeypatch.setattr(Queue, "_hand", generous)
-    assert any(word in found_within(10) for word in ("its prefetch is", "in flight", "credit is"))
+    assert_found("its prefetch is", "in flight", "credit is")
 
 
 def test_a_limit_in_bytes_that_counts_wrong(monkeypatch):
@@ -114,7 +94,7 @@ def test_a_limit_in_bytes_that_counts_wrong(monkeypatch):
         holding.body_bytes += 1
 
     monkeypatch.setattr(Holding, "gone", light)
-    assert "body_bytes is" in found_within(10)
+    assert_found("body_bytes is")
 
 
 def test_dead_letters_that_are_dropped(monkeypatch):
@@ -127,12 +107,12 @@ def test_dead_letters_that_are_dropped(monkeypatch):
             engine.discard(engine.dead.pop().entry)
 
     monkeypatch.setattr(Engine, "died", lost)
-    assert "was confirmed and lost" in found_within(20)
+    assert_found("was confirmed and lost")
 
 
 def test_a_withdrawal_that_forgets_some(monkeypatch):
     monkeypatch.setattr(Engine, "withdraw", lambda engine, is_written: [])
-    assert "which was refused and had not been delivered" in found_within(80)
+    assert_found("which was refused and had not been delivered")
 
 
 def test_a_puback_for_what_was_refused(monkeypatch):
@@ -140,20 +120,19 @@ def test_a_puback_for_what_was_refused(monkeypatch):
     from gateway_mqtt.inbound import Inbound
 
     monkeypatch.setattr(Inbound, "_refuse", lambda inbound, number, error: None)
-    found = found_within(300, "m0")
-    assert "is confirmed, but neither on disk" in found or "does not come to rest" in found
+    assert_found("is confirmed, but neither on disk", "does not come to rest", having="m0")
 
 
 def test_a_redelivery_without_dup(monkeypatch):
     from gateway_mqtt.outbound import sending
 
     monkeypatch.setattr(sending, "DUP", 0)
-    assert "twice without the redelivered flag" in found_within(60, "m0")
+    assert_found("twice without the redelivered flag", having="m0")
 
 
 def test_a_mark_that_claims_what_was_refused(monkeypatch):
     monkeypatch.setattr(Session, "refuse", lambda session, seq, code: session.note(seq))
-    assert "is confirmed, but neither on disk" in found_within(60)
+    assert_found("is confirmed, but neither on disk")
 
 
 def test_a_session_that_takes_a_number_twice(monkeypatch):
@@ -164,8 +143,7 @@ def test_a_session_that_takes_a_number_twice(monkeypatch):
         honest(publisher, command, body, refusing=refusing)
 
     monkeypatch.setattr(Publisher, "publish", forgetful)
-    found = found_within(60)
-    assert "twice" in found or "again after" in found
+    assert_found("twice", "again after")
 
 
 @pytest.mark.parametrize("method", ["handed_over", "committed"])
@@ -182,7 +160,7 @@ def test_a_backlog_that_loses_count(monkeypatch, method):
             backlog.writing.pop()
 
     monkeypatch.setattr(Backlog, method, careless)
-    assert found_within(40)
+    assert_found()
 
 
 def test_an_id_that_is_forgotten_when_the_power_goes(monkeypatch):
@@ -192,12 +170,12 @@ def test_an_id_that_is_forgotten_when_the_power_goes(monkeypatch):
         honest(window, key, until_ms, lasting=False)
 
     monkeypatch.setattr(Window, "_remember", forgetful)
-    assert "unique" in found_within(100, "unique")
+    assert_found("unique", having="unique")
 
 
 def test_a_repetition_that_is_let_through(monkeypatch):
     monkeypatch.setattr(Window, "_remember", lambda window, key, until_ms, *, lasting: None)
-    assert "unique" in found_within(60, "unique")
+    assert_found("unique", having="unique")
 
 
 def bury_apart(monkeypatch, first, then):
@@ -224,13 +202,12 @@ def bury_apart(monkeypatch, first, then):
 
 def test_a_dead_letter_whose_source_is_settled_in_a_later_commit(monkeypatch):
     bury_apart(monkeypatch, lambda burial, dead: burial._publish(dead), lambda burial, dead: burial._engine.discard(dead.entry))
-    found = found_within(60)
-    assert "which was dead-lettered" in found or "again after" in found
+    assert_found("which was dead-lettered", "again after")
 
 
 def test_a_dead_letter_whose_source_was_settled_in_an_earlier_commit(monkeypatch):
     bury_apart(monkeypatch, lambda burial, dead: burial._engine.discard(dead.entry), lambda burial, dead: burial._publish(dead))
-    assert "was confirmed and lost" in found_within(60)
+    assert_found("was confirmed and lost")
 
 
 def test_a_confirm_for_what_was_withdrawn(monkeypatch):
@@ -239,8 +216,7 @@ def test_a_confirm_for_what_was_withdrawn(monkeypatch):
         return 0
 
     monkeypatch.setattr(BrokerChannel, "refuse", kind)
-    found = found_within(60)
-    assert "is confirmed, but neither on disk nor settled" in found or "was confirmed and lost" in found
+    assert_found("is confirmed, but neither on disk nor settled", "was confirmed and lost")
 
 
 def test_a_lease_that_leaves_two_holders(monkeypatch):
@@ -252,8 +228,7 @@ def test_a_lease_that_leaves_two_holders(monkeypatch):
         return fresh
 
     monkeypatch.setattr(lease, "_successor", careless)
-    found = found_within(60, "leased")
-    assert "leased: position" in found or "leased: count is" in found
+    assert_found("leased: position", "leased: count is", having="leased")
 
 
 def test_a_single_active_consumer_that_is_not_the_only_one(monkeypatch):
@@ -262,7 +237,7 @@ def test_a_single_active_consumer_that_is_not_the_only_one(monkeypatch):
         line._queue.able.append(consumer)
 
     monkeypatch.setattr(SingleActive, "enter", enter)
-    assert "single" in found_within(60, "single")
+    assert_found("single", having="single")
 
 
 def test_a_delivery_limit_that_counts_from_one(monkeypatch):
@@ -274,12 +249,12 @@ def test_a_delivery_limit_that_counts_from_one(monkeypatch):
         entry.count += 1
 
     monkeypatch.setattr(Engine, "come_back", lenient)
-    assert "poison" in found_within(400, "poison", first=400)
+    assert_found("poison", having="poison", first=400)
 
 
 def test_a_last_value_that_outlives_its_exchange(monkeypatch):
     monkeypatch.setattr(LastValues, "leave", lambda values, vhost, exchange: None)
-    assert "has the last value" in found_within(60, "k")
+    assert_found("has the last value", having="k")
 
 
 def test_a_delay_that_is_cut_short(monkeypatch):
@@ -289,12 +264,12 @@ def test_a_delay_that_is_cut_short(monkeypatch):
         return honest(schedule, route, message, due_ms - 30)
 
     monkeypatch.setattr(Schedule, "place", hasty)
-    assert "was not due before" in found_within(60, "delayed")
+    assert_found("was not due before", having="delayed")
 
 
 def test_a_queue_that_expires_though_it_is_used(monkeypatch):
     monkeypatch.setattr(Idleness, "_due", lambda idleness, now_ms: idleness._queue.engine.definitions.remove_queue(idleness._queue))
-    assert "fleeting" in found_within(60, "lodger")
+    assert_found("fleeting", having="lodger")
 
 
 def test_a_window_that_takes_every_page(monkeypatch):
@@ -308,7 +283,7 @@ def test_a_window_that_takes_every_page(monkeypatch):
             lane.queue.engine.events.page_wanted(lane.id, backlog.window_end, 1 << 20)
 
     monkeypatch.setattr(Lane, "page_loaded", greedy)
-    assert "bytes that are on disk are in memory" in found_within(100, bodies=True)
+    assert_found("bytes that are on disk are in memory", bodies=True)
 
 
 def test_a_compaction_that_swaps_two_messages(monkeypatch, tmp_path):
@@ -321,4 +296,4 @@ def test_a_compaction_that_swaps_two_messages(monkeypatch, tmp_path):
             messages[-1].body, messages[-2].body = messages[-2].body, messages[-1].body
 
     monkeypatch.setattr(compaction, "_make", mixed)
-    assert found_within(40, directory=tmp_path)
+    assert_found(directory=tmp_path)

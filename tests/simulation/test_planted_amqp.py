@@ -16,13 +16,9 @@ from gateway_amqp.publishing import Publishing
 from gateway_amqp.settling import Settling
 from gateway_amqp.transaction import Transaction
 from gateway_amqp.unsettled import Unsettled
-from tests.simulation.test_planted import found_within
+from tests.simulation.planted import assert_found
 
 pytestmark = [pytest.mark.slow, pytest.mark.interpreted]
-
-
-def found(seeds):
-    return found_within(seeds, amqp=True)
 
 
 # -- publishing
@@ -37,13 +33,13 @@ def test_a_confirm_when_a_message_comes(monkeypatch):
             room._send(room._confirms.all_stored(room._last))
 
     monkeypatch.setattr(Publishing, "_submit", hasty)
-    assert "is confirmed, but neither on disk nor settled" in found(10)
+    assert_found("is confirmed, but neither on disk nor settled", amqp=True)
 
 
 def test_a_refusal_that_is_told_as_a_confirm(monkeypatch):
     honest = Confirms.told
     monkeypatch.setattr(Confirms, "told", lambda confirms, through, _: honest(confirms, through, ()))
-    assert "is confirmed, but neither on disk nor settled" in found(20)
+    assert_found("is confirmed, but neither on disk nor settled", amqp=True)
 
 
 def test_a_confirm_that_says_one_too_many(monkeypatch):
@@ -53,19 +49,17 @@ def test_a_confirm_that_says_one_too_many(monkeypatch):
         return honest(confirms, through + 1, refused)
 
     monkeypatch.setattr(Confirms, "told", generous)
-    what = found(40)
-    assert "is confirmed, but neither on disk nor settled" in what or "which is not open" in what
+    assert_found("is confirmed, but neither on disk nor settled", "which is not open", amqp=True)
 
 
 def test_a_mandatory_message_that_does_not_come_back(monkeypatch):
     monkeypatch.setattr(Publishing, "_give_back", lambda *_: None)
-    assert "was mandatory and went nowhere, but did not come back" in found(10)
+    assert_found("was mandatory and went nowhere, but did not come back", amqp=True)
 
 
 def test_a_copy_that_is_forgotten(monkeypatch):
     monkeypatch.setattr(publishing, "copy_keys", lambda *_: ())
-    what = found(10)
-    assert "comes back, but" in what or "neither on disk nor settled" in what or "was confirmed and lost" in what
+    assert_found("comes back, but", "neither on disk nor settled", "was confirmed and lost", amqp=True)
 
 
 def test_an_answer_that_is_for_somebody_else(monkeypatch):
@@ -78,7 +72,7 @@ def test_an_answer_that_is_for_somebody_else(monkeypatch):
         return first[0]
 
     monkeypatch.setattr(DirectReply, "address", mixed)
-    assert "which it did not ask on this channel" in found(40)
+    assert_found("which it did not ask on this channel", amqp=True)
 
 
 # -- transactions
@@ -94,8 +88,7 @@ def test_a_transaction_whose_settlements_come_later(monkeypatch):
         engine.timers.at(engine.now_ms + 30, settle)
 
     monkeypatch.setattr(Transacting, "_settle_all", apart)
-    what = found(60)
-    assert "was settled by a transaction and is still there" in what or "transactions" in what
+    assert_found("was settled by a transaction and is still there", "transactions", amqp=True)
 
 
 def test_a_transaction_that_publishes_as_it_goes(monkeypatch):
@@ -103,12 +96,7 @@ def test_a_transaction_that_publishes_as_it_goes(monkeypatch):
         transaction._amqp.channel.publish(route, message)
 
     monkeypatch.setattr(Transaction, "publish", at_once)
-    what = found(10)
-    assert (
-        "which was refused at once" in what
-        or "goes somewhere, or was not committed" in what
-        or "neither on disk nor settled" in what
-    )
+    assert_found("which was refused at once", "goes somewhere, or was not committed", "neither on disk nor settled", amqp=True)
 
 
 def test_a_transaction_that_is_committed_when_its_channel_goes(monkeypatch):
@@ -120,8 +108,7 @@ def test_a_transaction_that_is_committed_when_its_channel_goes(monkeypatch):
         honest(transaction)
 
     monkeypatch.setattr(Transaction, "close", stubborn)
-    what = found(20)
-    assert "which was refused at once" in what or "was not committed" in what
+    assert_found("which was refused at once", "was not committed", amqp=True)
 
 
 def test_a_transaction_that_leaves_out_what_is_refused(monkeypatch):
@@ -135,13 +122,12 @@ def test_a_transaction_that_leaves_out_what_is_refused(monkeypatch):
         return nowhere
 
     monkeypatch.setattr(Transacting, "transact", in_parts)
-    what = found(60)
-    assert "of a transaction of" in what or "neither on disk nor settled" in what or "is lost" in what
+    assert_found("of a transaction of", "neither on disk nor settled", "is lost", amqp=True)
 
 
 def test_a_rollback_that_forgets_what_was_acknowledged(monkeypatch):
     monkeypatch.setattr(Settling, "restore", lambda *_: None)
-    assert "406 PRECONDITION_FAILED - unknown delivery tag" in found(40)
+    assert_found("406 PRECONDITION_FAILED - unknown delivery tag", amqp=True)
 
 
 # -- consuming
@@ -152,7 +138,7 @@ def test_a_prefetch_that_is_one_more(monkeypatch):
     monkeypatch.setattr(
         consuming, "ConsumeOptions", lambda *, prefetch, **other: honest(prefetch=prefetch and prefetch + 1, **other)
     )
-    assert "its prefetch is" in found(10)
+    assert_found("its prefetch is", amqp=True)
 
 
 def test_a_channels_prefetch_that_is_one_more(monkeypatch):
@@ -163,17 +149,17 @@ def test_a_channels_prefetch_that_is_one_more(monkeypatch):
             room._go_on(FULL)
 
     monkeypatch.setattr(Consuming, "count", generous)
-    assert "its prefetch is" in found(20)
+    assert_found("its prefetch is", amqp=True)
 
 
 def test_consumers_that_do_not_go_on_when_there_is_room_again(monkeypatch):
     monkeypatch.setattr(Consuming, "room_again", lambda _: None)
-    assert "AMQP clients do not come to rest" in found(20)
+    assert_found("AMQP clients do not come to rest", amqp=True)
 
 
 def test_consumers_that_do_not_go_on_when_their_client_reads_again(monkeypatch):
     monkeypatch.setattr(Consuming, "decongested", lambda _: None)
-    assert "AMQP clients do not come to rest" in found(40)
+    assert_found("AMQP clients do not come to rest", amqp=True)
 
 
 def test_an_acknowledgement_of_many_that_takes_one_more(monkeypatch):
@@ -185,8 +171,7 @@ def test_an_acknowledgement_of_many_that_takes_one_more(monkeypatch):
         return taken + ([(first := min(rest), rest.pop(first))] if rest else [])
 
     monkeypatch.setattr(Unsettled, "take_through", greedy)
-    what = found(20)
-    assert "was confirmed and lost" in what or "unknown delivery tag" in what
+    assert_found("was confirmed and lost", "unknown delivery tag", "its prefetch is", amqp=True)
 
 
 def test_a_channel_that_settles_what_it_holds_when_it_goes(monkeypatch):
@@ -199,8 +184,7 @@ def test_a_channel_that_settles_what_it_holds_when_it_goes(monkeypatch):
         honest(amqp)
 
     monkeypatch.setattr(AmqpChannel, "end", careless)
-    what = found(20)
-    assert "was confirmed and lost" in what or "no transaction that settles it has happened" in what
+    assert_found("was confirmed and lost", "no transaction that settles it has happened", amqp=True)
 
 
 def test_a_flag_that_is_lost(monkeypatch):
@@ -217,7 +201,7 @@ def test_a_flag_that_is_lost(monkeypatch):
             deliveries[tag] = getattr(one, "real", one)
 
     monkeypatch.setattr(Consumption, "deliver", forgetful)
-    assert "twice without the redelivered flag" in found(20)
+    assert_found("twice without the redelivered flag", amqp=True)
 
 
 def test_a_recover_that_gives_nothing_back(monkeypatch):
@@ -227,13 +211,13 @@ def test_a_recover_that_gives_nothing_back(monkeypatch):
         room.settled(0)
 
     monkeypatch.setattr(Settling, "_recover", forgetful)
-    assert "AMQP clients do not come to rest" in found(20)
+    assert_found("AMQP clients do not come to rest", amqp=True)
 
 
 def test_content_frames_of_another_channel(monkeypatch):
     monkeypatch.setattr(consuming, "content_key", lambda _, frame_max: frame_max)
     monkeypatch.setattr("gateway_amqp.consumption.content_key", lambda _, frame_max: frame_max)
-    assert found(20)
+    assert_found(amqp=True)
 
 
 # -- connections
@@ -247,4 +231,4 @@ def test_a_client_that_is_never_told_that_it_may_publish_again(monkeypatch):
             honest(protocol)
 
     monkeypatch.setattr(Protocol, "block", discreet)
-    assert "AMQP clients do not come to rest" in found(10)
+    assert_found("AMQP clients do not come to rest", amqp=True)

@@ -11,7 +11,7 @@ from gateway_mqtt.outbound.sink import Outbound
 from gateway_mqtt.session import Session
 from gateway_mqtt.shared.member import Seat
 from gateway_mqtt.store import SessionStore
-from tests.simulation.test_planted import found_within
+from tests.simulation.planted import assert_found
 
 pytestmark = [pytest.mark.slow, pytest.mark.interpreted]
 
@@ -24,17 +24,17 @@ def test_a_pubrec_before_the_commit(monkeypatch):
         arrivals._send([arrivals._answers.packet(5, packet_id, 0)])
 
     monkeypatch.setattr(Arrivals, "publish", early)
-    assert "is confirmed, but neither on disk" in found_within(20, "m0")
+    assert_found("is confirmed, but neither on disk", having="m0")
 
 
 def test_an_identifier_that_came_in_and_is_not_journaled(monkeypatch):
     monkeypatch.setattr(SessionStore, "received", lambda store, packet_id: store.kept.incoming.add(packet_id))
-    assert found_within(150, "m0")
+    assert_found(having="m0")
 
 
 def test_an_identifier_that_goes_out_and_is_not_journaled(monkeypatch):
     monkeypatch.setattr(SessionStore, "sending", lambda store, packet_id, position: None)
-    assert found_within(150, "m0")
+    assert_found(having="m0")
 
 
 def test_a_pubrel_before_its_release_is_on_disk(monkeypatch):
@@ -47,7 +47,7 @@ def test_a_pubrel_before_its_release_is_on_disk(monkeypatch):
             honest(two, shake)
 
     monkeypatch.setattr(ExactlyOnce, "_owe", hasty)
-    assert found_within(150, "m0")
+    assert_found(having="m0")
 
 
 def test_a_message_of_qos_2_that_is_sent_before_its_identifier_is_on_disk(monkeypatch):
@@ -62,18 +62,17 @@ def test_a_message_of_qos_2_that_is_sent_before_its_identifier_is_on_disk(monkey
             honest(two, shake)
 
     monkeypatch.setattr(ExactlyOnce, "_owe", hasty)
-    assert found_within(150, "m0")
+    assert_found(having="m0")
 
 
 def test_identifiers_of_qos_1_that_are_forgotten_between_connections(monkeypatch):
     monkeypatch.setattr(Session, "in_flight", lambda session: iter(()))
-    found = found_within(60, "m0")
-    assert "again under" in found or "twice without the redelivered flag" in found
+    assert_found("again under", "twice without the redelivered flag", having="m0")
 
 
 def test_a_window_of_the_client_that_is_not_kept(monkeypatch):
     monkeypatch.setattr(Outbound, "_has_room", lambda out: True)
-    assert "are allowed" in found_within(60, "m0")
+    assert_found("are allowed", having="m0")
 
 
 def test_a_will_that_is_lost_with_the_broker(monkeypatch):
@@ -85,7 +84,7 @@ def test_a_will_that_is_lost_with_the_broker(monkeypatch):
         return honest(expiry.without_will(record), now_ms)
 
     monkeypatch.setattr(expiry, "left", forgetful)
-    assert "has not come" in found_within(200, "m0")
+    assert_found("has not come", having="m0")
 
 
 def test_a_will_that_comes_though_its_client_said_goodbye(monkeypatch):
@@ -97,7 +96,7 @@ def test_a_will_that_comes_though_its_client_said_goodbye(monkeypatch):
         honest(link, Disconnect(4, packet.properties))
 
     monkeypatch.setattr(Link, "disconnect", spiteful)
-    assert "was taken back" in found_within(150, "m0", first=200)
+    assert_found("was taken back", having="m0", first=200)
 
 
 def test_a_shared_message_that_goes_to_two_members(monkeypatch):
@@ -114,7 +113,7 @@ def test_a_shared_message_that_goes_to_two_members(monkeypatch):
                 break
 
     monkeypatch.setattr(Seat, "deliver", generous)
-    assert "of a shared subscription" in found_within(200, "m1", first=100)
+    assert_found("of a shared subscription", having="m1", first=100)
 
 
 def test_a_session_that_is_called_present_though_it_is_new(monkeypatch):
@@ -127,4 +126,4 @@ def test_a_session_that_is_called_present_though_it_is_new(monkeypatch):
         honest(entering, *arguments)
 
     monkeypatch.setattr(Entering, "_accept", proud)
-    assert "its session is there, which it is not" in found_within(10, "m0")
+    assert_found("its session is there, which it is not", having="m0")

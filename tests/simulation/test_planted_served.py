@@ -19,13 +19,9 @@ from gateway_zeromq.tgp.codec import Batch
 from gateway_zeromq.tgp.deliveries import Deliveries
 from gateway_zeromq.tgp.protocol import Peer
 from gateway_zeromq.tgp.publisher import Publisher
-from tests.simulation.test_planted import found_within
+from tests.simulation.planted import assert_found
 
 pytestmark = [pytest.mark.slow, pytest.mark.interpreted]
-
-
-def found_served(seeds):
-    return found_within(seeds, served=True)
 
 
 # -- Majordomo
@@ -39,8 +35,7 @@ def test_a_request_that_is_settled_when_a_worker_gets_it(monkeypatch):
         worker._settle(delivery)
 
     monkeypatch.setattr(WorkerBridge, "deliver", hasty)
-    found = found_served(40)
-    assert "was confirmed and lost: mdp.sum" in found or "settled in mdp.sum" in found or "and has" in found
+    assert_found("was confirmed and lost: mdp.sum", "settled in mdp.sum", "and has", served=True)
 
 
 def test_a_worker_that_takes_its_request_along_when_it_goes(monkeypatch):
@@ -53,8 +48,7 @@ def test_a_worker_that_takes_its_request_along_when_it_goes(monkeypatch):
         honest(worker)
 
     monkeypatch.setattr(WorkerBridge, "ended", careless)
-    found = found_served(40)
-    assert "was confirmed and lost: mdp.sum" in found or "settled in mdp.sum" in found or "and has" in found
+    assert_found("was confirmed and lost: mdp.sum", "settled in mdp.sum", "and has", served=True)
 
 
 def test_an_answer_that_is_not_passed_on(monkeypatch):
@@ -68,18 +62,17 @@ def test_an_answer_that_is_not_passed_on(monkeypatch):
             honest(majordomo, origin, frames, final=final)
 
     monkeypatch.setattr(Majordomo, "answer", forgetful)
-    found = found_served(20)
-    assert "was not told of the answers" in found or "not everything is answered" in found
+    assert_found("was not told of the answers", "not everything is answered", served=True)
 
 
 def test_an_answer_for_somebody_who_had_the_same_name_in_another_life(monkeypatch):
     monkeypatch.setattr(Origin, "is_named", property(lambda origin: True))
-    assert "which it did not ask" in found_served(100)
+    assert_found("which it did not ask", served=True)
 
 
 def test_a_worker_that_is_asked_two_things_at_a_time(monkeypatch):
     monkeypatch.setattr(bridge, "ONE", ConsumeOptions(prefetch=2))
-    assert "and has" in found_served(20)
+    assert_found("and has", served=True)
 
 
 def test_a_worker_that_is_taken_for_dead_too_soon(monkeypatch):
@@ -89,7 +82,7 @@ def test_a_worker_that_is_taken_for_dead_too_soon(monkeypatch):
         return honest(worker, now if worker.address is None else now + 1.7)
 
     monkeypatch.setattr(Worker, "tick", impatient)
-    assert "of mdp.sum, which v" in found_served(60)
+    assert_found("of mdp.sum, which v", served=True)
 
 
 def test_an_answer_that_is_said_twice(monkeypatch):
@@ -100,7 +93,7 @@ def test_an_answer_that_is_said_twice(monkeypatch):
         honest(client, service, body, final=final)
 
     monkeypatch.setattr(Client, "answer", talkative)
-    assert "is told more than once" in found_served(20)
+    assert_found("is told more than once", served=True)
 
 
 # -- DEALER and REP
@@ -114,7 +107,7 @@ def test_a_request_that_is_settled_when_it_goes_out(monkeypatch):
         dealer._feed.settle(item, dealer._feed.channel.ack)
 
     monkeypatch.setattr(DealerSocket, "_ask", hasty)
-    assert "was confirmed and lost: asked" in found_served(40)
+    assert_found("was confirmed and lost: asked", served=True)
 
 
 def move_apart(monkeypatch, first, then):
@@ -143,19 +136,17 @@ def publish(channel, delivery, route, message):
 
 def test_a_reply_that_is_published_before_its_request_is_settled(monkeypatch):
     move_apart(monkeypatch, publish, settle)
-    found = found_served(100)
-    assert "which was answered" in found or "answers" in found or "twice" in found
+    assert_found("which was answered", "answers", "twice", served=True)
 
 
 def test_a_reply_that_is_published_after_its_request_was_settled(monkeypatch):
     move_apart(monkeypatch, settle, publish)
-    assert "was confirmed and lost" in found_served(60)
+    assert_found("was confirmed and lost", served=True)
 
 
 def test_a_dead_worker_that_keeps_its_request(monkeypatch):
     monkeypatch.setattr(Feed, "give_back", lambda feed, items, reason: None)
-    found = found_served(40)
-    assert "not everything is answered" in found
+    assert_found("not everything is answered", served=True)
 
 
 def test_a_reply_that_is_not_waited_for_long_enough(monkeypatch):
@@ -166,12 +157,12 @@ def test_a_reply_that_is_not_waited_for_long_enough(monkeypatch):
         dealer._timeout_s /= 3
 
     monkeypatch.setattr(DealerSocket, "__init__", impatient)
-    assert "of asked, which rep" in found_served(40)
+    assert_found("of asked, which rep", served=True)
 
 
 def test_a_caller_that_nobody_tells_that_no_reply_comes(monkeypatch):
     monkeypatch.setattr(RepSocket, "_fail", lambda rep, name, code, text: None)
-    assert "waits for an answer" in found_served(200)
+    assert_found("waits for an answer", served=True)
 
 
 def test_a_caller_that_gets_the_reply_of_another(monkeypatch):
@@ -184,7 +175,7 @@ def test_a_caller_that_gets_the_reply_of_another(monkeypatch):
         honest(rep, message)
 
     monkeypatch.setattr(RepSocket, "_reply", mixed)
-    assert "and is told" in found_served(100)
+    assert_found("and is told", served=True)
 
 
 # -- TGP/1
@@ -198,7 +189,7 @@ def test_a_batch_that_is_confirmed_before_the_commit(monkeypatch):
         peer.confirm(command.seq + len(command.messages) - 1, 0, multiple=True)
 
     monkeypatch.setitem(protocol._ACTIONS, Batch, early)
-    assert "is confirmed, but neither on disk" in found_served(20)
+    assert_found("is confirmed, but neither on disk", served=True)
 
 
 def test_a_batch_of_which_a_part_is_taken_for_another(monkeypatch):
@@ -210,13 +201,12 @@ def test_a_batch_of_which_a_part_is_taken_for_another(monkeypatch):
         honest(publisher, command, body, refusing=refusing)
 
     monkeypatch.setattr(Publisher, "publish", shifted)
-    found = found_served(20)
-    assert "t0 " in found or "t1 " in found
+    assert_found("t0 ", "t1 ", served=True)
 
 
 def test_a_limit_of_bytes_that_is_not_kept(monkeypatch):
     monkeypatch.setattr(Deliveries, "_has_room", lambda deliveries, delivery: True)
-    assert "bytes, it takes" in found_served(60)
+    assert_found("bytes, it takes", served=True)
 
 
 def test_what_a_client_schedules_and_what_comes_too_soon(monkeypatch):
@@ -227,4 +217,4 @@ def test_what_a_client_schedules_and_what_comes_too_soon(monkeypatch):
         honest(publisher, command, route, message)
 
     monkeypatch.setattr(Publisher, "_schedule", hasty)
-    assert "was not due before" in found_served(200)
+    assert_found("was not due before", served=True)
