@@ -52,12 +52,6 @@ class CommandInvalid(GatewayError):
     code = 503
 
 
-class NotAllowed(GatewayError):
-    """What the peer asks for is not for it, whatever it tries next: AMQP ends the connection."""
-
-    code = 530
-
-
 class MessageRefused(GatewayError):
     """A queue that the message is routed to is full and refuses; no queue has taken it."""
 

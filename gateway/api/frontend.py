@@ -28,6 +28,7 @@ class Credentials:
         certificate_subject: the common name of its verified client certificate.
         verified: the front-end has made sure by settings of its own that the peer is `user`: by a key, or a password of which
             only it knows the hash.
+        strict: what it says of itself has to be checked, on this machine too: where nothing can check it, it is refused.
         vhost: the virtual host that it asks for; None: the user's own. A protocol that hears of it later asks `Gateway.enter`.
     """
 
@@ -40,6 +41,7 @@ class Credentials:
     certificate_subject: str | None = None
     verified: bool = False
     vhost: str | None = None
+    strict: bool = False
 
 
 Authorize = Callable[[str, str, str], bool]

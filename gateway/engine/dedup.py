@@ -92,8 +92,9 @@ class Window:
         if key is None:
             return step(route, message)
         if self._seen.get(key, 0) > now_ms:
-            if self._is_unsure(key):
-                return self._engine.refusal
+            doubt = self._doubt(key)
+            if doubt is not None:
+                return doubt
             self._engine.events.dropped(self._exchange, "duplicate", 1)
             self._engine.kept.values.take_offered(message)
             return None
@@ -113,13 +114,14 @@ class Window:
         key = self._key_of(message)
         if key is None or self._seen.get(key, 0) <= self._engine.now_ms:
             return False
-        if self._engine.refusal is not None and self._is_unsure(key):
-            raise self._engine.refusal
+        doubt = self._doubt(key)
+        if doubt is not None:
+            raise doubt
         return True
 
-    def _is_unsure(self, key: str) -> bool:
-        """Say whether the journal fails and may not have the message of an id: then its repetition must not be confirmed."""
-        return self._engine.refusal is not None and self._engine.special.is_unsure(self, key)
+    def _doubt(self, key: str) -> GatewayError | None:
+        """Return why the journal fails that may not have the message of an id: then its repetition must not be confirmed."""
+        return self._engine.refusal if self._engine.special.is_unsure(self, key) else None
 
     def _key_of(self, message: Message) -> str | None:
         try:

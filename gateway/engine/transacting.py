@@ -49,7 +49,7 @@ class Transacting(Publishing):
             for index, (route, message) in enumerate(publishes):
                 if message.persistent:
                     self.ours.add(message)
-                if self.publish(route, message) is not None:  # its queue has ended just now
+                if self.publish(route, message) is not None:  # nobody wants it, or its queue has ended just now
                     nowhere.append(index)
             self._settle_all(settlements)
         finally:

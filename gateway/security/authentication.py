@@ -20,7 +20,8 @@ class Authentication:
     Args:
         anonymous: peers without credentials are let in, and so are those who send `GUEST`, which everybody knows: clients such as
             pika always send a user and a password. They are that user, whose name they may write into messages. Those of this
-            machine are let in whatever they say of themselves: nothing could check it. All but `GUEST` are `ANONYMOUS`.
+            machine are let in whatever they say of themselves, unless that is to be checked (`Credentials.strict`): nothing could.
+            All but `GUEST` are `ANONYMOUS`.
     """
 
     def __init__(self, *, anonymous: bool) -> None:
@@ -50,10 +51,8 @@ class Authentication:
             raise AccessRefused(f"{_who(credentials)} is not let in: security.anonymous is false and there are no users")
         if (credentials.user, credentials.password) == GUEST:
             return self._guest
-        if _claims_something(credentials) and not credentials.loopback:
-            raise AccessRefused(
-                f"{_who(credentials)} sends credentials from another machine, and there are no users to check them with"
-            )
+        if _claims_something(credentials) and (credentials.strict or not credentials.loopback):
+            raise AccessRefused(f"{_who(credentials)} is not known: there are no users yet, and only guest is let in by a password")
         return self._principal
 
     def _principal_of(self, user: str) -> Principal:

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 HEADER: Final = b"AMQP\x00\x00\x09\x01"
 HEADER_SIZE: Final = len(HEADER)
 OPEN_OK: Final = encode(0, commands.Connection.OpenOk())
-ANONYMOUS: Final = "anonymous"
-"""The user of those who have said nothing that could be checked."""
 STARTING, SECURING, TUNING, OPENING, OVER = "starting", "securing", "tuning", "opening", "over"
 MOST_AHEAD: Final = 16
 """Methods that may come while a password is checked: a client that does not wait sends TuneOk, Open and a few more."""
@@ -168,11 +166,6 @@ class Handshake:
 
     def _let_in(self, principal: Principal) -> None:
         link = self._link
-        if principal.user == ANONYMOUS and link.user is not None:  # clients count on the refusal of wrong passwords
-            self._refuse(
-                AccessRefused(f"user {link.user!r} is not known, or has another password: without users only guest is let in")
-            )
-            return
         link.principal = principal
         self._state = TUNING
         self._splitter.frame_max = link.frame_max

@@ -44,9 +44,9 @@ def credentials(connection: Connection, mechanism: str, response: bytes) -> Cred
 
 
 def password_of(connection: Connection, user: str, password: bytes) -> Credentials:
-    """Return what a client says that gives a password."""
+    """Return what a client says that gives a password; clients count on the refusal of wrong ones."""
     peer, subject = connection.peer, connection.certificate_subject
-    return Credentials("password", user, password, FRONT_END, peer, connection.is_loopback, subject)
+    return Credentials("password", user, password, FRONT_END, peer, connection.is_loopback, subject, strict=True)
 
 
 def _plain(response: bytes) -> tuple[str, bytes]:

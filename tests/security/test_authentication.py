@@ -40,6 +40,15 @@ async def test_credentials_from_another_machine_are_refused_as_nothing_can_check
         await Authentication(anonymous=True).authenticate(SOMEONE_ELSEWHERE)
 
 
+async def test_what_has_to_be_checked_is_refused_on_this_machine_too_but_for_guest():
+    authentication = Authentication(anonymous=True)
+    with pytest.raises(AccessRefused, match="'guest'"):
+        await authentication.authenticate(Credentials("password", "guest", b"other", loopback=True, strict=True))
+    guest = await authentication.authenticate(Credentials("password", "guest", b"guest", loopback=True, strict=True))
+    assert guest.user == "guest"
+    assert (await authentication.authenticate(Credentials("external", loopback=True, strict=True))).user == "anonymous"
+
+
 async def test_a_password_without_a_user_counts_as_credentials():
     with pytest.raises(AccessRefused):
         await Authentication(anonymous=True).authenticate(Credentials(password=b"x"))

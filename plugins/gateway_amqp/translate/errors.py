@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.api import CommandInvalid, GatewayError, MessageRefused, NotAllowed, NotSupported
+from gateway.api import CommandInvalid, GatewayError, MessageRefused, NotSupported
 from gateway_amqp.codec.names import PRECONDITION_FAILED, HardError, SoftError
 
-_HARD: Final = (CommandInvalid, NotAllowed, NotSupported)
+_HARD: Final = (CommandInvalid, NotSupported)
 """AMQP 0-9-1 §1.2: these end the connection. The codes of the common model are the standard's."""
 
 

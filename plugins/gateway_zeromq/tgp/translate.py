@@ -20,7 +20,6 @@ from gateway.api import (
     ListenError,
     Message,
     MessageRefused,
-    NotAllowed,
     NotFound,
     NotSupported,
     Outcome,
@@ -45,7 +44,6 @@ CODES: dict[type[GatewayError], int] = {
     CommandInvalid: 406,  # TGP's 503 is of what comes at the wrong time
     MessageRefused: 506,
     Overloaded: 506,
-    NotAllowed: 530,
     ConfigError: 530,
     NotSupported: 540,
     ListenError: 541,
