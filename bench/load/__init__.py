@@ -13,26 +13,43 @@ from typing import Any
 SOURCE = Path(__file__).with_name("mqttflood.c")
 
 
+def place(source: Path) -> Path:
+    """Return where the program of a source is, or will be: another one when the source or a header beside it has changed."""
+    changed = max(file.stat().st_mtime_ns for file in (source, *source.parent.glob("*.h")))
+    return Path(tempfile.gettempdir()) / f"{source.stem}-{os.getuid()}-{changed}"
+
+
+def compiler() -> str | None:
+    return shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc") or shutil.which("clang")
+
+
 def build(source: Path = SOURCE) -> Path:
     """Compile a generator, unless that was done already; return the program.
 
     Raises:
         SystemExit: there is no C compiler.
     """
-    program = Path(tempfile.gettempdir()) / f"{source.stem}-{os.getuid()}-{int(source.stat().st_mtime)}"
+    program = place(source)
     if not program.exists():
-        compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc") or shutil.which("clang")
-        if compiler is None:
+        found = compiler()
+        if found is None:
             raise SystemExit(f"bench/load/{source.name} needs a C compiler: there is none")
-        subprocess.run([compiler, "-O2", "-Wall", "-Wextra", "-o", str(program), str(source)], check=True)
+        new = program.with_suffix(f".{os.getpid()}")
+        subprocess.run([found, "-O2", "-Wall", "-Wextra", "-o", str(new), str(source)], check=True)
+        new.rename(program)
     return program
 
 
-def command(port: int, options: dict[str, Any]) -> list[str]:
-    words = [str(build()), "--port", str(port)]
+def words(options: dict[str, Any]) -> list[str]:
+    """Return options as a command line has them: `True` is a flag, `False` is nothing."""
+    found: list[str] = []
     for name, value in options.items():
-        words += [f"--{name}"] if value is True else [] if value is False else [f"--{name}", str(value)]
-    return words
+        found += [f"--{name}"] if value is True else [] if value is False else [f"--{name}", str(value)]
+    return found
+
+
+def command(port: int, options: dict[str, Any]) -> list[str]:
+    return [str(build()), "--port", str(port), *words(options)]
 
 
 def flood(port: int, options: dict[str, Any], timeout_s: float = 300.0) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from bench.load import build
+from bench.load import build, words
 
 SOURCE = Path(__file__).with_name("amqpflood.c")
 WRONG = ("lost", "doubled", "disordered", "strange", "refused", "left")
@@ -18,12 +18,8 @@ Phases = dict[str, dict[str, Any]]
 
 
 def command(port: int, options: dict[str, Any], pids: Iterable[int] = ()) -> list[str]:
-    words = [str(build(SOURCE)), "--port", str(port)]
-    for pid in pids:
-        words += ["--pid", str(pid)]
-    for name, value in options.items():
-        words += [f"--{name}"] if value is True else [] if value is False else [f"--{name}", str(value)]
-    return words
+    processes = [word for pid in pids for word in ("--pid", str(pid))]
+    return [str(build(SOURCE)), "--port", str(port), *processes, *words(options)]
 
 
 def flood(port: int, options: dict[str, Any], pids: Iterable[int] = (), timeout_s: float = 120.0) -> Phases:

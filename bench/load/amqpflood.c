@@ -8,24 +8,13 @@
  * takes), and drain the queues. A line of JSON for each phase.
  */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <getopt.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/epoll.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
+#define LOAD "amqpflood"
+#define SCRATCH (1 << 20)
+#include "flood.h"
 
-enum { STAMP = 20, CHUNK = 65536, BUCKETS = 4096, RING = 1 << 17, MOST_PIDS = 64, FRAME_MAX = 131072, NAME = 48 };
+#include <getopt.h>
+
+enum { STAMP = 20, CHUNK = 65536, RING = 1 << 17, MOST_PIDS = 64, FRAME_MAX = 131072, NAME = 48 };
 enum kind { PUBLISHER, CONSUMER, CLERK };
 enum {
     CONNECTION_START = 10 << 16 | 10, CONNECTION_START_OK, CONNECTION_TUNE = 10 << 16 | 30, CONNECTION_TUNE_OK,
@@ -48,11 +37,10 @@ static int clock_count;
 struct bits { uint64_t *words; uint64_t room; };
 
 struct peer {
+    struct line line;
     enum kind kind;
-    int fd, number;
-    bool waits, answered;       /* more is to be sent than the socket takes; QUEUE_DECLARE_OK has come */
-    uint8_t *out, *in;
-    size_t out_size, out_from, out_to, in_size, in_count;
+    int number;
+    bool answered;              /* QUEUE_DECLARE_OK has come */
     uint8_t *message;           /* publishers: one publish, with all its frames */
     size_t message_size, body_at;
     uint64_t sent, confirmed, all_below, *when;
@@ -64,29 +52,10 @@ struct peer {
 
 static struct peer *all, clerk;
 static struct bits **seen;      /* by queue and publisher, a bit per number */
-static int many, poller;
+static int many;
 static uint64_t sent, confirmed, refused, delivered, doubled, disordered, strange, last_ns, run;
-static uint64_t confirms[BUCKETS], confirm_count;
+static struct times confirms;
 static bool publishing, measuring;
-static uint8_t scratch[1 << 20];
-
-static void fail(const char *what) { fprintf(stderr, "amqpflood: %s: %s\n", what, strerror(errno)); exit(1); }
-
-static void *fresh(size_t n, size_t each)
-{
-    void *p = calloc(n ? n : 1, each);
-    if (!p) fail("memory");
-    return p;
-}
-
-static uint64_t clock_ns(clockid_t id)
-{
-    struct timespec t;
-    if (clock_gettime(id, &t)) return 0;    /* a process that has ended: its time is missing from both ends */
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-static uint64_t now(void) { return clock_ns(CLOCK_MONOTONIC); }
 
 static bool set(struct bits *b, uint64_t number)
 {
@@ -100,34 +69,6 @@ static bool set(struct bits *b, uint64_t number)
     bool old = b->words[word] & bit;
     b->words[word] |= bit;
     return old;
-}
-
-/* -- times: 64 buckets per doubling, from 1 us on ------------------------------------------------------------------------- */
-
-static void note(uint64_t ns)
-{
-    uint64_t us64 = ns * 64 / 1000;
-    unsigned at = 0;
-    if (us64 >= 64) {
-        unsigned log = 63u - (unsigned)__builtin_clzll(us64);
-        at = (log - 6) * 64 + (unsigned)((us64 >> (log - 6)) & 63) + 1;
-    }
-    confirms[at < BUCKETS ? at : BUCKETS - 1]++;
-    confirm_count++;
-}
-
-static double at_share(double share)
-{
-    uint64_t left = (uint64_t)((double)confirm_count * share);
-    for (unsigned at = 0; at < BUCKETS; at++) {
-        if (confirms[at] > left) {
-            if (!at) return 1;
-            unsigned log = (at - 1) / 64, part = (at - 1) % 64;
-            return (double)(1u << log) * (1 + part / 64.0);
-        }
-        left -= confirms[at];
-    }
-    return 0;
 }
 
 /* -- bytes out ------------------------------------------------------------------------------------------------------------- */
@@ -153,37 +94,6 @@ static uint8_t *text(uint8_t *at, const char *s)
     return at + n;
 }
 
-static void listen_for(struct peer *p, bool write)
-{
-    struct epoll_event e = { .events = EPOLLIN | (write ? EPOLLOUT : 0), .data.ptr = p };
-    if (p->waits != write && epoll_ctl(poller, EPOLL_CTL_MOD, p->fd, &e)) fail("epoll");
-    p->waits = write;
-}
-
-static uint8_t *room(struct peer *p, size_t n)
-{
-    if (p->out_from == p->out_to) p->out_from = p->out_to = 0;
-    if (p->out_to + n > p->out_size) {
-        p->out_size = (p->out_to + n) * 2;
-        if (!(p->out = realloc(p->out, p->out_size))) fail("memory");
-    }
-    p->out_to += n;
-    return p->out + p->out_to - n;
-}
-
-static bool flush(struct peer *p)
-{
-    while (p->out_from < p->out_to) {
-        ssize_t n = send(p->fd, p->out + p->out_from, p->out_to - p->out_from, MSG_NOSIGNAL);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0 && errno == EAGAIN) { listen_for(p, true); return false; }
-        if (n < 0) fail("send");
-        p->out_from += (size_t)n;
-    }
-    if (p->waits) listen_for(p, false);
-    return true;
-}
-
 static uint8_t *frame(uint8_t *at, uint8_t kind, int channel, const uint8_t *payload, size_t n)
 {
     at = put(put(put(at, kind, 1), (uint64_t)channel, 2), n, 4);
@@ -196,8 +106,8 @@ static void say(struct peer *p, uint32_t method, const uint8_t *arguments, size_
     uint8_t payload[512];
     put(payload, method, 4);
     memcpy(payload + 4, arguments, n);
-    frame(room(p, n + 12), 1, method >> 16 != 10, payload, n + 4);
-    flush(p);
+    frame(room(&p->line, n + 12), 1, method >> 16 != 10, payload, n + 4);
+    flush(&p->line);
 }
 
 /* -- publishing ------------------------------------------------------------------------------------------------------------ */
@@ -233,11 +143,11 @@ static bool may_send(const struct peer *p)
 
 static void publish(struct peer *p)
 {
-    while (flush(p) && may_send(p)) {
+    while (flush(&p->line) && may_send(p)) {
         uint64_t at = now();
         uint32_t who = (uint32_t)p->number;
-        while (p->out_to - p->out_from < CHUNK && may_send(p)) {
-            uint8_t *to = room(p, p->message_size);
+        while (p->line.out_to - p->line.out_from < CHUNK && may_send(p)) {
+            uint8_t *to = room(&p->line, p->message_size);
             memcpy(to, p->message, p->message_size);
             to += p->body_at;
             memcpy(to, &at, 8);
@@ -254,7 +164,7 @@ static void confirm(struct peer *p, uint64_t tag)
     if (!tag || tag > p->sent || set(&p->told, tag)) { strange++; return; }
     p->confirmed++;
     confirmed++;
-    if (measuring) note(last_ns - p->when[tag % RING]);
+    if (measuring) note(&confirms, last_ns - p->when[tag % RING]);
 }
 
 static void take_confirm(struct peer *p, const uint8_t *arguments)
@@ -271,7 +181,7 @@ static void take_confirm(struct peer *p, const uint8_t *arguments)
 static void say_ack(struct peer *p, bool up_to)
 {
     static const uint8_t head[11] = { 1, 0, 1, 0, 0, 0, 13, 0, 60, 0, 80 };
-    uint8_t *at = room(p, 21);
+    uint8_t *at = room(&p->line, 21);
     memcpy(at, head, sizeof head);
     at = put(put(put(at + 11, p->tag, 8), up_to, 1), 0xce, 1);
 }
@@ -302,8 +212,7 @@ static void take_body(struct peer *p, const uint8_t *body, size_t n)
 
 static void refuse(const uint8_t *arguments)
 {
-    fprintf(stderr, "amqpflood: the broker closed with %u: %.*s\n", (unsigned)get(arguments, 2), arguments[2], arguments + 3);
-    exit(1);
+    give_up("the broker closed with %u: %.*s", (unsigned)get(arguments, 2), arguments[2], arguments + 3);
 }
 
 static void take_method(struct peer *p, uint32_t method, const uint8_t *arguments)
@@ -326,7 +235,7 @@ static size_t cut(struct peer *p, const uint8_t *data, size_t n)
         size_t payload = (size_t)get(data + at + 3, 4);
         const uint8_t *body = data + at + 7;
         if (n - at < payload + 8) break;
-        if (body[payload] != 0xce) { fprintf(stderr, "amqpflood: a frame without an end\n"); exit(1); }
+        if (body[payload] != 0xce) give_up("a frame without an end");
         switch (data[at]) {
         case 1: take_method(p, (uint32_t)get(body, 4), body + 4); break;
         case 2: p->left = get(body + 4, 8); p->begun = false; break;
@@ -341,21 +250,13 @@ static size_t cut(struct peer *p, const uint8_t *data, size_t n)
 
 static void receive(struct peer *p)
 {
-    memcpy(scratch, p->in, p->in_count);
-    ssize_t got = recv(p->fd, scratch + p->in_count, sizeof scratch - p->in_count, 0);
-    if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
-    if (got <= 0) { fprintf(stderr, "amqpflood: the broker closed a connection\n"); exit(1); }
+    size_t n = gather(&p->line);
+    if (!n) return;
     uint64_t tag = p->tag;
     last_ns = now();
-    size_t n = p->in_count + (size_t)got, used = cut(p, scratch, n);
-    p->in_count = n - used;
-    if (p->in_count > p->in_size) {
-        p->in_size = p->in_count * 2;
-        if (!(p->in = realloc(p->in, p->in_size))) fail("memory");
-    }
-    memcpy(p->in, scratch + used, p->in_count);
+    keep(&p->line, cut(p, scratch, n), n);
     if (multiple && p->kind == CONSUMER && p->tag != tag && !p->left) say_ack(p, true);
-    flush(p);
+    flush(&p->line);
 }
 
 static void turn(int wait_ms)
@@ -365,7 +266,7 @@ static void turn(int wait_ms)
     for (int i = 0; i < n; i++) {
         struct peer *p = events[i].data.ptr;
         if (events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)) receive(p);
-        if (events[i].events & EPOLLOUT) flush(p);
+        if (events[i].events & EPOLLOUT) flush(&p->line);
     }
     for (int i = consumers; i < many; i++) publish(&all[i]);
 }
@@ -375,7 +276,7 @@ static void turn(int wait_ms)
 static void take_exactly(struct peer *p, uint8_t *to, size_t n)
 {
     for (ssize_t got; n; to += got, n -= (size_t)got)
-        if ((got = recv(p->fd, to, n, 0)) <= 0) fail("the broker closed a connection");
+        if ((got = recv(p->line.fd, to, n, 0)) <= 0) fail("the broker closed a connection");
 }
 
 static size_t await(struct peer *p, uint32_t method, uint8_t *arguments)
@@ -389,7 +290,7 @@ static size_t await(struct peer *p, uint32_t method, uint8_t *arguments)
     } while (head[0] == 8);
     uint32_t told = (uint32_t)get(payload, 4);
     if (told == CONNECTION_CLOSE || told == CHANNEL_CLOSE) refuse(payload + 4);
-    if (head[0] != 1 || told != method) { fprintf(stderr, "amqpflood: %x came in place of %x\n", told, method); exit(1); }
+    if (head[0] != 1 || told != method) give_up("%x came in place of %x", told, method);
     if (arguments) memcpy(arguments, payload + 4, 64);
     return get(head + 3, 4);
 }
@@ -402,14 +303,10 @@ static void call(struct peer *p, uint32_t method, const uint8_t *arguments, cons
 
 static void greet(struct peer *p)
 {
-    struct sockaddr_in where = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-    int on = 1;
     uint8_t a[128], *at;
-    if ((p->fd = socket(AF_INET, SOCK_STREAM, 0)) < 0) fail("socket");
-    if (connect(p->fd, (struct sockaddr *)&where, sizeof where)) fail("connect");
-    setsockopt(p->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    memcpy(room(p, 8), "AMQP\0\0\x09\x01", 8);
-    flush(p);
+    dial(&p->line, port);
+    memcpy(room(&p->line, 8), "AMQP\0\0\x09\x01", 8);
+    flush(&p->line);
     await(p, CONNECTION_START, NULL);
     at = text(put(a, 0, 4), "PLAIN");
     at = put(at, 12, 4);
@@ -457,9 +354,7 @@ static void enter(struct peer *p)
     } else if (!no_ack) {
         call(p, BASIC_QOS, a, put(put(put(a, 0, 4), prefetch, 2), 0, 1));
     }
-    fcntl(p->fd, F_SETFL, O_NONBLOCK);
-    struct epoll_event e = { .events = EPOLLIN, .data.ptr = p };
-    if (epoll_ctl(poller, EPOLL_CTL_ADD, p->fd, &e)) fail("epoll");
+    watch(&p->line);
     if (p->kind == CONSUMER) {
         queue_name(name, p->number % queues);
         uint8_t *at = put(put(text(text(put(a, 0, 2), name), ""), no_ack ? 2 : 0, 1), 0, 4);
@@ -501,7 +396,7 @@ static void tell(const char *phase, struct moment from, struct moment to, uint64
 {
     printf("{\"phase\": \"%s\", \"count\": %llu, \"seconds\": %.4f, \"cpu_s\": %.6f, \"busy\": %.3f, \"p50_us\": %.1f, \"p99_us\": %.1f}\n",
            phase, (unsigned long long)count, took_s, (double)(to.broker_ns - from.broker_ns) / 1e9,
-           (double)(to.own_ns - from.own_ns) / (double)(to.ns - from.ns), at_share(0.5), at_share(0.99));
+           (double)(to.own_ns - from.own_ns) / (double)(to.ns - from.ns), at_share(&confirms, 0.5), at_share(&confirms, 0.99));
 }
 
 static uint64_t expected(void) { return fanout ? sent * (uint64_t)queues : sent; }
@@ -575,7 +470,7 @@ static uint64_t clear(void)
     uint8_t a[128], told[64];
     char name[NAME];
     uint64_t left = 0;
-    for (int i = 0; i < many; i++) close(all[i].fd);
+    for (int i = 0; i < many; i++) close(all[i].line.fd);
     for (int queue = 0; queue < queues; queue++) {
         queue_name(name, queue);
         uint8_t *at = put(text(put(a, 0, 2), name), 0, 1);

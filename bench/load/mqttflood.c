@@ -6,25 +6,14 @@
  * a broker that pushes back can't hide its delay.
  */
 #define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
-#include <getopt.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <arpa/inet.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/epoll.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
-#include <sys/timerfd.h>
-#include <time.h>
-#include <unistd.h>
+#define LOAD "mqttflood"
+#define SCRATCH (1 << 18)
+#include "flood.h"
 
-enum { HEADER = 16, CHUNK = 65536, LONGEST_TOPIC = 64, BUCKETS = 4096 };
+#include <getopt.h>
+#include <sys/timerfd.h>
+
+enum { HEADER = 16, CHUNK = 65536, LONGEST_TOPIC = 64 };
 enum kind { PUBLISHER, SUBSCRIBER, IDLER };
 
 static int port = 1883, level = 4, qos = 0, publishers = 1, subscribers = 1, topics = 1, idle = 0;
@@ -34,11 +23,10 @@ static double rate = 0, hold_s = 3, patience_s = 10;
 static bool wildcard = false, persistent = false, away = false;
 
 struct peer {
+    struct line line;
     enum kind kind;
-    int fd, number;
-    bool ready, waits;      /* CONNACK (and SUBACK) have come; more is to be sent than the socket takes */
-    uint8_t *out, *in;
-    size_t out_size, out_from, out_to, in_size, in_count;
+    int number;
+    bool ready;             /* CONNACK (and SUBACK) have come */
     uint64_t sent, confirmed;
     uint64_t *due;          /* publishers: by packet identifier, when it was due */
     uint64_t *next;         /* subscribers: by publisher, the number that should come next */
@@ -46,88 +34,13 @@ struct peer {
 };
 
 static struct peer *all;
-static int many, poller, timer, ready;
+static int many, timer, ready;
 static uint64_t delivered, doubled, disordered, expected, confirmed, sent, last_ns, bad;
-static uint64_t latency[BUCKETS], confirms[BUCKETS], latencies, confirm_count;
+static struct times latency, confirms;
 static bool publishing;
 static uint64_t began_ns;
-static uint8_t scratch[1 << 18];
-
-static void fail(const char *what) { fprintf(stderr, "mqttflood: %s: %s\n", what, strerror(errno)); exit(1); }
-
-static void *fresh(size_t n, size_t each)
-{
-    void *p = calloc(n ? n : 1, each);
-    if (!p) fail("memory");
-    return p;
-}
-
-static uint64_t now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-/* -- times: 64 buckets per doubling, from 1 us on ------------------------------------------------------------------------- */
-
-static void note(uint64_t *buckets, uint64_t *n, uint64_t from)
-{
-    uint64_t ns = now() - from, us64 = ns * 64 / 1000;
-    unsigned at = 0;
-    if (us64 >= 64) {
-        unsigned log = 63u - (unsigned)__builtin_clzll(us64);
-        at = (log - 6) * 64 + (unsigned)((us64 >> (log - 6)) & 63) + 1;
-    }
-    buckets[at < BUCKETS ? at : BUCKETS - 1]++;
-    ++*n;
-}
-
-static double at_share(const uint64_t *buckets, uint64_t n, double share)
-{
-    uint64_t left = (uint64_t)((double)n * share);
-    for (unsigned at = 0; at < BUCKETS; at++) {
-        if (buckets[at] > left) {
-            if (!at) return 1;
-            unsigned log = (at - 1) / 64, part = (at - 1) % 64;
-            return (double)(1u << log) * (1 + part / 64.0);
-        }
-        left -= buckets[at];
-    }
-    return 0;
-}
 
 /* -- bytes out ------------------------------------------------------------------------------------------------------------- */
-
-static void listen_for(struct peer *p, bool write)
-{
-    struct epoll_event e = { .events = EPOLLIN | (write ? EPOLLOUT : 0), .data.ptr = p };
-    if (p->waits != write && epoll_ctl(poller, EPOLL_CTL_MOD, p->fd, &e)) fail("epoll");
-    p->waits = write;
-}
-
-static uint8_t *room(struct peer *p, size_t n)
-{
-    if (p->out_from == p->out_to) p->out_from = p->out_to = 0;
-    if (p->out_to + n > p->out_size) {
-        p->out_size = (p->out_to + n) * 2;
-        if (!(p->out = realloc(p->out, p->out_size))) fail("memory");
-    }
-    p->out_to += n;
-    return p->out + p->out_to - n;
-}
-
-static bool flush(struct peer *p)
-{
-    while (p->out_from < p->out_to) {
-        ssize_t n = send(p->fd, p->out + p->out_from, p->out_to - p->out_from, MSG_NOSIGNAL);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0 && errno == EAGAIN) { listen_for(p, true); return false; }
-        if (n < 0) fail("send");
-        p->out_from += (size_t)n;
-    }
-    return true;
-}
 
 static uint8_t *text(uint8_t *at, const char *s)
 {
@@ -149,7 +62,7 @@ static uint8_t *length(uint8_t *at, size_t n)
 
 static void packet(struct peer *p, uint8_t first, const uint8_t *body, size_t n)
 {
-    uint8_t *at = room(p, 1 + length_bytes(n) + n);
+    uint8_t *at = room(&p->line, 1 + length_bytes(n) + n);
     *at++ = first;
     memcpy(length(at, n), body, n);
 }
@@ -170,7 +83,7 @@ static void say_connect(struct peer *p)
     snprintf(name, sizeof name, "%s%06d", p->kind == PUBLISHER ? "flood-pub" : p->kind == SUBSCRIBER ? "flood-sub" : "idle", p->number);
     at = text(at, name);
     packet(p, 0x10, body, (size_t)(at - body));
-    flush(p);
+    flush(&p->line);
 }
 
 static void say_subscribe(struct peer *p)
@@ -182,7 +95,7 @@ static void say_subscribe(struct peer *p)
     at = text(at, topic);
     *at++ = (uint8_t)qos;
     packet(p, 0x82, body, (size_t)(at - body));
-    flush(p);
+    flush(&p->line);
 }
 
 /* -- publishing ------------------------------------------------------------------------------------------------------------ */
@@ -202,7 +115,7 @@ static void say_publish(struct peer *p, uint64_t at)
     char topic[LONGEST_TOPIC];
     int n = snprintf(topic, sizeof topic, "flood/%04d/value", p->number % topics);
     size_t body = 2 + (size_t)n + (qos ? 2 : 0) + (level == 5) + size;
-    uint8_t *to = room(p, 1 + length_bytes(body) + body);
+    uint8_t *to = room(&p->line, 1 + length_bytes(body) + body);
     uint64_t when = rate > 0 ? due(p) : at;
     uint32_t who = (uint32_t)p->number, number = (uint32_t)p->sent;
     *to++ = (uint8_t)(0x30 | qos << 1);
@@ -224,10 +137,10 @@ static void say_publish(struct peer *p, uint64_t at)
 
 static void publish(struct peer *p)
 {
-    while (publishing && flush(p)) {
+    while (publishing && flush(&p->line)) {
         uint64_t at = now();
-        if (!may_send(p, at)) { listen_for(p, false); return; }
-        while (p->out_to - p->out_from < CHUNK && may_send(p, at)) say_publish(p, at);
+        if (!may_send(p, at)) return;
+        while (p->line.out_to - p->line.out_from < CHUNK && may_send(p, at)) say_publish(p, at);
     }
 }
 
@@ -237,7 +150,7 @@ static void take(struct peer *p, const uint8_t *body, size_t n, int level_qos)
 {
     size_t at = 2u + (size_t)(body[0] << 8 | body[1]);
     if (level_qos) {
-        uint8_t *ack = room(p, 4);
+        uint8_t *ack = room(&p->line, 4);
         ack[0] = 0x40;
         ack[1] = 2;
         memcpy(ack + 2, body + at, 2);
@@ -258,19 +171,19 @@ static void take(struct peer *p, const uint8_t *body, size_t n, int level_qos)
     if (number < p->next[who]) disordered++;
     else p->next[who] = number + 1;
     delivered++;
-    note(latency, &latencies, when);
+    note(&latency, now() - when);
 }
 
 static void handle(struct peer *p, uint8_t first, const uint8_t *body, size_t n)
 {
     switch (first >> 4) {
     case 2:
-        if (n < 2 || body[1]) { fprintf(stderr, "mqttflood: CONNACK refused with %d\n", n > 1 ? body[1] : -1); exit(1); }
+        if (n < 2 || body[1]) give_up("CONNACK refused with %d", n > 1 ? body[1] : -1);
         if (p->kind == SUBSCRIBER) say_subscribe(p);
         else { p->ready = true; ready++; }
         break;
     case 9:
-        if (body[n - 1] > 2) { fprintf(stderr, "mqttflood: SUBACK refused\n"); exit(1); }
+        if (body[n - 1] > 2) give_up("SUBACK refused");
         p->ready = true;
         ready++;
         break;
@@ -278,7 +191,7 @@ static void handle(struct peer *p, uint8_t first, const uint8_t *body, size_t n)
     case 4:
         p->confirmed++;
         confirmed++;
-        note(confirms, &confirm_count, p->due[body[0] << 8 | body[1]]);
+        note(&confirms, now() - p->due[body[0] << 8 | body[1]]);
         last_ns = now();
         break;
     case 13: break;
@@ -307,19 +220,11 @@ static size_t cut(struct peer *p, const uint8_t *data, size_t n)
 
 static void receive(struct peer *p)
 {
-    memcpy(scratch, p->in, p->in_count);
-    ssize_t got = recv(p->fd, scratch + p->in_count, sizeof scratch - p->in_count, 0);
-    if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
-    if (got <= 0) { fprintf(stderr, "mqttflood: the broker closed a connection\n"); exit(1); }
-    size_t n = p->in_count + (size_t)got, used = cut(p, scratch, n);
-    p->in_count = n - used;
-    if (p->in_count > p->in_size) {
-        p->in_size = p->in_count * 2;
-        if (!(p->in = realloc(p->in, p->in_size))) fail("memory");
-    }
-    memcpy(p->in, scratch + used, p->in_count);
+    size_t n = gather(&p->line);
+    if (!n) return;
+    keep(&p->line, cut(p, scratch, n), n);
     if (p->kind == PUBLISHER) publish(p);
-    else flush(p);
+    else flush(&p->line);
 }
 
 /* -- the loop -------------------------------------------------------------------------------------------------------------- */
@@ -333,40 +238,31 @@ static void turn(int wait_ms)
         if (!p) {
             uint64_t ticks;
             if (read(timer, &ticks, 8) < 0 && errno != EAGAIN) fail("timer");
-            for (int k = 0; k < many; k++) if (all[k].kind == PUBLISHER && all[k].fd >= 0) publish(&all[k]);
+            for (int k = 0; k < many; k++) if (all[k].kind == PUBLISHER && all[k].line.fd >= 0) publish(&all[k]);
             continue;
         }
         if (events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)) receive(p);
-        if (p->fd >= 0 && events[i].events & EPOLLOUT && flush(p)) {
-            listen_for(p, false);
-            if (p->kind == PUBLISHER) publish(p);
-        }
+        if (p->line.fd >= 0 && events[i].events & EPOLLOUT && flush(&p->line) && p->kind == PUBLISHER) publish(p);
     }
 }
 
 static void start(struct peer *p)
 {
-    struct sockaddr_in where = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-    struct epoll_event e = { .events = EPOLLIN, .data.ptr = p };
-    int on = 1;
-    if ((p->fd = socket(AF_INET, SOCK_STREAM, 0)) < 0) fail("socket");
-    if (connect(p->fd, (struct sockaddr *)&where, sizeof where)) fail("connect");
-    setsockopt(p->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    fcntl(p->fd, F_SETFL, O_NONBLOCK);
-    if (epoll_ctl(poller, EPOLL_CTL_ADD, p->fd, &e)) fail("epoll");
-    p->waits = p->ready = false;
-    p->in_count = p->out_from = p->out_to = 0;
+    dial(&p->line, port);
+    watch(&p->line);
+    p->line.waits = p->ready = false;
+    p->line.in_count = p->line.out_from = p->line.out_to = 0;
     say_connect(p);
 }
 
 static void stop(struct peer *p)
 {
-    uint8_t *bye = room(p, 2);
+    uint8_t *bye = room(&p->line, 2);
     bye[0] = 0xe0;
     bye[1] = 0;
-    flush(p);
-    close(p->fd);
-    p->fd = -1;
+    flush(&p->line);
+    close(p->line.fd);
+    p->line.fd = -1;
     ready--;
 }
 
@@ -377,10 +273,10 @@ static void enter(enum kind kind, int from, int to)
         start(&all[i]);
         if (++opened % 100 == 0 || i + 1 == to) {
             int wanted = ready;
-            for (int k = 0; k <= i; k++) wanted += all[k].fd >= 0 && !all[k].ready;
+            for (int k = 0; k <= i; k++) wanted += all[k].line.fd >= 0 && !all[k].ready;
             uint64_t until = now() + (uint64_t)(patience_s * 1e9);
             while (ready < wanted && now() < until) turn(10);
-            if (ready < wanted) { fprintf(stderr, "mqttflood: not everybody was let in\n"); exit(1); }
+            if (ready < wanted) give_up("not everybody was let in");
         }
     }
     uint64_t until = now() + (uint64_t)(patience_s * 1e9);
@@ -407,7 +303,7 @@ static void make(void)
     all = fresh((size_t)many, sizeof *all);
     for (int i = 0; i < many; i++) {
         struct peer *p = &all[i];
-        p->fd = -1;
+        p->line.fd = -1;
         p->kind = i < subscribers ? SUBSCRIBER : i < subscribers + publishers ? PUBLISHER : IDLER;
         p->number = i - (p->kind == SUBSCRIBER ? 0 : p->kind == PUBLISHER ? subscribers : subscribers + publishers);
         if (p->kind == PUBLISHER) p->due = fresh(65536, 8);
@@ -454,16 +350,14 @@ static void flood(void)
         work(drained);
         drain_s = (double)(last_ns - from) / 1e9;
     }
-    struct rusage own;
-    getrusage(RUSAGE_SELF, &own);
     printf("{\"sent\": %llu, \"confirmed\": %llu, \"delivered\": %llu, \"expected\": %llu, \"lost\": %lld, \"doubled\": %llu, "
            "\"disordered\": %llu, \"strange\": %llu, \"seconds\": %.4f, \"drain_seconds\": %.4f, \"latency_p50_us\": %.1f, "
            "\"latency_p99_us\": %.1f, \"confirm_p50_us\": %.1f, \"confirm_p99_us\": %.1f, \"own_cpu_s\": %.3f}\n",
            (unsigned long long)sent, (unsigned long long)confirmed, (unsigned long long)delivered, (unsigned long long)expected,
            (long long)(expected - delivered), (unsigned long long)doubled, (unsigned long long)disordered, (unsigned long long)bad,
-           seconds, drain_s, at_share(latency, latencies, 0.5), at_share(latency, latencies, 0.99),
-           at_share(confirms, confirm_count, 0.5), at_share(confirms, confirm_count, 0.99),
-           (double)own.ru_utime.tv_sec + (double)own.ru_stime.tv_sec + (double)(own.ru_utime.tv_usec + own.ru_stime.tv_usec) / 1e6);
+           seconds, drain_s, at_share(&latency, 0.5), at_share(&latency, 0.99),
+           at_share(&confirms, 0.5), at_share(&confirms, 0.99),
+           (double)clock_ns(CLOCK_PROCESS_CPUTIME_ID) / 1e9);
 }
 
 int main(int argc, char **argv)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from typing import Any
 import zmq
 
 from bench import brokers
+from bench.load import compiler, place, words
 
 SOURCE = Path(__file__).with_name("zmqflood.c")
 IN_PYTHON = Path(__file__).with_name("zmqflood.py")
@@ -33,15 +32,15 @@ def _libzmq() -> list[str]:
 @functools.cache
 def program() -> Path | None:
     """Return the load in C, compiled unless that was done already; None: there is no compiler, or libzmq's header is missing."""
-    target = Path(tempfile.gettempdir()) / f"zmqflood-{os.getuid()}-{int(SOURCE.stat().st_mtime)}"
+    target = place(SOURCE)
     if target.exists():
         return target
-    compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
+    found = compiler()
+    if found is None:
         return None
     new = target.with_suffix(f".{os.getpid()}")
     for libraries in (_libzmq(), ["-lzmq"]):
-        command = [compiler, "-O2", "-Wall", "-Wextra", "-o", str(new), str(SOURCE), *libraries]
+        command = [found, "-O2", "-Wall", "-Wextra", "-o", str(new), str(SOURCE), *libraries]
         if subprocess.run(command, check=False, capture_output=True).returncode == 0:
             new.rename(target)
             return target
@@ -50,10 +49,7 @@ def program() -> Path | None:
 
 def command(mode: str, options: dict[str, Any]) -> list[str]:
     found = program()
-    words = [sys.executable, str(IN_PYTHON), mode] if found is None else [str(found), mode]
-    for name, value in options.items():
-        words += [f"--{name}"] if value is True else [] if value is False else [f"--{name}", str(value)]
-    return words
+    return [*([sys.executable, str(IN_PYTHON)] if found is None else [str(found)]), mode, *words(options)]
 
 
 def flood(broker: brokers.Broker, mode: str, options: dict[str, Any]) -> dict[str, Any]:
