@@ -183,12 +183,15 @@ def much_compaction() -> Iterator[None]:
 
 
 class SteadySqlite:
-    """The real journal on a real disk: its threads are waited for, so that what they answer comes when the seed says."""
+    """The real journal on a real disk: its threads are waited for, so that what they answer comes when the seed says.
 
-    def __init__(self, directory: Path, weather: Weather, nursery: trio.Nursery, landed: set[bytes]) -> None:
+    ``most_bytes``: of the largest batch that was ever written there, as what was written at once is read at once.
+    """
+
+    def __init__(self, directory: Path, weather: Weather, nursery: trio.Nursery, landed: set[bytes], most_bytes: int) -> None:
         self.inner = SqliteJournal(directory, synchronous="OFF")
         self.landed = landed
-        self.most_bytes = 0
+        self.most_bytes = most_bytes
         self.spindle = Spindle(weather, nursery)
 
     def __getattr__(self, name: str) -> Any:

@@ -66,10 +66,9 @@ class World:
         self.window_bytes = chance.choice((65_536, 200_000))
         self.storms = chance.random() < 0.6
         self.failures = chance.choice((0.0, 0.05, 0.3)) if self.storms else 0.0
-        self.resident = 0
-        self.dropped = 0
+        self.resident = self.dropped = 0
         self.is_dead = True
-        self._set_ms = 0
+        self._set_ms = self._most_bytes = 0
         self.clock_was_set = False
         self._descriptors = self._lives = 0
         self._pad = chance.choice((0, 300, 3_000))
@@ -138,7 +137,7 @@ class World:
 
     def _journal(self, nursery: trio.Nursery) -> Any:
         if self.directory is not None:
-            return SteadySqlite(self.directory, self.weather, nursery, self.ledger.landed)
+            return SteadySqlite(self.directory, self.weather, nursery, self.ledger.landed, self._most_bytes)
         return FaultyJournal(self.store, self.weather, nursery, self.clock.now_ms, self.ledger.landed)
 
     async def _start(self, nursery: trio.Nursery) -> None:
@@ -275,6 +274,7 @@ class World:
         counters = self.broker.counters
         if self.directory is not None:
             self.ledger.counts["moved by compaction"] += self.broker.journal.counters.references_moved
+            self._most_bytes = self.broker.journal.most_bytes
         self.dropped += sum(amount for name, amount in counters.items() if name.startswith("dropped."))
         failed = [name for name in ("flushes_failed", "consumers_failed") if counters[name]]
         errors = [line for line in self.notes.lines if line[0] == "error" and "front-end failed" in line[1]]
