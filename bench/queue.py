@@ -26,7 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gateway.api.channel import ConsumeOptions
+from gateway.api.consumer import ConsumeOptions
 from gateway.engine.engine import Engine
 from gateway.journal.sqlite import SqliteJournal
 from gateway.model.declare import Binding, QueueSpec

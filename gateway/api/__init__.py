@@ -4,21 +4,8 @@
 """
 
 from gateway.api.address import StreamAddress, reachable, stream_address, tcp_address
-from gateway.api.channel import (
-    Channel,
-    ConsumeOptions,
-    Consumer,
-    ConsumerSink,
-    Delivery,
-    LookUp,
-    MessageRun,
-    Outcome,
-    OutcomeSink,
-    QueueInfo,
-    Route,
-    RunSink,
-    Settlement,
-)
+from gateway.api.channel import Channel, LookUp, Outcome, OutcomeSink, QueueInfo, Route, Settlement
+from gateway.api.consumer import ConsumeOptions, Consumer, ConsumerSink, Delivery, MessageRun, RunSink
 from gateway.api.frontend import (
     AsksItsPeers,
     Authorize,
@@ -69,6 +56,7 @@ from gateway.model.names import (
     swap_key,
     swap_key_bytes,
 )
+from gateway.model.partial import Partial
 from gateway.model.properties import COMMON, NO_PROPERTIES, Properties, decode_properties, encode_properties
 from gateway.model.records import Scheduled
 
@@ -123,6 +111,7 @@ __all__ = [
     "Overflow",
     "Overloaded",
     "OwnSockets",
+    "Partial",
     "PreconditionFailed",
     "Principal",
     "Properties",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
-from gateway.api.channel import ConsumeOptions, ConsumerSink
+from gateway.api.consumer import ConsumeOptions, ConsumerSink
 from gateway.engine.queues.aging import strip
 from gateway.engine.queues.consumer import Consumer
 from gateway.engine.queues.delivery import Entry

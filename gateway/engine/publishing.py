@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import cast
 
-from gateway.api.channel import MessageRun, RunSink
+from gateway.api.consumer import MessageRun, RunSink
 from gateway.engine.consuming import Consuming
 from gateway.engine.queues.burial import Dead
 from gateway.engine.queues.dead_letter import Reason

@@ -8,7 +8,8 @@ from itertools import islice
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from gateway.api.channel import ConsumeOptions, ConsumerSink, MessageRun, Outcome, OutcomeSink
+from gateway.api.channel import Outcome, OutcomeSink
+from gateway.api.consumer import ConsumeOptions, ConsumerSink, MessageRun
 from gateway.api.frontend import Principal
 from gateway.engine.engine import LATER, UNROUTABLE, Engine, Unroutable
 from gateway.engine.queues.consumer import Consumer

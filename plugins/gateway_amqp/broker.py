@@ -8,12 +8,11 @@ from typing import Protocol as Shape
 
 from pamqp import commands
 
-from gateway.api import Gateway
+from gateway.api import Gateway, Partial
 from gateway_amqp.beats import Beats
 from gateway_amqp.codec.methods import encode
 from gateway_amqp.contents import Contents
 from gateway_amqp.handshake import CAPABILITIES
-from gateway_amqp.partial import Partial
 from gateway_amqp.settings import AmqpSettings
 
 if TYPE_CHECKING:
@@ -32,6 +31,17 @@ class Chores(Shape):
 
     def sooner(self) -> None:
         """`Beats.due_at` may have come closer."""
+
+
+class Part(Shape):
+    """What has sent a part of something, or collects what is to happen at once."""
+
+    def too_much(self) -> None:
+        """Close its connection: there is no room for all that was begun, and it has the most."""
+
+
+def _too_much(part: Part) -> None:
+    part.too_much()
 
 
 class Broker:
@@ -66,7 +76,7 @@ class Broker:
         self.connections: dict[Protocol, None] = {}
         self.beats = Beats()
         self.blocked: str = ""
-        self.partial = Partial(settings.max_partial_bytes)
+        self.partial: Partial[Part] = Partial(settings.max_partial_bytes, _too_much)
         self.contents = Contents(gateway)
         self.properties = server_properties(settings, gateway.node_id)
         self.tune: bytes = encode(0, commands.Connection.Tune(settings.channel_max, settings.frame_max, settings.heartbeat_s))

@@ -24,7 +24,7 @@ ROOM_BYTES: Final = 16 * 1024 * 1024
 
 
 class Buffered:
-    """What the open transactions of one connection hold, in bytes: it counts among what has come in part (`Partial`)."""
+    """What the open transactions of one connection hold, in bytes: it counts as what has come in part (`gateway.api.Partial`)."""
 
     __slots__ = ("_held", "_link", "_most")
 
@@ -50,7 +50,7 @@ class Buffered:
         link.broker.partial.holds(self, 0 if link.is_over else self._held)  # it may have ended for what it was to take
 
     def too_much(self) -> None:
-        """See `gateway_amqp.partial.Part`."""
+        """See `gateway_amqp.broker.Part`."""
         self._link.too_much()
 
 

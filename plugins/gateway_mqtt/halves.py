@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from gateway.api import Partial
+
 PROGRESS_BYTES: Final = 1_024
 """So much more of a packet is progress."""
 MOST_BYTES: Final = 256 * 1024 * 1024
@@ -29,15 +31,13 @@ class Halves:
         most_bytes: so much may be kept of all of them; beyond that those that have the most are closed.
     """
 
-    __slots__ = ("_bytes", "_due", "_held", "_most_bytes", "_now_s", "_patience_s")
+    __slots__ = ("_due", "_now_s", "_partial", "_patience_s")
 
     def __init__(self, now_s: Callable[[], float], patience_s: float, most_bytes: int = MOST_BYTES) -> None:
         self._now_s = now_s
         self._patience_s = patience_s
-        self._most_bytes = most_bytes
         self._due: dict[Half, float] = {}
-        self._held: dict[Half, int] = {}
-        self._bytes = 0
+        self._partial: Partial[Half] = Partial(most_bytes, self._too_much)
 
     def __len__(self) -> int:
         return len(self._due)
@@ -45,31 +45,23 @@ class Halves:
     @property
     def held_bytes(self) -> int:
         """How much is kept of all of them."""
-        return self._bytes
+        return self._partial.held_bytes
 
     def part(self, half: Half, size: int) -> None:
         """A packet is not complete of which so much is kept."""
-        before = self._held.get(half, 0)
-        if half not in self._due or size // PROGRESS_BYTES != before // PROGRESS_BYTES:
+        if half not in self._due or size // PROGRESS_BYTES != self._partial.held_of(half) // PROGRESS_BYTES:
             self._due.pop(half, None)  # it is the last one then: they stand in the order in which they are due
             self._due[half] = self._now_s() + self._patience_s
-        self._held[half] = size
-        self._bytes += size - before
-        if self._bytes > self._most_bytes:
-            self._make_room()
+        self._partial.holds(half, size)
 
     def whole(self, half: Half) -> None:
         """Its packet is complete, or it is gone."""
         self._due.pop(half, None)
-        self._bytes -= self._held.pop(half, 0)
+        self._partial.holds(half, 0)
 
-    def _make_room(self) -> None:
-        """Close those that have the most, until an eighth is free. Cost: all of them, once for that eighth."""
-        for half, _ in sorted(self._held.items(), key=lambda item: item[1], reverse=True):
-            if self._bytes <= self._most_bytes - self._most_bytes // 8:
-                return
-            self.whole(half)
-            half.too_much()
+    def _too_much(self, half: Half) -> None:
+        self._due.pop(half, None)
+        half.too_much()
 
     def sweep(self) -> None:
         """Close those that are stuck."""

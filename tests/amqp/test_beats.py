@@ -1,26 +1,18 @@
-"""Heartbeats: who is due when; parts: who has the most."""
+"""Heartbeats: who is due when?"""
 
 from __future__ import annotations
 
 import math
 
-from hypothesis import given
-from hypothesis import strategies as st
-
 from gateway_amqp.beats import Beats
-from gateway_amqp.partial import Partial
 
 
 class Peer:
     def __init__(self, heartbeat_s: int = 60) -> None:
         self.heartbeat_s = heartbeat_s
-        self.closed = False
 
     def beat(self) -> None:
         pass
-
-    def too_much(self) -> None:
-        self.closed = True
 
 
 def test_nothing_is_due_where_nobody_is():
@@ -63,22 +55,3 @@ def test_who_has_left_is_not_due_and_may_leave_again():
     assert beats.due(5.0) == [other]
     beats.leave(other)
     assert beats.due_at == math.inf
-
-
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 500)), max_size=60))
-def test_what_is_kept_of_all_parts_is_bounded(sizes):
-    parts, peers = Partial(1_000), [Peer() for _ in range(10)]
-    for number, size in sizes:
-        if not peers[number].closed:
-            parts.holds(peers[number], size)
-        assert parts.held_bytes <= 1_000
-    for peer in peers:
-        parts.holds(peer, 0)
-    assert parts.held_bytes == 0
-
-
-def test_those_that_have_the_most_make_room():
-    parts, small, large = Partial(1_000), Peer(), Peer()
-    parts.holds(small, 300)
-    parts.holds(large, 701)
-    assert (small.closed, large.closed, parts.held_bytes) == (False, True, 300)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from gateway.api.channel import ConsumeOptions
+from gateway.api.consumer import ConsumeOptions
 from gateway.model.declare import Overflow, QueueSpec
 from gateway.routing.pattern import Pattern
 

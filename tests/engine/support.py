@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gateway.api.channel import ConsumeOptions, Delivery
+from gateway.api.consumer import ConsumeOptions, Delivery
 from gateway.engine.engine import Engine
 from gateway.engine.queues.consumer import Consumer
 from gateway.engine.queues.delivery import UNWRITTEN, Entry

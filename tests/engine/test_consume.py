@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.api.channel import ConsumeOptions
+from gateway.api.consumer import ConsumeOptions
 from gateway.engine.definitions.definitions import AT_ONCE
 from gateway.engine.queues.consumer import Consumer
 from gateway.engine.timers import NOTHING_DUE

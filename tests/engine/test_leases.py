@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.api.channel import ConsumeOptions
+from gateway.api.consumer import ConsumeOptions
 from gateway.engine.queues.consumer import MOST_LAPSED, Consumer
 from gateway.engine.queues.lease import PORTION
 from gateway.engine.queues.terms import Terms

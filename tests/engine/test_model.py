@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule, run_state_machine_as_test
 
-from gateway.api.channel import ConsumeOptions
+from gateway.api.consumer import ConsumeOptions
 from gateway.engine.engine import LATER
 from gateway.engine.queues.consumer import Consumer
 from gateway.errors import AccessRefused, NotFound, PreconditionFailed, ResourceLocked

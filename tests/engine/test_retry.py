@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.api.channel import ConsumeOptions
+from gateway.api.consumer import ConsumeOptions
 from gateway.engine.engine import LATER, Engine
 from gateway.engine.queues.consumer import Consumer
 from gateway.errors import PreconditionFailed

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from gateway.api.channel import ConsumeOptions
+from gateway.api.consumer import ConsumeOptions
 from gateway.engine.engine import Engine
 from gateway.engine.queues.burial import PORTION
 from gateway.errors import AccessRefused, GatewayError, MessageRefused, NotFound, Overloaded, PreconditionFailed

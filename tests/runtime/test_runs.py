@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from gateway.api.channel import ConsumeOptions
+from gateway.api.consumer import ConsumeOptions
 from gateway.api.frontend import Principal
 from gateway.model.declare import Binding, BindingOptions, ExchangeSpec, Overflow, QueueSpec
 from gateway.model.message import Message

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from gateway.api.channel import ConsumeOptions
+from gateway.api.consumer import ConsumeOptions
 from gateway.errors import GatewayError, MessageRefused, MessageTooLarge, NotFound, Overloaded
 from gateway.model.declare import Binding, Overflow, QueueSpec
 from gateway.model.exchange_arguments import exchange_spec

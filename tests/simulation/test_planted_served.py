@@ -15,7 +15,7 @@ from gateway_zeromq.mdp.desk import Majordomo
 from gateway_zeromq.mdp.protocol import Client, Worker
 from gateway_zeromq.mdp.translate import Origin
 from gateway_zeromq.tgp import protocol
-from gateway_zeromq.tgp.codec import Batch
+from gateway_zeromq.tgp.commands import Batch
 from gateway_zeromq.tgp.deliveries import Deliveries
 from gateway_zeromq.tgp.protocol import Peer
 from gateway_zeromq.tgp.publisher import Publisher

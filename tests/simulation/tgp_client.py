@@ -7,7 +7,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from gateway_zeromq.tgp.codec import BYE, CANCEL, CONFIRM, DELIVER, EMPTY, ERROR, GOT, NUMBERS, OK, PING, READY, SERVER_FIELDS, Part
+from gateway_zeromq.tgp.commands import (
+    BYE,
+    CANCEL,
+    CONFIRM,
+    DELIVER,
+    EMPTY,
+    ERROR,
+    GOT,
+    NUMBERS,
+    OK,
+    PING,
+    READY,
+    SERVER_FIELDS,
+    Part,
+)
 from tests.simulation.ledger import Sent
 from tests.simulation.program import EXCHANGE, text_of
 

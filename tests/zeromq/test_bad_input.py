@@ -9,7 +9,7 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway_zeromq.tgp import codec
+from gateway_zeromq.tgp import codec, commands
 from gateway_zeromq.tgp.protocol import Peer
 from gateway_zeromq.tgp.publisher import Publisher
 from tests.zeromq.conftest import Sockets
@@ -287,14 +287,14 @@ SENSIBLE = st.one_of(
     st.tuples(st.just(27), NUMBERS, NUMBERS),
     st.tuples(st.sampled_from([22, 23]), VALUES),
 )
-NAMES = {number: kind.__struct_fields__ for kind, number in codec.NUMBERS.items()}
+NAMES = {number: kind.__struct_fields__ for kind, number in commands.NUMBERS.items()}
 
 
 def in_json(fields):
     number, *values = fields
-    names = {kind: name for name, kind in ((kind.__name__.upper(), number) for kind, number in codec.NUMBERS.items())}
+    names = {kind: name for name, kind in ((kind.__name__.upper(), number) for kind, number in commands.NUMBERS.items())}
     if number == 25:
-        values[1] = [dict(zip(codec.Part.__struct_fields__, part, strict=True)) for part in values[1]]
+        values[1] = [dict(zip(commands.Part.__struct_fields__, part, strict=True)) for part in values[1]]
     return json.dumps({"cmd": names[number], **dict(zip(NAMES[number], values, strict=False))}, default=repr).encode()
 
 

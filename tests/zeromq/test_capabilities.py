@@ -6,7 +6,7 @@ import trio
 
 from gateway.journal.memory import MemoryJournal, MemoryStore
 from gateway.runtime.clock import VirtualClock
-from gateway_zeromq.tgp import codec
+from gateway_zeromq.tgp import codec, commands
 from gateway_zeromq.tgp.protocol import State
 from tests.runtime.support import HandJournal
 from tests.zeromq.sinks import Conversation, Delivery
@@ -168,7 +168,7 @@ def test_a_batch_that_does_not_add_up_is_taken_in_no_part(fields, body, words):
     assert error[:3] == [21, None, 501]
     assert "BATCH" in error[3]
     assert words in error[3]
-    assert (bye[0], talk.peer.state, talk.sink.asked) == (24, State.CLOSED, [("greet", codec.HelloOptions())])
+    assert (bye[0], talk.peer.state, talk.sink.asked) == (24, State.CLOSED, [("greet", commands.HelloOptions())])
 
 
 @pytest.mark.parametrize(
@@ -346,4 +346,4 @@ async def test_a_client_that_knows_nothing_of_it_is_answered_as_ever(context):
         with trio.fail_after(30):
             header, _ = await client.ask(12, 1, "jobs")
         assert len(header) == 7
-        assert msgspec.msgpack.encode([4, 1, True, 0]) == codec.encode(codec.CONFIRM, 1, True, 0)
+        assert msgspec.msgpack.encode([4, 1, True, 0]) == codec.encode(commands.CONFIRM, 1, True, 0)

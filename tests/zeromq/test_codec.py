@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from gateway.api import ProtocolViolation
 from gateway_zeromq.tgp import codec
-from gateway_zeromq.tgp.codec import (
+from gateway_zeromq.tgp.codec import decode
+from gateway_zeromq.tgp.commands import (
     COMMANDS,
     NUMBERS,
     SERVER_FIELDS,
@@ -38,7 +39,6 @@ from gateway_zeromq.tgp.codec import (
     Purge,
     Unbind,
     Unschedule,
-    decode,
 )
 
 pack = msgspec.msgpack.encode

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gateway_zeromq.tgp import codec
+from gateway_zeromq.tgp import commands
 from tests.zeromq.support import ANY, Client, serving
 
 PAGE = (Path(__file__).parents[2] / "docs" / "tgp.md").read_text()
@@ -27,15 +27,15 @@ SAID = list(conversation())
 @pytest.mark.parametrize(("who", "name", "array", "header", "body"), SAID, ids=[said[1] for said in SAID])
 def test_the_bytes_are_those_of_the_array(who, name, array, header, body):
     assert msgspec.msgpack.decode(header) == array
-    numbers = {kind.__name__.upper(): number for kind, number in codec.NUMBERS.items()}
-    numbers |= {named: number for number, (named, _) in codec.SERVER_FIELDS.items()}
+    numbers = {kind.__name__.upper(): number for kind, number in commands.NUMBERS.items()}
+    numbers |= {named: number for number, (named, _) in commands.SERVER_FIELDS.items()}
     assert array[0] == numbers[name]
     assert (body is not None) == (name in {"PUBLISH", "BATCH", "DELIVER", "GOT", "RETURN"})
 
 
 def without_token(header):
     fields = msgspec.msgpack.decode(header)
-    return [*fields[:-1], {**fields[-1], "session": "..."}] if fields[0] == codec.READY else header
+    return [*fields[:-1], {**fields[-1], "session": "..."}] if fields[0] == commands.READY else header
 
 
 async def test_a_broker_says_the_same(context):

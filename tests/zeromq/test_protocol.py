@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.api import NotFound
-from gateway_zeromq.tgp.codec import Bind, Declare, Delete, Get, HelloOptions, Publish, Purge, Unbind
+from gateway_zeromq.tgp.commands import Bind, Declare, Delete, Get, HelloOptions, Publish, Purge, Unbind
 from gateway_zeromq.tgp.protocol import State
 from gateway_zeromq.tgp.replies import Greeting
 from tests.zeromq.sinks import Consumer, Conversation, Delivery, pack

@@ -13,7 +13,7 @@ from gateway_zeromq.endpoints import feed
 from gateway_zeromq.endpoints.router import RouterSocket
 from gateway_zeromq.tgp import session as session_module
 from gateway_zeromq.tgp.bridge import Desk
-from gateway_zeromq.tgp.codec import Publish
+from gateway_zeromq.tgp.commands import Publish
 from gateway_zeromq.tgp.publisher import Publisher
 from gateway_zeromq.tgp.session import REFUSALS_KEPT, Session, Sessions
 from tests.runtime.support import HandJournal, Log, running, turns

@@ -6,13 +6,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gateway_zeromq.tgp import codec
+from gateway_zeromq.tgp import codec, commands
 from tests.zeromq.support import ANY, Client, serving, until
 
 PAGE = (Path(__file__).parents[2] / "docs" / "tgp.md").read_text()
 ROUTER = {"name": "services", "socket": "ROUTER", "bind": ANY}
-NAMES = {kind.__name__.upper(): number for kind, number in codec.NUMBERS.items()}
-SAID = {number: name for number, (name, _) in codec.SERVER_FIELDS.items()}
+NAMES = {kind.__name__.upper(): number for kind, number in commands.NUMBERS.items()}
+SAID = {number: name for number, (name, _) in commands.SERVER_FIELDS.items()}
 
 EXAMPLES = {
     "HELLO": [1, 1, 1, {}],
@@ -93,7 +93,9 @@ async def prepared(context, running, state):
 
 def name_of(said):
     number, *fields = said if isinstance(said, list) else said[0]
-    return f"{SAID[number]} {fields[1]}" if number == codec.ERROR else f"BYE {fields[0]}" if number == codec.BYE else SAID[number]
+    if number == commands.ERROR:
+        return f"{SAID[number]} {fields[1]}"
+    return f"BYE {fields[0]}" if number == commands.BYE else SAID[number]
 
 
 async def heard(client, clock, *, answered=True):

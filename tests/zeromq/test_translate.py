@@ -24,7 +24,7 @@ from gateway.api import (
     encode_properties,
 )
 from gateway_zeromq.tgp import codec
-from gateway_zeromq.tgp.codec import Bind, Declare, Delete, Props, Publish, Purge
+from gateway_zeromq.tgp.commands import Bind, Declare, Delete, Props, Publish, Purge
 from gateway_zeromq.tgp.translate import (
     CODES,
     binding_of,

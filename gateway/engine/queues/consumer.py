@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway.api.channel import ConsumeOptions, ConsumerSink
+from gateway.api.consumer import ConsumeOptions, ConsumerSink
 from gateway.engine.queues.line import SingleActive
 from gateway.errors import GatewayError
 

@@ -21,7 +21,7 @@ from gateway.api import (
     Principal,
 )
 from gateway_zeromq.tgp import translate
-from gateway_zeromq.tgp.codec import (
+from gateway_zeromq.tgp.commands import (
     DEFAULT_CHOICES,
     Bind,
     Consume,

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Protocol
 
-from gateway_zeromq.tgp import codec
-from gateway_zeromq.tgp.codec import Ack, Cancel, Consume, Credit, Encoder, Extend, Get, Nack
+from gateway_zeromq.tgp import codec, commands
+from gateway_zeromq.tgp.codec import Encoder
+from gateway_zeromq.tgp.commands import Ack, Cancel, Consume, Credit, Extend, Get, Nack
 from gateway_zeromq.tgp.replies import COMMAND_INVALID, NO_ROOM, NOT_BUILT, NOT_FOUND, Question, Rules
 
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ class Deliveries:
             self._unsent(subscription)
             self._give_room(subscription.take_out(0, multiple=True))
             self._tidy(subscription)
-            self._peer.say(self._peer.form(codec.CANCEL, 0, subscription.tag))
+            self._peer.say(self._peer.form(commands.CANCEL, 0, subscription.tag))
 
     def _give_back_unsent(self, subscription: Subscription) -> None:
         for delivery in self._unsent(subscription):
@@ -323,7 +324,7 @@ class Deliveries:
         form, address = self._peer.form, message.address
         says_more = message.wire_tag or message.expires_at_ms
         props = self._sink.properties(message, as_json=form is codec.encode_json) if says_more else None
-        header = form(codec.DELIVER, subscription.tag, number, redelivered, address.exchange, address.routing_key, props)
+        header = form(commands.DELIVER, subscription.tag, number, redelivered, address.exchange, address.routing_key, props)
         self._peer.say(header, message.body)
 
     def begin_get(self, command: Get) -> bool:
@@ -344,7 +345,7 @@ class Deliveries:
         """Answer a GET."""
         self._getting -= not no_ack
         if delivery is None:
-            self._peer.say(question.encode(codec.EMPTY, question.r))
+            self._peer.say(question.encode(commands.EMPTY, question.r))
             return
         self._number += 1
         if not no_ack:
@@ -355,4 +356,4 @@ class Deliveries:
         message = delivery.message
         props = self._sink.properties(message, as_json=question.encode is codec.encode_json)
         fields = (self._number, delivery.redelivered, message.exchange, message.routing_key, props)
-        self._peer.say(question.encode(codec.GOT, question.r, *fields), message.body)
+        self._peer.say(question.encode(commands.GOT, question.r, *fields), message.body)

@@ -7,8 +7,9 @@ from typing import Any, Protocol
 
 from gateway.api import GatewayError, ProtocolViolation
 from gateway_zeromq.standing import State
-from gateway_zeromq.tgp import codec
-from gateway_zeromq.tgp.codec import (
+from gateway_zeromq.tgp import codec, commands
+from gateway_zeromq.tgp.codec import Encoder
+from gateway_zeromq.tgp.commands import (
     NO_CONFIRM,
     NUMBERS,
     Ack,
@@ -21,7 +22,6 @@ from gateway_zeromq.tgp.codec import (
     Declare,
     Definition,
     Delete,
-    Encoder,
     Extend,
     Get,
     Hello,
@@ -154,8 +154,8 @@ class Peer:
         self._last_seq = 0
         question = self._question(command)
         options = command.options or HelloOptions()
-        if command.version_max < codec.VERSION:
-            self.error(question, NO_VERSION, f"this server speaks version {codec.VERSION}")
+        if command.version_max < commands.VERSION:
+            self.error(question, NO_VERSION, f"this server speaks version {commands.VERSION}")
             return
         try:
             greeting = self._sink.greet(options)
@@ -167,7 +167,7 @@ class Peer:
         self.deliveries = Deliveries(self, self._sink, self._rules, options.credit_bytes)
         wish_ms = options.heartbeat_ms or self._rules.heartbeat_ms
         self.heartbeat_s = min(max(wish_ms, SHORTEST_HEARTBEAT_MS), LONGEST_HEARTBEAT_MS) / 1000
-        self.say(self.form(codec.READY, command.r, codec.VERSION, self._ready(greeting)))
+        self.say(self.form(commands.READY, command.r, commands.VERSION, self._ready(greeting)))
 
     def _ready(self, greeting: Greeting) -> dict[str, Any]:
         ready = {
@@ -175,7 +175,7 @@ class Peer:
             "resumed": greeting.resumed,
             "heartbeat_ms": round(self.heartbeat_s * 1000),
             "max_body_bytes": self._rules.max_body_bytes,
-            "caps": list(codec.CAPABILITIES),
+            "caps": list(commands.CAPABILITIES),
             "user": greeting.user,
             "last_seq": greeting.last_seq,
         }
@@ -212,8 +212,8 @@ class Peer:
             self.complain(command, NOT_BUILT, "a REQ client gets one answer, and a batch may have many")
         elif len(bodies) > self._rules.max_body_bytes:
             self.too_large(seq, len(bodies))
-        elif seq + len(command.messages) - 1 > codec.HIGHEST:
-            self.complain(command, COMMAND_INVALID, f"sequence numbers end at {codec.HIGHEST}; this batch was not taken")
+        elif seq + len(command.messages) - 1 > commands.HIGHEST:
+            self.complain(command, COMMAND_INVALID, f"sequence numbers end at {commands.HIGHEST}; this batch was not taken")
         elif self._rises(command):
             self._last_seq = max(seq + len(command.messages) - 1 if seq else 0, self._last_seq)
             publish, flags, step = self._sink.publish, command.flags, min(seq, 1)
@@ -261,7 +261,7 @@ class Peer:
     def _acknowledge(self) -> None:
         """Answer a REQ client where nobody else is answered, unless it was answered with an ERROR."""
         if self.enveloped and not self.out:
-            self.say(self._asked(codec.OK, None, None))
+            self.say(self._asked(commands.OK, None, None))
 
     def on_get(self, command: Get) -> None:
         """Ask for one message, unless too many that came so are unsettled."""
@@ -276,12 +276,12 @@ class Peer:
 
     def on_ping(self, command: Ping) -> None:
         """Answer."""
-        self.say(self._asked(codec.PONG, command.token))
+        self.say(self._asked(commands.PONG, command.token))
 
     def on_bye(self, _command: Bye) -> None:
         """It goes."""
         if self.enveloped:
-            self.say(self._asked(codec.BYE, DONE, ""))
+            self.say(self._asked(commands.BYE, DONE, ""))
         self.end()
 
     def _question(self, command: Any) -> Question:
@@ -298,27 +298,27 @@ class Peer:
 
     def ok(self, question: Question, result: Any) -> None:
         """Answer a request."""
-        self.say(question.encode(codec.OK, question.r, result))
+        self.say(question.encode(commands.OK, question.r, result))
 
     def error(self, question: Question, code: int, text: str) -> None:
         """Answer a request with a no."""
-        self.say(question.encode(codec.ERROR, question.r, code, text, question.number))
+        self.say(question.encode(commands.ERROR, question.r, code, text, question.number))
 
     def complain(self, command: Any, code: int, text: str) -> None:
         """Say what is wrong with the present command, whether it has an answer or not."""
-        self.say(self._asked(codec.ERROR, getattr(command, "r", None), code, text, NUMBERS[type(command)]))
+        self.say(self._asked(commands.ERROR, getattr(command, "r", None), code, text, NUMBERS[type(command)]))
 
     def confirm(self, seq: int, status: int, *, multiple: bool = False) -> None:
         """Say what became of a message, or of all up to it."""
-        self.say(self.form(codec.CONFIRM, seq, multiple, status))
+        self.say(self.form(commands.CONFIRM, seq, multiple, status))
 
     def scheduled(self, seq: int, scheduled_id: int) -> None:
         """Say that a message is kept until it is due, and by which number it can be taken back."""
-        self.say(self.form(codec.CONFIRM, seq, False, 0, scheduled_id))
+        self.say(self.form(commands.CONFIRM, seq, False, 0, scheduled_id))
 
     def returned(self, seq: int, exchange: str, routing_key: str, body: bytes) -> None:
         """Give a mandatory message back that reached no queue; its CONFIRM follows."""
-        self.say(self.form(codec.RETURN, seq, NO_ROUTE, exchange, routing_key), body)
+        self.say(self.form(commands.RETURN, seq, NO_ROUTE, exchange, routing_key), body)
 
     # -- the end
 
@@ -331,7 +331,7 @@ class Peer:
             return True
         elif self._pinged_at is None:
             self._pinged_at = now
-            self.say(self.form(codec.PING, None))
+            self.say(self.form(commands.PING, None))
             return True
         else:
             is_dead = now - self._pinged_at >= (BEATS_TO_DEATH - 1) * self.heartbeat_s
@@ -354,15 +354,15 @@ class Peer:
     def fail(self, code: int, text: str) -> None:
         """The peer broke the protocol: tell it so, and end."""
         self._sink.violated(text)
-        self.say(self._asked(codec.ERROR, None, code, text, None))
+        self.say(self._asked(commands.ERROR, None, code, text, None))
         if self.state is State.READY and not self.enveloped:
-            self.say(self.form(codec.BYE, code, text))
+            self.say(self.form(commands.BYE, code, text))
         self.end()
 
     def goodbye(self, code: int, text: str) -> None:
         """Tell it that the server ends this, and end."""
         if self.state is State.READY:
-            self.say(self.form(codec.BYE, code, text))
+            self.say(self.form(commands.BYE, code, text))
         self.end()
 
     def end(self) -> None:

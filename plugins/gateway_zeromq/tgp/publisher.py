@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from gateway.api import COMMON, Gateway, GatewayError, Message, Outcome, PreconditionFailed, Principal, Route
 from gateway_zeromq.keys import complaint_of, remember
 from gateway_zeromq.lasting import HEADER, check_kept, take_retain
-from gateway_zeromq.tgp.codec import MANDATORY, NO_CONFIRM, Publish
+from gateway_zeromq.tgp.commands import MANDATORY, NO_CONFIRM, Publish
 from gateway_zeromq.tgp.replies import COMMAND_INVALID, CONTRADICTS, NO_ROOM, NO_ROUTE, NOT_BUILT, Rules
 from gateway_zeromq.tgp.session import Admission, Pending, Session
 from gateway_zeromq.tgp.translate import code_of, message_of

@@ -33,7 +33,7 @@ from gateway.api import (
     exchange_spec,
     queue_spec,
 )
-from gateway_zeromq.tgp.codec import Bind, Declare, Definition, Delete, Props, Publish, Unbind
+from gateway_zeromq.tgp.commands import Bind, Declare, Definition, Delete, Props, Publish, Unbind
 from gateway_zeromq.tgp.correlation import in_json
 
 CODES: dict[type[GatewayError], int] = {

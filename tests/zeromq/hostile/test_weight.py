@@ -13,7 +13,7 @@ from gateway.api import Address
 from gateway_zeromq import keys
 from gateway_zeromq.endpoints import turns
 from gateway_zeromq.endpoints.turns import Turns
-from gateway_zeromq.tgp import codec
+from gateway_zeromq.tgp import commands
 from gateway_zeromq.tgp.session import REFUSALS_KEPT, Session
 from tests.zeromq.sinks import Conversation
 from tests.zeromq.support import ANY, Plain, connected, serving, until
@@ -175,7 +175,7 @@ async def test_a_key_of_more_words_than_amqp_can_write_is_refused(context):
 
 def test_a_batch_of_too_many_messages_is_refused_as_a_whole():
     talk = Conversation()
-    talk.peer.receive(pack([25, 1, [[0, "", "k"]] * (codec.MOST_PARTS + 1), 0]), b"", 0.0)
+    talk.peer.receive(pack([25, 1, [[0, "", "k"]] * (commands.MOST_PARTS + 1), 0]), b"", 0.0)
     error, bye = talk.heard()
     assert (error[2], bye[1], talk.sink.endings) == (501, 501, 1)
     assert not [what for what in talk.sink.asked if what[0] == "publish"]
