@@ -21,7 +21,7 @@ class Role:
     """What a client does on one channel, which it opens again and again.
 
     ``number``: of its channel; 0: it has none. ``who``: this channel, and no other. ``may_end``: with which codes the broker may
-    close it.
+    close it. ``is_refused``: the broker has closed it, be it that the client knows or not.
     """
 
     may_end: tuple[int, ...] = (OVERLOADED,)
@@ -32,12 +32,12 @@ class Role:
         self.ledger = world.ledger
         self.client: AmqpClient
         self.number = 0
-        self.is_closing = False
+        self.is_closing = self.is_refused = False
         self._opened = 0
 
     def open(self, number: int) -> None:
         self.number = number
-        self.is_closing = False
+        self.is_closing = self.is_refused = False
         self._opened += 1
         self.who = f"{self.name}#{self._opened}"
         self.say(commands.Channel.Open())
@@ -70,6 +70,9 @@ class Role:
 
     def overheard(self, what: Any) -> None:
         """The broker has said something, which the client may never get to."""
+
+    def all_told(self) -> None:
+        """The broker says that it has closed what the client closed: all that it was asked before is decided."""
 
     def gone(self) -> None:
         """The channel is no more."""
@@ -139,7 +142,7 @@ class AmqpClient:
         what = chance.random()
         if what < 0.02:
             self.vanish()
-        elif what < 0.03:
+        elif what < 0.04:
             self.leave()
         else:
             for role in self._open_roles():
@@ -147,7 +150,8 @@ class AmqpClient:
                     role.close()
                 else:
                     for _ in range(chance.randrange(4)):
-                        role.act()
+                        if not role.is_closing:
+                            role.act()
 
     def go_on(self) -> None:
         """Come back, and do what there is to do."""
@@ -180,9 +184,21 @@ class AmqpClient:
         """The broker has said something."""
         if self.world.is_dead:
             return
+        if isinstance(what, commands.Connection.Close | commands.Connection.CloseOk):
+            for each in self._by_number.values():
+                self._ended(each, what)
         role = self._by_number.get(number)
         if role is not None:
+            self._ended(role, what)
             role.overheard(what)
+
+    def _ended(self, role: Role, what: Any) -> None:
+        """Whoever is answered that it is closed, and was not refused before, is promised something."""
+        if isinstance(what, commands.Connection.Close | commands.Channel.Close):
+            role.is_refused = True
+        elif isinstance(what, commands.Connection.CloseOk | commands.Channel.CloseOk) and not role.is_refused:
+            role.is_refused = True
+            role.all_told()
 
     def read(self, most: int) -> None:
         link = self.link

@@ -20,26 +20,35 @@ Basic = commands.Basic
 
 
 class AmqpPublisher(Role):
-    """Publishes, with confirms or without. ``unconfirmed``: by number on the channel."""
+    """Publishes, with confirms or without.
+
+    ``unconfirmed``: by number on the channel. ``unanswered``: what was published without confirms, and how many messages queues
+    had refused by then, of which such a publisher does not hear.
+    """
 
     def __init__(self, name: str, world: World) -> None:
         super().__init__(name, world)
         self.count = 0
         self.unconfirmed: dict[int, str] = {}
+        self.unanswered: dict[str, int] = {}
         self.confirms = False
 
     def begin(self) -> None:
         self.confirms = self.world.chance.random() < 0.8
         self.may_end = () if self.confirms else Role.may_end
         self.unconfirmed.clear()
+        self.unanswered.clear()
         self._number = 0
         self._must: dict[str, bool] = {}
         if self.confirms:
             self.say(commands.Confirm.Select())
 
     def act(self) -> None:
-        for _ in range(self.world.chance.randrange(1, 12)):
+        chance = self.world.chance
+        for _ in range(chance.randrange(1, 12)):
             self.submit()
+        if not self.confirms and chance.random() < 0.2:
+            self.close()  # that it is closed says that it is done
 
     def submit(self, key: str | None = None) -> str:
         chance = self.world.chance
@@ -66,9 +75,14 @@ class AmqpPublisher(Role):
         self._number += 1
         if self.confirms:
             self.unconfirmed[self._number] = text
+        else:
+            self.unanswered[text] = self._refusals()
         if mandatory:
             self._must[text] = key == NOWHERE and not copies
         return text
+
+    def _refusals(self) -> int:
+        return int(self.world.broker.counters["refused.full"])
 
     def overheard(self, what: Any) -> None:
         match what:
@@ -78,6 +92,15 @@ class AmqpPublisher(Role):
                 self._decided(tag, multiple, self._refused)
             case Content(method=Basic.Return()):
                 self._returned(what)
+
+    def all_told(self) -> None:
+        check = self.ledger.check
+        check(not self.unconfirmed, f"{self.who} is closed, and was not told of {self.unconfirmed}")
+        unanswered, self.unanswered = self.unanswered, {}
+        for text, refusals in unanswered.items():
+            if refusals == self._refusals():
+                self._confirmed(text)
+                self.ledger.counts["closed after it"] += 1
 
     def _decided(self, tag: int, multiple: bool, tell: Any) -> None:
         decided = [number for number in self.unconfirmed if number == tag or (multiple and number < tag)]
@@ -105,6 +128,7 @@ class AmqpPublisher(Role):
 
     def gone(self) -> None:
         self.unconfirmed.clear()
+        self.unanswered.clear()
 
 
 class AmqpConsumer(Role):

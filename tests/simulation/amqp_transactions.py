@@ -168,6 +168,10 @@ class AmqpTransactor(AmqpConsumer):
                 assert unit is not None
                 unit.nowhere.discard(what.text)
 
+    def all_told(self) -> None:
+        late = [unit for unit in self.unanswered if not unit.is_rollback and unit.fate is Fate.UNKNOWN]
+        self.ledger.check(not late, f"{self.who} is closed, and was not told of {late}")
+
     def _done(self, unit: Unit) -> None:
         self.ledger.check(not unit.nowhere, f"{unit.nowhere} did not come back before {self.who} was told that it is done")
         unit.fate = Fate.DONE

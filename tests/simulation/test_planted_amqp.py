@@ -75,6 +75,26 @@ def test_an_answer_that_is_for_somebody_else(monkeypatch):
     assert_found("which it did not ask on this channel", amqp=True)
 
 
+def test_a_channel_that_is_closed_before_all_is_told(monkeypatch):
+    monkeypatch.setattr(AmqpChannel, "_close", AmqpChannel._closed)
+    assert_found("is confirmed, but neither on disk nor settled", "is closed, and was not told of", amqp=True)
+
+
+def test_a_connection_that_is_closed_before_all_is_told(monkeypatch):
+    monkeypatch.setattr(Protocol, "close", Protocol.closed)
+    assert_found("is confirmed, but neither on disk nor settled", "is closed, and was not told of", amqp=True)
+
+
+def test_a_channel_that_tells_confirms_before_it_is_closed_and_forgets_those_who_want_none(monkeypatch):
+    honest = Publishing.is_waiting
+
+    def of_confirms(room):
+        return room._confirms is not None and honest.fget(room)
+
+    monkeypatch.setattr(Publishing, "is_waiting", property(of_confirms))
+    assert_found("is confirmed, but neither on disk nor settled", amqp=True)
+
+
 # -- transactions
 
 
