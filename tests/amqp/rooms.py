@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
-from pamqp import commands
+import trio
+import trio.lowlevel
+from pamqp import base, commands
 
-from tests.amqp.wire import Client, Content
+from gateway.errors import JournalError
+from tests.amqp.wire import Bench, Client, Content, amqp_broker
+from tests.runtime.support import HandJournal
 
 LOCKED = (
     "RESOURCE_LOCKED - cannot obtain exclusive access to locked queue '{}' in vhost '/'. It could be originally declared on "
     "another connection or the exclusive property value does not match that of the original declaration."
 )
+
+PATIENCE_S = 60
 
 Basic, Exchange, Queue = commands.Basic, commands.Exchange, commands.Queue
 
@@ -66,3 +74,60 @@ async def ready(client: Client, queue: str = "q", channel: int = 1) -> int:
     """Return how many messages wait in a queue; what was sent before is done by then."""
     answer = await answered(client, Queue.Declare(queue=queue, passive=True), Queue.DeclareOk, channel)
     return answer.message_count
+
+
+async def got(client: Client, queue: str = "q", channel: int = 1, **fields: Any) -> Content | None:
+    """Get the next message of a queue; None: it is empty."""
+    answer = await client.call(channel, Basic.Get(queue=queue, **fields))
+    assert isinstance(answer, Content | Basic.GetEmpty), answer
+    return answer if isinstance(answer, Content) else None
+
+
+async def taken(client: Client, queue: str = "q") -> Content | None:
+    """Get the next message of a queue for good; None: it is empty."""
+    return await got(client, queue, no_ack=True)
+
+
+async def until(fact: Callable[[], Any]) -> None:
+    """Let the broker have turns until something is so."""
+    with trio.fail_after(PATIENCE_S):
+        while not fact():
+            await trio.lowlevel.checkpoint()
+
+
+# -- the disk ---------------------------------------------------------------
+
+
+@asynccontextmanager
+async def unwritten(
+    queue: str = "q", *, first: base.Frame | None = None, limits: dict | None = None
+) -> AsyncIterator[tuple[Bench, HandJournal, Client]]:
+    """Give a broker, its journal, which writes nothing by itself from now on, and a client that has declared a durable queue.
+
+    Args:
+        first: what the client asks for besides.
+    """
+    journal = HandJournal(automatic=True)
+    async with amqp_broker(journal, limits=limits) as bench:
+        client = await bench.client()
+        await declared(client, queue, durable=True)
+        if first is not None:
+            answer = await client.call(1, first)
+            assert not isinstance(answer, commands.Channel.Close | commands.Connection.Close), answer.reply_text
+        journal.automatic = False
+        yield bench, journal, client
+
+
+async def written(journal: HandJournal, error: JournalError | None = None) -> None:
+    """Wait until something waits to be written, and let it be; or fail."""
+    await until(lambda: journal.writes)
+    journal.finish(error)
+
+
+async def refusing(bench: Bench, journal: HandJournal) -> None:
+    """Let what is written fail until publishers are refused. Needs a clock that jumps."""
+    with trio.fail_after(600):
+        while not bench.broker.alarms.causes:
+            if journal.writes:
+                journal.finish(JournalError("no space left"))
+            await trio.sleep(0.1)

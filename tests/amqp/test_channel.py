@@ -6,10 +6,9 @@ import gc
 import tracemalloc
 
 import pytest
-import trio
 from pamqp import commands, frame
 
-from gateway.errors import JournalError
+from tests.amqp.rooms import refusing, unwritten
 from tests.amqp.wire import amqp_broker, publishing
 from tests.runtime.support import HandJournal
 
@@ -38,12 +37,7 @@ async def test_a_channel_is_closed_and_its_number_free():
 
 
 async def test_what_was_submitted_before_a_close_is_told_before_its_answer():
-    journal = HandJournal(automatic=True)
-    async with amqp_broker(journal) as bench:
-        client = await bench.client()
-        await client.call(1, commands.Confirm.Select())
-        await client.call(1, DURABLE)
-        journal.automatic = False
+    async with unwritten("d", first=commands.Confirm.Select()) as (_, journal, client):
         client.raw(publishing(1, "", "d", b"x", delivery_mode=2) + frame.marshal(CLOSE, 1))
         assert await client.silent()
         journal.finish()
@@ -75,11 +69,7 @@ async def test_a_close_behind_a_method_that_is_refused_is_answered_behind_the_re
 
 
 async def test_what_comes_behind_a_close_is_not_carried_out():
-    journal = HandJournal(automatic=True)
-    async with amqp_broker(journal) as bench:
-        client = await bench.client()
-        await client.call(1, DURABLE)
-        journal.automatic = False
+    async with unwritten("d") as (bench, journal, client):
         client.raw(publishing(1, "", "d", b"x", delivery_mode=2) + frame.marshal(CLOSE, 1) + frame.marshal(QUEUE, 1))
         client.raw(publishing(1, "", "d", b"y", delivery_mode=2))
         journal.automatic = True
@@ -150,12 +140,7 @@ async def test_methods_behind_one_that_is_refused_are_not_carried_out():
 
 
 async def test_an_error_waits_for_what_was_submitted_before_it():
-    journal = HandJournal(automatic=True)
-    async with amqp_broker(journal) as bench:
-        client = await bench.client()
-        await client.call(1, commands.Confirm.Select())
-        await client.call(1, DURABLE)
-        journal.automatic = False
+    async with unwritten("d", first=commands.Confirm.Select()) as (bench, journal, client):
         client.raw(publishing(1, "", "d", b"x", delivery_mode=2) + frame.marshal(ack(99), 1) + frame.marshal(QUEUE, 1))
         assert await client.silent()
         journal.automatic = True
@@ -227,70 +212,42 @@ async def test_nothing_is_answered_before_it_is_on_disk():
         assert isinstance(await client.hear(1), commands.Basic.QosOk)
 
 
-async def test_a_declaration_that_the_journal_refuses_closes_the_channel(autojump_clock):
-    journal = HandJournal()
-    async with amqp_broker(journal) as bench:
-        client = await bench.client()
-        client.say(1, DURABLE)
-        with trio.fail_after(600):
-            while not bench.broker.alarms.causes:
-                if journal.writes:
-                    journal.finish(JournalError("no space left"))
-                await trio.sleep(0.1)
-        code, text = await client.refused(1)
-        assert code == 506
-        assert "no space left" in text
-
-
-async def failing(bench, journal):
-    """Let what is written fail until publishers are refused."""
-    with trio.fail_after(600):
-        while not bench.broker.alarms.causes:
-            if journal.writes:
-                journal.finish(JournalError("no space left"))
-            await trio.sleep(0.1)
-
-
-async def closed_for_it(client):
-    """Hear that the channel is closed for a failing journal, and then that its own close is answered."""
+async def refused_for_the_disk(client):
+    """Hear that the channel is closed for a failing journal."""
     code, text = await client.refused(1)
     assert code == 506
     assert "no space left" in text
-    assert isinstance(await client.hear(1), commands.Channel.CloseOk)
-    await client.open(1)
 
 
-async def test_who_closes_a_channel_has_an_answer_though_what_came_before_is_refused(autojump_clock):
-    journal = HandJournal()
-    async with amqp_broker(journal) as bench:
-        client = await bench.client()
-        client.say(1, DURABLE, commands.Channel.Close(200, "", 0, 0))
-        await failing(bench, journal)
-        await closed_for_it(client)
+async def test_a_declaration_that_the_journal_refuses_closes_the_channel(autojump_clock):
+    async with unwritten() as (bench, journal, client):
+        client.say(1, DURABLE)
+        await refusing(bench, journal)
+        await refused_for_the_disk(client)
 
 
-async def test_who_closes_a_channel_is_told_that_what_it_published_is_refused(autojump_clock):
-    journal = HandJournal(automatic=True)
-    async with amqp_broker(journal) as bench:
-        client = await bench.client()
-        assert isinstance(await client.call(1, DURABLE), commands.Queue.DeclareOk)
-        journal.automatic = False
-        client.publish(1, "", DURABLE.queue, b"x", delivery_mode=2)
-        client.say(1, commands.Channel.Close(200, "", 0, 0))
-        await failing(bench, journal)
-        await closed_for_it(client)
+@pytest.mark.parametrize(
+    "asked",
+    [
+        pytest.param(frame.marshal(DURABLE, 1), id="a declaration"),
+        pytest.param(publishing(1, "", "q", b"x", delivery_mode=2), id="a publish"),
+    ],
+)
+async def test_who_closes_a_channel_is_told_first_that_what_came_before_is_refused(asked, autojump_clock):
+    async with unwritten() as (bench, journal, client):
+        client.say(1, asked, CLOSE)
+        await refusing(bench, journal)
+        await refused_for_the_disk(client)
+        assert isinstance(await client.hear(1), commands.Channel.CloseOk)
+        await client.open(1)
 
 
 async def test_what_was_published_before_confirms_were_asked_for_is_not_refused_in_silence(autojump_clock):
-    journal = HandJournal(automatic=True)
-    async with amqp_broker(journal) as bench:
-        client = await bench.client()
-        assert isinstance(await client.call(1, DURABLE), commands.Queue.DeclareOk)
-        journal.automatic = False
-        client.publish(1, "", DURABLE.queue, b"x", delivery_mode=2)
+    async with unwritten() as (bench, journal, client):
+        client.publish(1, "", "q", b"x", delivery_mode=2)
         assert isinstance(await client.call(1, commands.Confirm.Select()), commands.Confirm.SelectOk)
-        client.publish(1, "", DURABLE.queue, b"y", delivery_mode=2)
-        await failing(bench, journal)
+        client.publish(1, "", "q", b"y", delivery_mode=2)
+        await refusing(bench, journal)
         assert isinstance(await client.hear(1), commands.Basic.Nack)  # the one since
         assert (await client.refused(1))[0] == 506
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import trio
-import trio.lowlevel
 from hypothesis import given
 from hypothesis import strategies as st
 from pamqp import commands, frame
 
 from gateway.errors import JournalError
 from gateway_amqp.confirms import Confirms
+from tests.amqp.rooms import declared, unwritten, written
 from tests.amqp.wire import amqp_broker, publishing
 from tests.runtime.support import HandJournal
 
@@ -59,30 +58,12 @@ def test_what_was_published_before_confirm_select_has_no_tag():
     ]
 
 
-async def declared(client, queue="q", **fields):
-    answer = await client.call(1, commands.Queue.Declare(queue=queue, **fields))
-    assert isinstance(answer, commands.Queue.DeclareOk), answer
-
-
 async def confirming(client):
     assert isinstance(await client.call(1, commands.Confirm.Select()), commands.Confirm.SelectOk)
 
 
-async def written(journal):
-    """Wait until something waits to be written, and let it be."""
-    with trio.fail_after(5):
-        while not journal.writes:
-            await trio.lowlevel.checkpoint()
-    journal.finish()
-
-
 async def test_what_comes_in_one_read_is_confirmed_by_one_frame_when_it_is_on_disk():
-    journal = HandJournal(automatic=True)
-    async with amqp_broker(journal) as bench:
-        client = await bench.client()
-        await declared(client, durable=True)
-        await confirming(client)
-        journal.automatic = False
+    async with unwritten(first=commands.Confirm.Select()) as (_, journal, client):
         for index in range(5):
             client.publish(1, "", "q", b"%d" % index, delivery_mode=2)
         assert await client.silent()
@@ -152,18 +133,10 @@ async def test_what_a_full_queue_refuses_is_nacked_among_others_that_are_acked()
 
 
 async def test_what_the_journal_loses_is_nacked_and_the_channel_goes_on():
-    journal = HandJournal(automatic=True)
-    async with amqp_broker(journal, limits={"refuse_after_ms": 0}) as bench:
-        client = await bench.client()
-        await declared(client, durable=True)
-        await confirming(client)
-        journal.automatic = False
+    async with unwritten(first=commands.Confirm.Select(), limits={"refuse_after_ms": 0}) as (_, journal, client):
         client.publish(1, "", "q", b"a", delivery_mode=2)
         client.publish(1, "", "q", b"b", delivery_mode=2)
-        with trio.fail_after(5):
-            while not journal.writes:
-                await trio.lowlevel.checkpoint()
-        journal.finish(JournalError("the disk is gone"))
+        await written(journal, JournalError("the disk is gone"))
         assert said(await client.hear(1)) == ("Nack", 2, True)
         client.publish(1, "", "q", b"c", delivery_mode=2)  # nothing can be written now
         client.publish(1, "", "nowhere", b"d")
@@ -210,12 +183,7 @@ async def test_confirms_come_before_a_close_whatever_was_asked_before_them():
 
 
 async def test_a_channel_is_closed_when_what_it_published_before_is_confirmed():
-    journal = HandJournal(automatic=True)
-    async with amqp_broker(journal) as bench:
-        client = await bench.client()
-        await declared(client, durable=True)
-        await confirming(client)
-        journal.automatic = False
+    async with unwritten(first=commands.Confirm.Select()) as (_, journal, client):
         client.publish(1, "", "q", b"a", delivery_mode=2)
         client.say(1, commands.Channel.Close(200, "", 0, 0))
         assert await client.silent()
@@ -237,16 +205,9 @@ async def test_a_channel_is_transactional_or_confirming_but_not_both():
 
 
 async def test_who_does_not_ask_for_confirms_is_told_when_the_journal_has_not_got_its_message():
-    journal = HandJournal(automatic=True)
-    async with amqp_broker(journal, limits={"refuse_after_ms": 0}) as bench:
-        client = await bench.client()
-        await declared(client, durable=True)
-        journal.automatic = False
+    async with unwritten(limits={"refuse_after_ms": 0}) as (bench, journal, client):
         client.publish(1, "", "q", b"a", delivery_mode=2)
-        with trio.fail_after(5):
-            while not journal.writes:
-                await trio.lowlevel.checkpoint()
-        journal.finish(JournalError("the disk is gone"))
+        await written(journal, JournalError("the disk is gone"))
         code, text = await client.refused(1)
         assert code == 506
         assert text.startswith("RESOURCE_ERROR - ")

@@ -8,8 +8,9 @@ import trio.lowlevel
 from pamqp import base, commands, frame
 
 from gateway.api import AccessRefused, CloseReason, Principal
-from gateway.errors import JournalError
 from gateway_amqp.protocol import LINGER_S
+from tests.amqp.codec.streams import method
+from tests.amqp.rooms import refusing, until
 from tests.amqp.wire import CAPABILITIES, HEADER, HEARTBEAT, amqp_broker, publishing
 from tests.runtime.support import HandJournal
 
@@ -21,17 +22,6 @@ WITHOUT_FLAGS = (
     + b"\x02\x00\x01\x00\x00\x00\x0c\x00\x3c\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\xce"
     + b"\x03\x00\x01\x00\x00\x00\x01x\xce"
 )
-
-
-async def until(condition) -> None:
-    with trio.fail_after(10):
-        while not condition():
-            await trio.lowlevel.checkpoint()
-
-
-def method(number: int, index: int, arguments: bytes = b"") -> bytes:
-    payload = index.to_bytes(4, "big") + arguments
-    return b"\x01" + number.to_bytes(2, "big") + len(payload).to_bytes(4, "big") + payload + b"\xce"
 
 
 # -- closing --------------------------------------------------------------------
@@ -84,11 +74,7 @@ async def test_who_closes_a_connection_has_an_answer_though_what_came_before_is_
         client = await bench.client()
         client.say(1, DURABLE)
         client.say(0, CLOSE)
-        with trio.fail_after(600):
-            while not bench.broker.alarms.causes:
-                if journal.writes:
-                    journal.finish(JournalError("no space left"))
-                await trio.sleep(0.1)
+        await refusing(bench, journal)
         assert (await client.refused(1))[0] == 506
         assert isinstance(await client.hear(0), commands.Connection.CloseOk)
 
@@ -365,11 +351,7 @@ async def test_who_publishes_is_told_that_publishers_are_held_back_and_that_they
         journal.automatic = False
         publisher.raw(publishing(1, "", "d", b"x", delivery_mode=2))
         await until(lambda: journal.writes)
-        with trio.fail_after(600):
-            while not bench.broker.alarms.causes:
-                if journal.writes:
-                    journal.finish(JournalError("no space left"))
-                await trio.sleep(0.1)
+        await refusing(bench, journal)
         blocked = await hear_method(publisher, commands.Connection.Blocked)
         assert "no space left" in blocked.reason
         late = await bench.client()

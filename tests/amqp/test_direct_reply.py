@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
+
 from pamqp import commands
 
 from tests.amqp.wire import Content, amqp_broker
@@ -25,6 +27,22 @@ async def question(client, queue="work"):
     return answer
 
 
+async def asked(asker, server, channel=1):
+    """Ask, and return the name under which an answer is wanted, as the server hears it."""
+    asker.publish(channel, "", "work", b"?", reply_to=NAME)
+    return (await question(server)).properties.reply_to
+
+
+@asynccontextmanager
+async def conversation():
+    """Give a broker, who asks, who is asked, and the name under which an answer is wanted."""
+    async with amqp_broker() as bench:
+        asker, server = await bench.client(), await bench.client()
+        await served(server)
+        await consuming(asker)
+        yield bench, asker, server, await asked(asker, server)
+
+
 async def test_an_answer_reaches_the_consumer_of_the_channel_that_asked():
     async with amqp_broker() as bench:
         asker, server = await bench.client(), await bench.client()
@@ -32,8 +50,7 @@ async def test_an_answer_reaches_the_consumer_of_the_channel_that_asked():
         await consuming(asker)
         for number in (b"1", b"2"):
             asker.publish(1, "", "work", number, reply_to=NAME, correlation_id="c" + number.decode(), headers={"h": 1})
-            asked = await question(server)
-            said = asked.properties
+            said = (await question(server)).properties
             assert said.reply_to.startswith(NAME + ".")
             assert (said.correlation_id, said.headers) == ("c" + number.decode(), {"h": 1})
             server.publish(1, "", said.reply_to, b"answer " + number, correlation_id=said.correlation_id)
@@ -49,8 +66,8 @@ async def test_a_question_may_follow_its_consumer_in_the_same_read():
         await served(server)
         asker.say(1, commands.Basic.Consume(queue=NAME, consumer_tag="t", no_ack=True, nowait=True))
         asker.publish(1, "", "work", b"?", reply_to=NAME, mandatory=True)
-        asked = await question(server)
-        server.publish(1, "", asked.properties.reply_to, b"!")
+        name = (await question(server)).properties.reply_to
+        server.publish(1, "", name, b"!")
         assert (await asker.hear(1)).body == b"!"
 
 
@@ -62,8 +79,7 @@ async def test_each_channel_has_its_own_answers_under_names_that_can_not_be_gues
         names = set()
         for channel in (1, 2):
             await consuming(asker, channel)
-            asker.publish(channel, "", "work", b"?", reply_to=NAME)
-            name = (await question(server)).properties.reply_to
+            name = await asked(asker, server, channel)
             assert len(name) >= len(NAME) + 1 + 32
             names.add(name)
             server.publish(1, "", name, b"%d" % channel)
@@ -72,12 +88,7 @@ async def test_each_channel_has_its_own_answers_under_names_that_can_not_be_gues
 
 
 async def test_nobody_else_may_consume_answers():
-    async with amqp_broker() as bench:
-        asker, thief = await bench.client(), await bench.client()
-        await served(thief)
-        await consuming(asker)
-        asker.publish(1, "", "work", b"?", reply_to=NAME)
-        name = (await question(thief)).properties.reply_to
+    async with conversation() as (_, _, thief, name):
         thief.say(1, commands.Basic.Consume(queue=name))
         assert (await thief.refused(1))[0] == 405
 
@@ -116,19 +127,12 @@ async def test_after_a_cancel_another_consumer_takes_over():
         await consuming(client, tag="first")
         await client.call(1, commands.Basic.Cancel("first"))
         await consuming(client, tag="second")
-        client.publish(1, "", "work", b"?", reply_to=NAME)
-        name = (await question(client)).properties.reply_to
-        client.publish(1, "", name, b"!")
+        client.publish(1, "", await asked(client, client), b"!")
         assert (await client.hear(1)).method.consumer_tag == "second"
 
 
 async def test_an_answer_to_who_has_gone_comes_back_if_it_is_mandatory():
-    async with amqp_broker() as bench:
-        asker, server = await bench.client(), await bench.client()
-        await served(server)
-        await consuming(asker)
-        asker.publish(1, "", "work", b"?", reply_to=NAME)
-        name = (await question(server)).properties.reply_to
+    async with conversation() as (bench, asker, server, name):
         assert bench.queue(name) is not None
         asker.vanish()
         assert await asker.hear() is None
@@ -140,12 +144,7 @@ async def test_an_answer_to_who_has_gone_comes_back_if_it_is_mandatory():
 
 
 async def test_whether_somebody_can_be_answered_is_asked_by_a_declaration():
-    async with amqp_broker() as bench:
-        asker, server = await bench.client(), await bench.client()
-        await served(server)
-        await consuming(asker)
-        asker.publish(1, "", "work", b"?", reply_to=NAME)
-        name = (await question(server)).properties.reply_to
+    async with conversation() as (_, _, server, name):
         for there in (NAME, name):
             answer = await server.call(1, commands.Queue.Declare(queue=there))
             assert (answer.queue, answer.message_count, answer.consumer_count) == (there, 0, 1)

@@ -8,6 +8,7 @@ from pamqp import commands, encode, frame
 
 from gateway.api import AccessRefused, Credentials, Principal
 from gateway.security import Authentication
+from tests.amqp.codec.streams import method
 from tests.amqp.wire import CAPABILITIES, HEADER, HEARTBEAT, amqp_broker, publishing
 
 OPEN = commands.Connection.Open("/")
@@ -16,11 +17,6 @@ START_OK = commands.Connection.StartOk({"capabilities": CAPABILITIES}, "PLAIN", 
 
 def start_ok(mechanism: str, response: str, **capabilities: bool) -> commands.Connection.StartOk:
     return commands.Connection.StartOk({"capabilities": capabilities}, mechanism, response, "en_US")
-
-
-def frame_of(index: int, arguments: bytes, channel: int = 0) -> bytes:
-    payload = index.to_bytes(4, "big") + arguments
-    return b"\x01" + channel.to_bytes(2, "big") + len(payload).to_bytes(4, "big") + payload + b"\xce"
 
 
 async def started(bench):
@@ -155,7 +151,7 @@ async def test_a_password_may_be_any_octets():
         password = bytes(range(256))
         response = b"\0guest\0" + password
         arguments = b"\0\0\0\0" + b"\x05PLAIN" + len(response).to_bytes(4, "big") + response + b"\x05en_US"
-        client.raw(frame_of(0x000A000B, arguments))
+        client.raw(method(0, 0x000A000B, arguments))
         assert isinstance(await client.hear(0), commands.Connection.Tune)
     assert gate.asked[0].password == password
 
@@ -175,7 +171,7 @@ async def test_a_user_name_that_is_no_text_ends_the_connection():
     async with amqp_broker() as bench:
         gate = Gate(bench)
         client = await started(bench)
-        client.raw(frame_of(0x000A000B, b"\0\0\0\0\x05PLAIN\0\0\0\x05\0\xff\xfe\0p\x05en_US"))
+        client.raw(method(0, 0x000A000B, b"\0\0\0\0\x05PLAIN\0\0\0\x05\0\xff\xfe\0p\x05en_US"))
         assert await client.thrown_out() == (502, "SYNTAX_ERROR - a user name that is not UTF-8")
     assert not gate.asked
 
@@ -428,7 +424,7 @@ async def test_a_heartbeat_is_no_offence_before_the_connection_is_open():
 async def test_a_malformed_start_ok_ends_the_connection():
     async with amqp_broker() as bench:
         client = await started(bench)
-        client.raw(frame_of(0x000A000B, b"\xff\xff\xff\xff"))
+        client.raw(method(0, 0x000A000B, b"\xff\xff\xff\xff"))
         assert (await client.thrown_out())[0] == 502
 
 

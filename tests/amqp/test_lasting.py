@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from pamqp import commands
 
-from tests.amqp.rooms import bound, delivered, exchange
-from tests.amqp.test_publishing import declared, got
+from tests.amqp.rooms import bound, declared, delivered, exchange, taken
 from tests.amqp.wire import amqp_broker
 from tests.runtime.support import HandJournal
 
@@ -39,7 +38,7 @@ async def test_true_makes_it_the_last_value_which_nobody_is_told_by_a_header(con
         await stored(client, b"1", headers={"x-retain": True}, delivery_mode=2)
         await stored(client, b"2", headers={"a": 1, "x-retain": True}, content_type="text/plain", delivery_mode=2)
         assert {key: message.body for key, message in kept(bench).items()} == {"k": b"2"}
-        first, second = await got(client), await got(client)
+        first, second = await taken(client), await taken(client)
         assert (first.body, first.properties.headers) == (b"1", None)
         assert (second.body, second.properties.headers, second.properties.content_type) == (b"2", {"a": 1}, "text/plain")
 
@@ -86,7 +85,7 @@ async def test_with_further_keys_it_is_the_last_value_of_its_own_alone(confirms)
         await bound(client, "q", TOPIC, "other")
         await stored(client, b"1", headers={"x-retain": True, "CC": ["other"]})
         assert list(kept(bench)) == ["k"]
-        assert (await got(client)).body == b"1"
+        assert (await taken(client)).body == b"1"
 
 
 async def test_an_exchange_of_ones_own_keeps_values_too(confirms):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
+
 import pytest
 from pamqp import commands
 
@@ -10,6 +12,18 @@ from tests.amqp.wire import amqp_broker
 
 Basic, Tx = commands.Basic, commands.Tx
 TEN = tuple(b"%d" % number for number in range(10))
+
+
+@asynccontextmanager
+async def consumer(count, *, together=True):
+    """Give a client that consumes the ten messages of a queue under a limit."""
+    async with amqp_broker() as bench:
+        client = await bench.client()
+        await declared(client)
+        publish(client, *TEN)
+        await limited(client, count, together=together)
+        await consuming(client)
+        yield client
 
 
 async def held(client, *limits, queue="q", tag="c"):
@@ -49,12 +63,7 @@ async def test_so_many_come_before_anything_is_acknowledged(limits, came):
 
 @pytest.mark.parametrize("together", [False, True])
 async def test_each_acknowledgement_makes_room(together):
-    async with amqp_broker() as bench:
-        client = await bench.client()
-        await declared(client)
-        publish(client, *TEN)
-        await limited(client, 2, together=together)
-        await consuming(client)
+    async with consumer(2, together=together) as client:
         assert await bodies(client, 2) == [b"0", b"1"]
         client.say(1, Basic.Ack(1))
         assert await bodies(client, 1) == [b"2"]
@@ -120,12 +129,7 @@ async def test_a_limit_for_the_channel_counts_no_message_that_was_asked_for_sing
 
 
 async def test_a_limit_that_is_raised_or_lifted_takes_effect_at_once():
-    async with amqp_broker() as bench:
-        client = await bench.client()
-        await declared(client)
-        publish(client, *TEN)
-        await limited(client, 1, together=True)
-        await consuming(client)
+    async with consumer(1) as client:
         await delivered(client)
         assert await client.silent()
         await limited(client, 3, together=True)
@@ -170,12 +174,7 @@ async def test_a_limit_in_bytes_is_not_implemented():
 
 @pytest.mark.parametrize("together", [False, True])
 async def test_what_a_transaction_settles_makes_room_when_it_is_committed(together):
-    async with amqp_broker() as bench:
-        client = await bench.client()
-        await declared(client)
-        publish(client, *TEN)
-        await limited(client, 2, together=together)
-        await consuming(client)
+    async with consumer(2, together=together) as client:
         await delivered(client, 2)
         await answered(client, Tx.Select(), Tx.SelectOk)
         client.say(1, Basic.Ack(1))
@@ -203,12 +202,7 @@ async def test_the_limit_of_one_channel_is_none_of_another():
 
 
 async def test_a_congested_client_with_a_full_window_goes_on_when_both_are_over():
-    async with amqp_broker() as bench:
-        client = await bench.client()
-        await declared(client)
-        publish(client, *TEN)
-        await limited(client, 1, together=True)
-        await consuming(client)
+    async with consumer(1) as client:
         await delivered(client)
         client.pipe.congest(True)
         client.say(1, Basic.Ack(1))

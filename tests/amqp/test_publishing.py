@@ -12,28 +12,10 @@ from gateway.runtime.clock import VirtualClock
 from gateway_amqp.codec.names import HardError, SoftError
 from gateway_amqp.expiration import milliseconds
 from gateway_amqp.publishing import read_arguments
+from tests.amqp.rooms import bound, declared, exchange, taken
 from tests.amqp.wire import Content, amqp_broker, publishing
 
 INVALID = "PRECONDITION_FAILED - invalid expiration "
-
-
-async def declared(client, queue="q", **fields):
-    answer = await client.call(1, commands.Queue.Declare(queue=queue, **fields))
-    assert isinstance(answer, commands.Queue.DeclareOk), answer
-
-
-async def bound(client, queue, exchange, key):
-    answer = await client.call(1, commands.Queue.Bind(queue=queue, exchange=exchange, routing_key=key))
-    assert isinstance(answer, commands.Queue.BindOk), answer
-
-
-async def got(client, queue="q"):
-    """Take the next message of a queue; None: it is empty."""
-    answer = await client.call(1, commands.Basic.Get(queue=queue, no_ack=True))
-    if isinstance(answer, commands.Basic.GetEmpty):
-        return None
-    assert isinstance(answer, Content), answer
-    return answer
 
 
 def wire_of(bench, queue="q"):
@@ -65,7 +47,7 @@ async def test_a_message_reaches_the_queue_of_its_key_with_all_that_it_says():
         client = await bench.client()
         await declared(client)
         client.publish(1, "", "q", b"body", **said)
-        message = await got(client)
+        message = await taken(client)
         assert message.body == b"body"
         assert (message.method.exchange, message.method.routing_key, message.method.redelivered) == ("", "q", False)
         assert {name: getattr(message.properties, name) for name in said} == said
@@ -120,7 +102,7 @@ async def test_priorities_come_first_where_a_queue_has_them():
         await declared(client, arguments={"x-max-priority": 5})
         for priority in (0, 1, 9, 3, None):
             client.publish(1, "", "q", b"%d" % (priority or 0), priority=priority)
-        assert [(await got(client)).body for _ in range(5)] == [b"9", b"3", b"1", b"0", b"0"]
+        assert [(await taken(client)).body for _ in range(5)] == [b"9", b"3", b"1", b"0", b"0"]
 
 
 async def test_large_bodies_go_through_whole_and_so_do_empty_ones():
@@ -130,7 +112,7 @@ async def test_large_bodies_go_through_whole_and_so_do_empty_ones():
         large = bytes(range(256)) * 100
         client.raw(publishing(1, "", "q", large, frame_max=4096))
         client.publish(1, "", "q", b"")
-        first, second = await got(client), await got(client)
+        first, second = await taken(client), await taken(client)
         assert (first.body, first.frames) == (large, 7)
         assert second.body == b""
 
@@ -140,11 +122,10 @@ async def test_exchanges_and_keys_of_any_text_are_routed():
         client = await bench.client()
         name = "größe/$a b\n★"
         await declared(client)
-        client.raw(frame.marshal(commands.Exchange.Declare(exchange="plain", exchange_type="direct"), 1))
-        assert isinstance(await client.hear(1), commands.Exchange.DeclareOk)
+        await exchange(client, "plain")
         await bound(client, "q", "plain", name)
         client.publish(1, "plain", name, b"x")
-        assert (await got(client)).method.routing_key == name
+        assert (await taken(client)).method.routing_key == name
 
 
 async def test_a_key_that_is_no_utf_8_closes_the_connection():
@@ -221,7 +202,7 @@ async def test_an_exchange_that_is_not_there_closes_the_channel_and_what_follows
         client.publish(1, "", "q", b"never")
         client.say(1, commands.Channel.CloseOk())
         await client.open(1)
-        assert await got(client) is None
+        assert await taken(client) is None
 
 
 async def test_an_exchange_that_goes_is_missed_by_publishes_that_follow():
@@ -324,13 +305,13 @@ async def test_what_expires_is_gone_after_its_time(autojump_clock):
         client.publish(1, "", "q", b"soon", expiration="1000")
         client.publish(1, "", "q", b"never")
         await trio.sleep(0.001)
-        assert (await got(client)).body == b"soon"
+        assert (await taken(client)).body == b"soon"
         client.publish(1, "", "q", b"soon", expiration="1000")
         await trio.sleep(0.999)
         await declared(client, passive=True)
         await trio.sleep(0.001)
-        assert (await got(client)).body == b"never"
-        assert await got(client) is None
+        assert (await taken(client)).body == b"never"
+        assert await taken(client) is None
 
 
 # -- CC and BCC -------------------------------------------------------------
@@ -344,10 +325,10 @@ async def test_cc_and_bcc_are_further_keys_and_nobody_sees_bcc():
         for _ in range(2):  # the second time by what is remembered
             client.publish(1, "", "a", b"x", headers={"CC": ["b", "a"], "BCC": ["c", "nowhere"], "own": 1}, message_id="m")
             for queue in ("a", "b", "c"):
-                message = await got(client, queue)
+                message = await taken(client, queue)
                 assert message.method.routing_key == "a"
                 assert (message.properties.headers, message.properties.message_id) == ({"CC": ["b", "a"], "own": 1}, "m")
-                assert await got(client, queue) is None
+                assert await taken(client, queue) is None
 
 
 async def test_bcc_is_seen_by_nobody_even_if_it_names_nobody():
@@ -355,7 +336,7 @@ async def test_bcc_is_seen_by_nobody_even_if_it_names_nobody():
         client = await bench.client()
         await declared(client)
         client.publish(1, "", "q", b"x", headers={"BCC": [], "own": 1})
-        assert (await got(client)).properties.headers == {"own": 1}
+        assert (await taken(client)).properties.headers == {"own": 1}
 
 
 async def test_each_queue_gets_a_message_once_whatever_keys_lead_to_it():
@@ -365,8 +346,8 @@ async def test_each_queue_gets_a_message_once_whatever_keys_lead_to_it():
         await bound(client, "q", "amq.topic", "a.#")
         await bound(client, "q", "amq.topic", "#.b")
         client.publish(1, "amq.topic", "a.b", b"x", headers={"CC": ["a.c", "c.b"]})
-        assert (await got(client)).body == b"x"
-        assert await got(client) is None
+        assert (await taken(client)).body == b"x"
+        assert await taken(client) is None
 
 
 async def test_a_mandatory_message_comes_back_if_none_of_its_keys_leads_anywhere():
@@ -377,7 +358,7 @@ async def test_a_mandatory_message_comes_back_if_none_of_its_keys_leads_anywhere
         client.publish(1, "", "nowhere", b"y", mandatory=True, headers={"CC": ["zz"], "BCC": ["yy"]})
         came = await client.hear(1)
         assert (came.body, came.method.routing_key, came.properties.headers) == (b"y", "nowhere", {"CC": ["zz"]})
-        assert (await got(client)).body == b"x"
+        assert (await taken(client)).body == b"x"
 
 
 @pytest.mark.parametrize(
@@ -397,7 +378,7 @@ async def test_a_header_that_is_only_named_alike_is_a_header():
         client = await bench.client()
         await declared(client)
         client.publish(1, "", "q", b"x", headers={"ACC": "q", "CCC": 5, "cc": "q"})
-        assert (await got(client)).properties.headers == {"ACC": "q", "CCC": 5, "cc": "q"}
+        assert (await taken(client)).properties.headers == {"ACC": "q", "CCC": 5, "cc": "q"}
 
 
 async def test_more_keys_than_a_message_may_have_are_refused():
@@ -415,34 +396,27 @@ async def test_a_headers_exchange_reads_the_headers_of_each_message():
         client = await bench.client()
         for queue in ("red", "blue"):
             await declared(client, queue)
-            bind = commands.Queue.Bind(queue=queue, exchange="amq.headers", arguments={"colour": queue})
-            assert isinstance(await client.call(1, bind), commands.Queue.BindOk)
+            await bound(client, queue, "amq.headers", arguments={"colour": queue})
         for colour in ("red", "blue", "blue"):
             client.publish(1, "amq.headers", "", colour.encode(), headers={"colour": colour})
-        assert [(await got(client, queue)).body for queue in ("red", "blue", "blue")] == [b"red", b"blue", b"blue"]
+        assert [(await taken(client, queue)).body for queue in ("red", "blue", "blue")] == [b"red", b"blue", b"blue"]
 
 
 async def test_a_delayed_exchange_waits_as_long_as_the_header_says(autojump_clock):
     async with amqp_broker() as bench:
         client = await bench.client()
-        delayed = commands.Exchange.Declare(
-            exchange="later", exchange_type="x-delayed-message", arguments={"x-delayed-type": "direct"}
-        )
-        assert isinstance(await client.call(1, delayed), commands.Exchange.DeclareOk)
+        await exchange(client, "later", "x-delayed-message", arguments={"x-delayed-type": "direct"})
         await declared(client)
         await bound(client, "q", "later", "k")
         client.publish(1, "later", "k", b"now")
         client.publish(1, "later", "k", b"later", headers={"x-delay": 50})
-        assert (await got(client)).body == b"now"
-        assert await got(client) is None
+        assert (await taken(client)).body == b"now"
+        assert await taken(client) is None
 
 
 async def test_a_delay_that_is_none_closes_the_channel():
     async with amqp_broker() as bench:
         client = await bench.client()
-        delayed = commands.Exchange.Declare(
-            exchange="later", exchange_type="x-delayed-message", arguments={"x-delayed-type": "direct"}
-        )
-        assert isinstance(await client.call(1, delayed), commands.Exchange.DeclareOk)
+        await exchange(client, "later", "x-delayed-message", arguments={"x-delayed-type": "direct"})
         client.publish(1, "later", "k", b"x", headers={"x-delay": "soon"})
         assert (await client.refused(1))[0] == 406

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
+
 import pytest
 import trio
-import trio.lowlevel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pamqp import commands
 
 from gateway.errors import JournalError
 from gateway.runtime.clock import VirtualClock
-from tests.amqp.wire import Content, amqp_broker
+from tests.amqp.rooms import declared, got, ready, until, unwritten, written
+from tests.amqp.wire import amqp_broker
 from tests.runtime.support import HandJournal
 
 NONE = (406, "PRECONDITION_FAILED - channel is not transactional")
@@ -29,28 +31,21 @@ async def rolled_back(client, channel=1):
     assert isinstance(await client.call(channel, commands.Tx.Rollback()), commands.Tx.RollbackOk)
 
 
-async def declared(client, queue="q", **fields):
-    answer = await client.call(1, commands.Queue.Declare(queue=queue, **fields))
-    assert isinstance(answer, commands.Queue.DeclareOk), answer
-    return answer.message_count
-
-
-async def got(client, queue="q", channel=1):
-    answer = await client.call(channel, commands.Basic.Get(queue=queue))
-    assert isinstance(answer, Content | commands.Basic.GetEmpty), answer
-    return answer if isinstance(answer, Content) else None
+@asynccontextmanager
+async def transactional(**options):
+    """Give a broker and a client that has declared a queue; its channel is transactional."""
+    async with amqp_broker(**options) as bench:
+        client = await bench.client()
+        await declared(client)
+        await selected(client)
+        yield bench, client
 
 
 async def test_publishes_reach_nobody_before_the_commit_and_are_on_disk_after_it():
-    journal = HandJournal(automatic=True)
-    async with amqp_broker(journal) as bench:
-        client = await bench.client()
-        await declared(client, durable=True)
-        await selected(client)
+    async with unwritten(first=commands.Tx.Select()) as (_, journal, client):
         client.publish(1, "", "q", b"a", delivery_mode=2)
         client.publish(1, "", "q", b"b", delivery_mode=2)
-        assert await declared(client, durable=True) == 0
-        journal.automatic = False
+        assert await ready(client) == 0
         client.say(1, commands.Tx.Commit())
         assert await client.silent()
         assert len(journal.writes) == 1
@@ -60,29 +55,23 @@ async def test_publishes_reach_nobody_before_the_commit_and_are_on_disk_after_it
 
 
 async def test_each_commit_begins_another_transaction():
-    async with amqp_broker() as bench:
-        client = await bench.client()
-        await declared(client)
-        await selected(client)
+    async with transactional() as (_, client):
         await selected(client)
         await committed(client)
         for count in (1, 2, 3):
             client.publish(1, "", "q", b"x")
-            assert await declared(client, passive=True) == count - 1
+            assert await ready(client) == count - 1
             await committed(client)
-            assert await declared(client, passive=True) == count
+            assert await ready(client) == count
 
 
 async def test_what_is_rolled_back_was_never_published():
-    async with amqp_broker() as bench:
-        client = await bench.client()
-        await declared(client)
-        await selected(client)
+    async with transactional() as (_, client):
         client.publish(1, "", "q", b"never")
         await rolled_back(client)
         client.publish(1, "", "q", b"x")
         await committed(client)
-        assert await declared(client, passive=True) == 1
+        assert await ready(client) == 1
         assert (await got(client)).body == b"x"
 
 
@@ -93,16 +82,16 @@ async def test_acknowledgements_count_with_the_commit_and_rolled_back_they_can_b
         await declared(client)
         for body in (b"a", b"b", b"c", b"d"):
             client.publish(2, "", "q", body)
-        assert await declared(client, passive=True) == 4
+        assert await ready(client) == 4
         await selected(client)
         tags = {(message := await got(client)).body: message.method.delivery_tag for _ in range(4)}
         client.say(1, commands.Basic.Ack(tags[b"b"], multiple=True), commands.Basic.Reject(tags[b"c"], requeue=True))
-        assert await declared(client, passive=True) == 0  # not before the commit
+        assert await ready(client) == 0  # not before the commit
         await rolled_back(client)
-        assert await declared(client, passive=True) == 0
+        assert await ready(client) == 0
         client.say(1, commands.Basic.Ack(tags[b"a"]), commands.Basic.Nack(tags[b"b"], requeue=True))
         await committed(client)
-        assert await declared(client, passive=True) == 1
+        assert await ready(client) == 1
         assert (await got(client)).body == b"b"
         client.say(1, commands.Channel.Close(200, "", 0, 0))
         assert isinstance(await client.hear(1), commands.Channel.CloseOk)
@@ -130,9 +119,9 @@ async def test_rejected_with_the_commit_messages_are_dead_lettered():
         client.publish(1, "", "q", b"a")
         await selected(client)
         client.say(1, commands.Basic.Reject((await got(client)).method.delivery_tag, requeue=False))
-        assert await declared(client, "dead", passive=True) == 0
+        assert await ready(client, "dead") == 0
         await committed(client)
-        assert await declared(client, "dead", passive=True) == 1
+        assert await ready(client, "dead") == 1
 
 
 async def test_what_is_taken_and_what_is_published_for_it_are_one_commit():
@@ -147,9 +136,7 @@ async def test_what_is_taken_and_what_is_published_for_it_are_one_commit():
         journal.automatic = False
         client.publish(1, "", "out", b"A", delivery_mode=2)
         client.say(1, commands.Basic.Ack(tag), commands.Tx.Commit())
-        with trio.fail_after(5):
-            while not journal.writes:
-                await trio.lowlevel.checkpoint()
+        await until(lambda: journal.writes)
         (bodies, _, settled), _ = journal.writes[0]
         assert bodies == [b"A"]
         assert len(settled) == 1
@@ -180,26 +167,15 @@ async def test_one_full_queue_refuses_the_whole(overflow):
 
 
 async def test_what_the_journal_loses_closes_the_channel():
-    journal = HandJournal(automatic=True)
-    async with amqp_broker(journal, limits={"refuse_after_ms": 0}) as bench:
-        client = await bench.client()
-        await declared(client, durable=True)
-        await selected(client)
-        journal.automatic = False
+    async with unwritten(first=commands.Tx.Select(), limits={"refuse_after_ms": 0}) as (_, journal, client):
         client.publish(1, "", "q", b"a", delivery_mode=2)
         client.say(1, commands.Tx.Commit())
-        with trio.fail_after(5):
-            while not journal.writes:
-                await trio.lowlevel.checkpoint()
-        journal.finish(JournalError("the disk is gone"))
+        await written(journal, JournalError("the disk is gone"))
         assert (await client.refused(1))[0] == 506
 
 
 async def test_mandatory_messages_come_back_before_the_commit_is_confirmed():
-    async with amqp_broker() as bench:
-        client = await bench.client()
-        await declared(client)
-        await selected(client)
+    async with transactional() as (_, client):
         client.publish(1, "", "nowhere", b"1", mandatory=True)
         client.publish(1, "", "q", b"2", mandatory=True)
         client.publish(1, "", "nowhere", b"3")
@@ -211,10 +187,7 @@ async def test_mandatory_messages_come_back_before_the_commit_is_confirmed():
 
 
 async def test_an_exchange_that_is_not_there_is_missed_at_once():
-    async with amqp_broker() as bench:
-        client = await bench.client()
-        await declared(client)
-        await selected(client)
+    async with transactional() as (bench, client):
         client.publish(1, "", "q", b"never")
         client.publish(1, "nope", "q", b"never")
         assert await client.refused(1) == (404, "NOT_FOUND - no exchange 'nope' in vhost '/'")
@@ -256,24 +229,18 @@ async def test_properties_are_looked_at_when_they_come():
 
 
 async def test_the_time_that_a_message_has_to_live_begins_with_the_commit(autojump_clock):
-    async with amqp_broker(clock=VirtualClock()) as bench:
-        client = await bench.client()
-        await declared(client)
-        await selected(client)
+    async with transactional(clock=VirtualClock()) as (_, client):
         client.publish(1, "", "q", b"x", expiration="1000")
         await trio.sleep(5)
         await committed(client)
         await trio.sleep(0.9)
-        assert await declared(client, passive=True) == 1
+        assert await ready(client) == 1
         await trio.sleep(0.2)
         assert await got(client) is None
 
 
 async def test_what_a_channel_that_ends_has_not_committed_never_happens():
-    async with amqp_broker() as bench:
-        client = await bench.client()
-        await declared(client)
-        await selected(client)
+    async with transactional() as (bench, client):
         client.publish(1, "", "q", b"never")
         client.say(1, commands.Channel.Close(200, "", 0, 0))
         assert isinstance(await client.hear(1), commands.Channel.CloseOk)
@@ -282,10 +249,7 @@ async def test_what_a_channel_that_ends_has_not_committed_never_happens():
 
 
 async def test_what_open_transactions_hold_is_bounded_and_given_back():
-    async with amqp_broker(max_message_bytes=1_024) as bench:
-        client = await bench.client()
-        await declared(client)
-        await selected(client)
+    async with transactional(max_message_bytes=1_024) as (_, client):
         partial = client.protocol.broker.partial
         for _ in range(100):
             client.publish(1, "", "q", b"x" * 1_000)
@@ -372,10 +336,7 @@ def test_whatever_is_done_in_whichever_order_the_queue_holds_what_was_committed(
 
 async def _follow(steps):
     model = Model()
-    async with amqp_broker() as bench:
-        client = await bench.client()
-        await declared(client)
-        await selected(client)
+    async with transactional() as (_, client):
         for number, step in enumerate(steps):
             if step[0] == "publish":
                 model.published.append(b"%d" % number)
@@ -397,7 +358,7 @@ async def _follow(steps):
             else:
                 model.rollback()
                 await rolled_back(client)
-            assert await declared(client, passive=True) == len(model.ready)
+            assert await ready(client) == len(model.ready)
         client.say(1, commands.Channel.Close(200, "", 0, 0))
         assert isinstance(await client.hear(1), commands.Channel.CloseOk)
         model.rollback()
