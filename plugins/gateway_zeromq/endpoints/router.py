@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeAlias
 
 import trio
 import zmq
 
 from gateway.api import AccessRefused, Principal
+from gateway_zeromq.endpoints.arrived import Arrived, take_from
 from gateway_zeromq.endpoints.majordomo import MajordomoSpeech
 from gateway_zeromq.endpoints.speech import Peer, Speech, TgpSpeech
 from gateway_zeromq.endpoints.spot import LINGER_MS, Spot
@@ -19,7 +18,7 @@ from gateway_zeromq.settings import RouterEndpoint
 from gateway_zeromq.standing import Rounds, State
 from gateway_zeromq.tgp.bridge import Desk
 from gateway_zeromq.tgp.replies import FORCED
-from trio_zmq.pump import BATCH, NOBLOCK, POLLIN, Oversized, Pump, rest_of_message
+from trio_zmq.pump import BATCH, POLLIN, Pump
 
 MOST_LAST_MESSAGES = 10_000
 RETRY_S = 0.01
@@ -30,31 +29,6 @@ _LEAST_TICK_S = 0.02
 _SRCFD = int(zmq.SRCFD)
 _GIVEN = b"\0"
 """How names begin that libzmq gives; it gives none twice."""
-
-
-Arrived: TypeAlias = tuple[bytes, zmq.Frame, bytes | None, bool, list[bytes] | Oversized | None]
-"""A message: the peer's name, its first and second frame, whether they came in a REQ client's envelope, and all of its frames if
-there are more than two."""
-
-
-def take_from(socket: zmq.Socket[bytes], max_bytes: int, max_frames: int = 2) -> Callable[[], Arrived]:
-    """Return a function that takes one message of a ROUTER socket. Whatever its frames are, it is read to its end."""
-    recv = socket.recv
-
-    def take() -> Arrived:
-        name = recv(NOBLOCK)
-        header = recv(NOBLOCK, False)
-        enveloped = header.more and not len(header)
-        if enveloped:
-            header = recv(NOBLOCK, False)
-        if not header.more:
-            return name, header, None, enveloped, None
-        body = recv(NOBLOCK, False)
-        if not body.more:
-            return name, header, body.bytes, enveloped, None
-        return name, header, None, enveloped, rest_of_message(socket, [header.bytes, body.bytes], max_frames, max_bytes)
-
-    return take
 
 
 class RouterSocket:
