@@ -12,7 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from gateway.engine.engine import UNROUTABLE, Engine
 from gateway.engine.retained import Publish
 from gateway.engine.route import RouteHandle
-from gateway.engine.schedule.schedule import HELD_MS, PORTION, Schedule
+from gateway.engine.schedule.bodies import HELD_MS
+from gateway.engine.schedule.schedule import PORTION, Schedule
 from gateway.engine.timers import NOTHING_DUE
 from gateway.errors import AccessRefused, MessageRefused, NotFound, Overloaded, PreconditionFailed
 from gateway.journal.memory import MemoryJournal, MemoryStore
@@ -495,9 +496,9 @@ def test_what_is_far_away_or_beyond_the_budget_is_read_when_it_is_due(budget: in
     desk = Desk(budget)
     desk.queue()
     desk.add(b"body", delay_ms)
-    assert desk.schedule.held_bytes == 4
+    assert desk.schedule.bodies.held_bytes == 4
     desk.write()
-    assert desk.schedule.held_bytes == 0
+    assert desk.schedule.bodies.held_bytes == 0
 
     desk.advance(START_MS + delay_ms)
     assert len(desk.events.wanted) == 1
@@ -515,7 +516,7 @@ def test_a_body_stays_in_memory_until_the_batch_that_holds_it_is_on_disk():
     desk.schedule.batch_prepared()
     desk.add(b"2", 10)
     desk.schedule.committed()
-    assert desk.schedule.held_bytes == 1
+    assert desk.schedule.bodies.held_bytes == 1
 
     desk.stored[1] = MessageScheduled(1, 0, Message(desk.engine.vhost("/").route("", "q").address, b"1", True))
     desk.advance(START_MS + 10)
@@ -820,7 +821,7 @@ class Scheduling(RuleBasedStateMachine):
             self.desk.go_to(self.desk.engine.now_ms + 70_000)
         assert not self.open
         assert len(self.desk.schedule) == 0
-        assert self.desk.schedule.held_bytes == 0
+        assert self.desk.schedule.bodies.held_bytes == 0
         self.desk.write()
         assert not self.desk.stored
         assert not self.desk.events.drops

@@ -96,7 +96,7 @@ class Administrator(Program):
             self.numbers[self.channel.cancel_scheduled(chosen.scheduled_id)] = "cancel"
 
     def text_of_scheduled(self, scheduled_id: int) -> str | None:
-        message = self.world.engine.schedule._held.get(scheduled_id)
+        message = self.world.engine.schedule.bodies.find(scheduled_id)
         if message is not None:
             return text_of(message.body)
         store = self.world.store

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from gateway.engine.route import RouteHandle
 from gateway.engine.schedule.agenda import agenda, behind
 from gateway.engine.schedule.appointment import appointment, due_of, id_of, size_of
-from gateway.engine.schedule.later import expiring_later, reason_of, weight
+from gateway.engine.schedule.bodies import HELD_BYTES, Bodies
+from gateway.engine.schedule.later import expiring_later, reason_of
 from gateway.engine.schedule.pledge import Pledges
 from gateway.engine.schedule.stalls import Stall, Stalls
 from gateway.engine.timers import Timer
@@ -28,8 +29,6 @@ STATE = "engine.schedule"
 MAX_DUE_MS = 1 << 61
 PORTION = 256
 PORTION_BYTES = 4 * 1024 * 1024
-HELD_BYTES = 4 * 1024 * 1024
-HELD_MS = 60_000
 PAUSE_MS = 1_000
 _RESERVED = 1_000
 _INTERNED = 10_000
@@ -39,9 +38,8 @@ _TIDY_FROM = 1_024
 class Schedule:
     """Messages with an appointment, by virtual host; published in the order of their times, then of their submission.
 
-    In memory there is one integer and one dictionary entry for each, beside its address; bodies are on disk, but for those of
-    messages that are not persistent, that are due soon (`HELD_MS`; so many bytes of them as `held_budget` says), or that are
-    not on disk yet. ``put_off`` counts refused attempts; ``published`` what was published.
+    In memory there is one integer and one dictionary entry for each, beside its address; which of them are there whole is for
+    ``bodies`` to know, by `held_budget`. ``put_off`` counts refused attempts; ``published`` what was published.
 
     What is due goes out by `publish`: the engine's `publish_now`, if nothing else is given.
 
@@ -51,19 +49,13 @@ class Schedule:
     def __init__(self, engine: Engine, held_budget: int = HELD_BYTES, publish: Publish | None = None) -> None:
         self.put_off: int = 0
         self.published: int = 0
-        self.held_bytes: int = 0
+        self.bodies: Bodies = Bodies(held_budget)
         self.pledges: Pledges = Pledges(engine)
         self._engine: Engine = engine
         self._publish_now: Publish = publish or engine.publish_now
-        self._held_budget: int = held_budget
         self._addresses: dict[int, Address] = {}
         self._order: list[int] = []
         self._cancelled: int = 0
-        self._held: dict[int, Message] = {}
-        self._fresh: list[int] = []
-        self._writing: list[int] = []
-        self._asked: set[int] = set()
-        self._loaded: dict[int, Message] = {}
         self._stalls: Stalls = Stalls()
         self._timer: Timer | None = None
         self._not_before: int = 0
@@ -121,7 +113,7 @@ class Schedule:
         if message.persistent:
             engine.batch.records.append(MessageScheduled(scheduled_id, due_ms, message))
         self.pledges.note_keys(scheduled_id, route.also, lasting=message.persistent)
-        self._hold(scheduled_id, message, due_ms - now_ms)
+        self.bodies.hold(scheduled_id, message, due_ms - now_ms)
         self._arm(now_ms)
         return scheduled_id
 
@@ -139,7 +131,7 @@ class Schedule:
         address = self.address_of(vhost, scheduled_id)
         if address is None:
             raise NotFound(f"no scheduled message {scheduled_id} in vhost '{vhost}'")
-        if self._engine.refusal is not None and self._is_persistent(scheduled_id):
+        if self._engine.refusal is not None and self.bodies.is_persistent(scheduled_id):
             raise self._engine.refusal
         self._take_out(scheduled_id, address)
 
@@ -199,46 +191,23 @@ class Schedule:
             self._engine.kept.put_state(STATE, "next", b"%d" % self._reserved)
         return scheduled_id
 
-    # -- bodies -------------------------------------------------------------
-
-    def _hold(self, scheduled_id: int, message: Message, delay_ms: int) -> None:
-        """Keep a body: as long as it takes, or only until it is on disk."""
-        size = weight(message)
-        fits = delay_ms <= HELD_MS and self.held_bytes + size <= self._held_budget
-        if message.persistent and not fits:
-            self._fresh.append(scheduled_id)
-        self._held[scheduled_id] = message
-        self.held_bytes += size
-
-    def _is_persistent(self, scheduled_id: int) -> bool:
-        message = self._held.get(scheduled_id)
-        return message is None or message.persistent
-
-    def _let_go(self, scheduled_id: int) -> None:
-        message = self._held.pop(scheduled_id, None)
-        if message is not None:
-            self.held_bytes -= weight(message)
+    # -- what is gone, or on disk -------------------------------------------
 
     def _forget(self, scheduled_id: int) -> None:
         """Let a message be gone, here and on disk."""
-        if self._is_persistent(scheduled_id):
+        if self.bodies.is_persistent(scheduled_id):
             self._engine.batch.records.append(ScheduledGone(scheduled_id))
-        self._let_go(scheduled_id)
-        self._loaded.pop(scheduled_id, None)
+        self.bodies.forget(scheduled_id)
         self.pledges.forget(scheduled_id)
         del self._addresses[scheduled_id]
 
     def batch_prepared(self) -> None:
         """The batch that was taken is on its way."""
-        self._writing += self._fresh
-        self._fresh = []
+        self.bodies.batch_prepared()
 
     def committed(self) -> None:
-        """The batch that was taken is on disk: bodies that were kept only for that may go."""
-        if self._writing:
-            for scheduled_id in self._writing:
-                self._let_go(scheduled_id)
-            self._writing = []
+        """The batch that was taken is on disk."""
+        self.bodies.committed()
         if self._ours:
             self._ours &= {r.scheduled_id for r in self._engine.batch.records if isinstance(r, MessageScheduled)}
 
@@ -247,7 +216,7 @@ class Schedule:
     def _arm(self, now_ms: int) -> None:
         """Have the one timer at the time of what comes next; what is asked for comes by `loaded`."""
         due_ms = self._stalls.next_due_ms
-        if self._order and not (self._asked and due_of(self._order[0]) <= now_ms):
+        if self._order and not (self.bodies.asked and due_of(self._order[0]) <= now_ms):
             due_ms = min(due_ms, due_of(self._order[0]))
         due_ms = max(due_ms, self._not_before)
         timer = self._timer
@@ -282,11 +251,11 @@ class Schedule:
         if stall is not None and stall.keeps(key):
             heappush(stall.keys, heappop(order))
             return True
-        if self._engine.refusal is not None and self._is_persistent(scheduled_id):
+        if self._engine.refusal is not None and self.bodies.is_persistent(scheduled_id):
             self._not_before = now_ms + PAUSE_MS
             self.put_off += 1
             return False
-        message = self._held.get(scheduled_id) or self._loaded.get(scheduled_id)
+        message = self.bodies.find(scheduled_id)
         if message is None:
             self._ask(now_ms)
             return False
@@ -305,7 +274,7 @@ class Schedule:
         engine.tried = None
         if isinstance(answer, MessageRefused | Overloaded):
             self.put_off += 1
-            self._loaded.pop(id_of(key), None)
+            self.bodies.unload(id_of(key))
             self._stalls.refuse(address, key, engine.now_ms)
             return
         if not isinstance(answer, GatewayError):
@@ -339,7 +308,8 @@ class Schedule:
 
     def _ask(self, now_ms: int) -> None:
         """Have the next bodies read that are due and not in memory; one request at a time."""
-        if self._asked:
+        asked = self.bodies.asked
+        if asked:
             return
         looked_at: list[int] = []
         size = 0
@@ -348,31 +318,23 @@ class Schedule:
             key = heappop(order)
             looked_at.append(key)
             scheduled_id = id_of(key)
-            if scheduled_id in self._addresses and scheduled_id not in self._held and scheduled_id not in self._loaded:
-                self._asked.add(scheduled_id)
+            if scheduled_id in self._addresses and self.bodies.find(scheduled_id) is None:
+                asked.add(scheduled_id)
                 size += size_of(key)
         for key in looked_at:
             heappush(order, key)
-        self._engine.events.scheduled_wanted(sorted(self._asked))
+        self._engine.events.scheduled_wanted(sorted(asked))
 
     def loaded(self, items: list[tuple[int, Message]]) -> None:
         """Take what `EngineEvents.scheduled_wanted` asked for, and publish it.
 
         What is missing is damaged: it is dropped and counted, but stays where it is on disk for whoever can mend it.
         """
-        asked = self._asked
-        self._asked = set()
-        for scheduled_id, message in items:
-            if scheduled_id in self._addresses and scheduled_id not in self._held:
-                self._loaded[scheduled_id] = message
-            asked.discard(scheduled_id)
-        for scheduled_id in sorted(asked):
-            address = self._addresses.get(scheduled_id)
-            if address is not None and scheduled_id not in self._held:
-                self._engine.events.dropped(address.exchange, "scheduled, damaged", 1)
-                del self._addresses[scheduled_id]
-                self._cancelled += 1
-                self._step(self._stalls.find(address))
+        for scheduled_id in self.bodies.load(items, self._addresses):
+            address = self._addresses.pop(scheduled_id)
+            self._engine.events.dropped(address.exchange, "scheduled, damaged", 1)
+            self._cancelled += 1
+            self._step(self._stalls.find(address))
         self._engine.timers.cancel(self._timer)
         self._run(self._engine.now_ms)
 
