@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 
-from gateway.engine.engine import Engine
 from gateway.engine.joining import AT_ONCE, NAMESPACE
 from gateway.errors import Overloaded, PreconditionFailed
-from gateway.journal.memory import MemoryJournal, MemoryStore
-from gateway.journal.sqlite import SqliteJournal
 from gateway.model.declare import Binding, BindingOptions, ExchangeSpec, Overflow, QueueSpec
-from gateway.model.message import Decoders, Message
-from tests.engine.support import Bench, Events
+from gateway.model.message import Message
+from tests.engine.restarts import T, commit, page
+from tests.engine.support import Bench
 
-T = 1_000_000
 WANTED = {"x-last-values": True}
 
 
@@ -35,6 +30,12 @@ def retain(engine, key, body, *, persistent=True, exchange="amq.topic", **more):
 
 def bind(engine, key="#", arguments=WANTED, queue="q", exchange="amq.topic", **more):
     engine.definitions.bind("/", Binding(exchange, queue, key, arguments=arguments, **more), None)
+
+
+def retain_many(engine, parts):
+    """Leave as many last values as come in so many parts."""
+    for number in range(parts * AT_ONCE):
+        retain(engine, f"k.{number}", b"old")
 
 
 def run(engine, steps=1):
@@ -117,8 +118,7 @@ def test_where_it_has_no_meaning_it_is_refused_and_nothing_is_bound(bench):
 
 
 def test_of_very_many_a_part_comes_at_a_time_and_each_once(bench):
-    for number in range(3 * AT_ONCE):
-        retain(bench.engine, f"k.{number}", b"old")
+    retain_many(bench.engine, 3)
     bind(bench.engine)
     assert bench["q"].count == AT_ONCE
     given = {entry.message.routing_key for entry in bench["q"].ready}
@@ -135,8 +135,7 @@ def test_of_very_many_a_part_comes_at_a_time_and_each_once(bench):
 
 @pytest.mark.parametrize("end", ["unbound", "deleted"])
 def test_no_more_come_when_the_binding_or_the_queue_is_gone(bench, end):
-    for number in range(3 * AT_ONCE):
-        retain(bench.engine, f"k.{number}", b"old")
+    retain_many(bench.engine, 3)
     bind(bench.engine)
     if end == "unbound":
         bench.engine.definitions.unbind("/", Binding("amq.topic", "q", "#", arguments=WANTED), None)
@@ -150,8 +149,7 @@ def test_no_more_come_when_the_binding_or_the_queue_is_gone(bench, end):
 
 
 def test_a_binding_that_is_made_anew_meanwhile_brings_each_value_once(bench):
-    for number in range(3 * AT_ONCE):
-        retain(bench.engine, f"k.{number}", b"old")
+    retain_many(bench.engine, 3)
     for _ in range(3):
         bind(bench.engine)
         bench.engine.definitions.unbind("/", Binding("amq.topic", "q", "#", arguments=WANTED), None)
@@ -162,8 +160,7 @@ def test_a_binding_that_is_made_anew_meanwhile_brings_each_value_once(bench):
 
 
 def test_while_the_journal_refuses_the_rest_waits(bench):
-    for number in range(2 * AT_ONCE):
-        retain(bench.engine, f"k.{number}", b"old")
+    retain_many(bench.engine, 2)
     bind(bench.engine)
     bench.engine.refuse_durable("no room")
     run(bench.engine, 3)
@@ -186,44 +183,11 @@ def test_they_are_not_withdrawn_as_the_binding_stays(bench):
 # -- over a restart ---------------------------------------------------------
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def start(request, tmp_path):
-    store = MemoryStore()
-    make = {"memory": lambda: MemoryJournal(store), "sqlite": lambda: SqliteJournal(tmp_path, synchronous="OFF")}[request.param]
-    journals = []
-
-    def begin():
-        for journal in journals:
-            journal.close()
-        journals[:] = [make()]
-        journals[0].open()
-        engine = Engine(Events(), Decoders().properties)
-        engine.advance(T)
-        for record in journals[0].load():
-            engine.replay(record)
-        return engine, journals[0]
-
-    yield begin
-    journals[0].close()
-
-
-def commit(engine, journal):
-    prepared = journal.prepare(engine.take_batch())
-    engine.batch_prepared()
-    if prepared is not None:
-        told, answers = threading.Event(), []
-        journal.write(prepared, lambda error: (answers.append(error), told.set()))
-        assert told.wait(60)
-        assert answers == [None]
-    engine.committed()
-
-
 @pytest.mark.parametrize("parts", [0, 1])
 def test_after_a_restart_in_the_middle_the_rest_comes_and_nothing_comes_twice(start, parts):
     engine, journal = start()
     engine.definitions.declare_queue("/", QueueSpec("q"), None)
-    for number in range(3 * AT_ONCE):
-        retain(engine, f"k.{number}", b"old")
+    retain_many(engine, 3)
     bind(engine)
     run(engine, parts)
     for number in range(3 * AT_ONCE - 5, 3 * AT_ONCE):
@@ -245,8 +209,8 @@ def test_after_a_restart_in_the_middle_the_rest_comes_and_nothing_comes_twice(st
     engine, journal = start()
     run(engine, 3)
     assert engine.vhost("/").queues["q"].count == queue.count
-    (page,) = pages(journal, engine)
-    keys = [(reference.message.routing_key, reference.message.body) for reference in page.references]
+    found = page(journal, engine.vhost("/").queues["q"].id).references
+    keys = [(reference.message.routing_key, reference.message.body) for reference in found]
     assert len(keys) == len(set(keys))
     assert {key for key, _ in keys} == {f"k.{number}" for number in range(3 * AT_ONCE)}
     assert keys.count(("k.0", b"newest")) == 1
@@ -256,8 +220,7 @@ def test_what_is_put_and_bound_right_after_a_restart_comes_once_too(start):
     engine, journal = start()
     for name in ("q", "other"):
         engine.definitions.declare_queue("/", QueueSpec(name), None)
-    for number in range(3 * AT_ONCE):
-        retain(engine, f"k.{number}", b"old")
+    retain_many(engine, 3)
     bind(engine)
     given = {entry.message.routing_key for entry in engine.vhost("/").queues["q"].ready}
     commit(engine, journal)
@@ -273,19 +236,10 @@ def test_what_is_put_and_bound_right_after_a_restart_comes_once_too(start):
     assert engine.kept.state(NAMESPACE) == {}
 
 
-def pages(journal, engine):
-    told, answers = threading.Event(), []
-    queue = engine.vhost("/").queues["q"]
-    journal.read_page(queue.id, 0, 1 << 30, lambda page: (answers.append(page), told.set()))
-    assert told.wait(60)
-    return [answers[0]()]
-
-
 def test_a_binding_that_was_undone_before_the_restart_brings_nothing_after_it(start):
     engine, journal = start()
     engine.definitions.declare_queue("/", QueueSpec("q"), None)
-    for number in range(2 * AT_ONCE):
-        retain(engine, f"k.{number}", b"old")
+    retain_many(engine, 2)
     bind(engine)
     commit(engine, journal)
     engine.definitions.unbind("/", Binding("amq.topic", "q", "#", arguments=WANTED), None)

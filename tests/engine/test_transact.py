@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 
 from gateway.api.consumer import ConsumeOptions
-from gateway.engine.engine import Engine
 from gateway.engine.queues.burial import PORTION
 from gateway.errors import AccessRefused, GatewayError, MessageRefused, NotFound, Overloaded, PreconditionFailed
-from gateway.journal.memory import MemoryJournal, MemoryStore
-from gateway.journal.sqlite import SqliteJournal
 from gateway.model.declare import Binding, ExchangeSpec, Overflow, QueueSpec
 from gateway.model.exchange_arguments import exchange_spec
-from gateway.model.message import Decoders, Message, with_properties
+from gateway.model.message import Message, with_properties
 from gateway.model.properties import Properties
-from tests.engine.support import Bench, Events, Sink
-
-T = 1_000_000
+from tests.engine.restarts import T, commit
+from tests.engine.support import Bench, Sink
 
 
 @pytest.fixture
@@ -289,39 +283,6 @@ def test_a_sink_that_fails_meanwhile_fails_alone(bench):
 
 
 # -- over a crash -----------------------------------------------------------
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def start(request, tmp_path):
-    """Give a function that starts an engine on what the last one wrote; what is in its open batch is lost."""
-    store = MemoryStore()
-    make = {"memory": lambda: MemoryJournal(store), "sqlite": lambda: SqliteJournal(tmp_path, synchronous="OFF")}[request.param]
-    journals = []
-
-    def run():
-        for journal in journals:
-            journal.close()
-        journals[:] = [make()]
-        journals[0].open()
-        engine = Engine(Events(), Decoders().properties)
-        engine.advance(T)
-        for record in journals[0].load():
-            engine.replay(record)
-        return engine, journals[0]
-
-    yield run
-    journals[0].close()
-
-
-def commit(engine, journal):
-    prepared = journal.prepare(engine.take_batch())
-    engine.batch_prepared()
-    if prepared is not None:
-        told, answers = threading.Event(), []
-        journal.write(prepared, lambda error: (answers.append(error), told.set()))
-        assert told.wait(60)
-        assert answers == [None]
-    engine.committed()
 
 
 def counts(engine):
