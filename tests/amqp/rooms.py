@@ -8,7 +8,7 @@ from typing import Any
 
 import trio
 import trio.lowlevel
-from pamqp import base, commands
+from pamqp import base, commands, frame
 
 from gateway.errors import JournalError
 from tests.amqp.wire import Bench, Client, Content, amqp_broker
@@ -18,6 +18,7 @@ LOCKED = (
     "RESOURCE_LOCKED - cannot obtain exclusive access to locked queue '{}' in vhost '/'. It could be originally declared on "
     "another connection or the exclusive property value does not match that of the original declaration."
 )
+NOT_DEFAULT = "ACCESS_REFUSED - operation not permitted on the default exchange"
 
 PATIENCE_S = 60
 
@@ -29,6 +30,12 @@ async def answered(client: Client, method: Any, kind: type, channel: int = 1) ->
     answer = await client.call(channel, method)
     assert isinstance(answer, kind), (answer, getattr(answer, "reply_text", ""))
     return answer
+
+
+async def refused(client: Client, *methods: Any) -> tuple[int, str]:
+    """Say what closes channel 1; return code and text."""
+    client.say(1, *methods)
+    return await client.refused(1)
 
 
 async def declared(client: Client, queue: str = "q", channel: int = 1, **fields: Any) -> Any:
@@ -68,6 +75,17 @@ async def bodies(client: Client, count: int, channel: int = 1) -> list[bytes]:
 def publish(client: Client, *texts: bytes, queue: str = "q", channel: int = 1, **fields: Any) -> None:
     for text in texts:
         client.publish(channel, "", queue, text, **fields)
+
+
+def raw_publish(channel: int, exchange: str, key: str, properties: bytes, data: bytes) -> bytes:
+    """Return a publish whose properties, flags included, are these very bytes."""
+    method = frame.marshal(Basic.Publish(exchange=exchange, routing_key=key), channel)
+    number = channel.to_bytes(2, "big")
+    head = b"\0\x3c\0\0" + len(data).to_bytes(8, "big") + properties
+    parts = [method, b"\2" + number + len(head).to_bytes(4, "big") + head + b"\xce"]
+    if data:
+        parts.append(b"\3" + number + len(data).to_bytes(4, "big") + data + b"\xce")
+    return b"".join(parts)
 
 
 async def ready(client: Client, queue: str = "q", channel: int = 1) -> int:
