@@ -22,6 +22,13 @@ class NotFound(GatewayError):
     code = 404
 
 
+class NotHeld(NotFound):
+    """The delivery is not held: it is settled already, or its lease has ended, and others have it, or will."""
+
+    def __init__(self, text: str = "unknown delivery tag") -> None:
+        super().__init__(text)
+
+
 class PreconditionFailed(GatewayError):
     """What is asked for contradicts what exists (another type, other arguments, not empty, in use)."""
 

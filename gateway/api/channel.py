@@ -242,14 +242,14 @@ class Channel(Protocol):
         """Settle a delivery: the consumer has it.
 
         Raises:
-            NotFound: it is not held by this channel (settled already, requeued, another's).
+            NotHeld: it is not held by this channel (settled already, requeued, another's).
         """
 
     def ack_many(self, deliveries: Sequence[Delivery]) -> None:
         """Settle deliveries, as `ack` does each; for less than one by one.
 
         Raises:
-            NotFound: this channel does not hold some of them; the others are settled.
+            NotHeld: this channel does not hold some of them; the others are settled.
         """
 
     def move(self, delivery: Delivery, route: Route, message: Message) -> GatewayError | None:
@@ -261,7 +261,7 @@ class Channel(Protocol):
             None, or why the message is refused or reaches no queue: then the delivery is still unsettled.
 
         Raises:
-            NotFound: as for `ack`; nothing is published.
+            NotHeld: as for `ack`; nothing is published.
         """
 
     def transact(self, publishes: Sequence[tuple[Route, Message]], settle: Sequence[Settlement]) -> int:
@@ -283,21 +283,21 @@ class Channel(Protocol):
             delay_ms: it is not delivered again before; the longer of this and of what the queue's retry says. Durable.
 
         Raises:
-            NotFound: as for `ack`.
+            NotHeld: as for `ack`.
         """
 
     def nack_many(self, deliveries: Sequence[Delivery], *, requeue: bool) -> None:
         """Give deliveries back as `nack` does each; all are in their old places before any is handed out again.
 
         Raises:
-            NotFound: this channel does not hold some of them; the others are given back.
+            NotHeld: this channel does not hold some of them; the others are given back.
         """
 
     def extend(self, delivery: Delivery, lease_ms: int) -> None:
         """Let a delivery's lease (the queue's delivery timeout) end so many ms from now. Nothing happens if there is no lease.
 
         Raises:
-            NotFound: as for `ack`.
+            NotHeld: as for `ack`.
         """
 
     def settle_handed_over(self, delivery: Delivery) -> None:

@@ -52,7 +52,7 @@ class Publishing(Consuming):
             why it is refused, or reaches no queue: then the delivery is held as before.
 
         Raises:
-            NotFound: its consumer does not hold it; nothing is published.
+            NotHeld: its consumer does not hold it; nothing is published.
         """
         consumer = entry.consumer
         if consumer is None or entry not in consumer.held or (entry.settled and not entry.queue.deleted):

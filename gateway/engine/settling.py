@@ -10,7 +10,7 @@ from gateway.engine.queues.dead_letter import Reason
 from gateway.engine.queues.delivery import UNWRITTEN, Entry, in_order
 from gateway.engine.queues.queue import Queue
 from gateway.engine.state import State
-from gateway.errors import NotFound
+from gateway.errors import NotHeld
 from gateway.model.message import Message
 from gateway.model.records import Reference
 
@@ -22,15 +22,15 @@ class Settling(State):
         """Settle a delivery on a consumer's word; what is wholly settled in the open batch is never written.
 
         Raises:
-            NotFound: its consumer does not hold it.
+            NotHeld: its consumer does not hold it.
         """
         consumer = entry.consumer
         if consumer is None:
-            raise NotFound("unknown delivery tag")
+            raise NotHeld
         try:
             consumer.held.remove(entry)
         except KeyError:
-            raise NotFound("unknown delivery tag") from None
+            raise NotHeld from None
         if entry.settled:
             self._late(entry, consumer)
             return
@@ -44,9 +44,9 @@ class Settling(State):
         """Settle deliveries on a consumer's word, as `ack` does one by one, but credit is given for all of a run at once.
 
         Raises:
-            NotFound: the consumer of some does not hold them; the others are settled.
+            NotHeld: the consumer of some does not hold them; the others are settled.
         """
-        problem: NotFound | None = None
+        problem: NotHeld | None = None
         consumer: Consumer | None = None
         run: list[Entry] = []
         for entry in entries:
@@ -54,7 +54,7 @@ class Settling(State):
             if holder is None or entry.settled or entry not in holder.held:
                 try:
                     self.ack(entry)  # late, or of a queue that is gone, or unknown
-                except NotFound as error:
+                except NotHeld as error:
                     problem = error
                 continue
             if holder is not consumer:
@@ -141,7 +141,7 @@ class Settling(State):
         """Settle a delivery automatically: it went where no acknowledgement comes from. Raises as `ack`."""
         consumer = entry.consumer
         if consumer is None or entry not in consumer.held:
-            raise NotFound("unknown delivery tag")
+            raise NotHeld
         consumer.held.discard(entry)
         if entry.settled:
             self._late(entry, consumer)
@@ -157,7 +157,7 @@ class Settling(State):
         """
         consumer = entry.consumer
         if consumer is None or entry not in consumer.held:
-            raise NotFound("unknown delivery tag")
+            raise NotHeld
         consumer.held.discard(entry)
         if entry.settled:
             self._late(entry, consumer)
@@ -176,21 +176,21 @@ class Settling(State):
         """Put deliveries back, or reject them, as `nack` does one by one; nobody is handed anything before all are back.
 
         Raises:
-            NotFound: the consumer of some does not hold them; the others are given back.
+            NotHeld: the consumer of some does not hold them; the others are given back.
         """
-        problem: NotFound | None = None
+        problem: NotHeld | None = None
         given: list[Entry] = []
         credit: dict[Consumer, int] = {}
         for entry in entries:
             consumer = entry.consumer
             if consumer is None or entry not in consumer.held:
-                problem = NotFound("unknown delivery tag")
+                problem = NotHeld()
                 continue
             consumer.held.discard(entry)
             if entry.settled:
                 try:
                     self._late(entry, consumer)
-                except NotFound as error:
+                except NotHeld as error:
                     problem = error
                 continue
             given.append(entry)
@@ -224,7 +224,7 @@ class Settling(State):
         consumer = entry.consumer
         queue = entry.queue
         if consumer is None or entry not in consumer.held or (entry.settled and not queue.deleted):
-            raise NotFound("unknown delivery tag")
+            raise NotHeld
         if queue.leases is not None and not queue.deleted:
             queue.leases.extend(entry, lease_ms)
 
@@ -239,7 +239,7 @@ class Settling(State):
             return
         if consumer.able:
             queue.consumer_able(consumer)
-        raise NotFound("unknown delivery tag: its lease has ended")
+        raise NotHeld("unknown delivery tag: its lease has ended")
 
     def retry_ms(self, entry: Entry) -> int:
         """Return how long an entry waits that came back, as its queue's retry says."""

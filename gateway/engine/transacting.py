@@ -8,7 +8,7 @@ from gateway.engine.publishing import Publishing
 from gateway.engine.queues.delivery import Entry
 from gateway.engine.queues.queue import Queue
 from gateway.engine.route import RouteHandle
-from gateway.errors import GatewayError, MessageRefused, NotFound
+from gateway.errors import GatewayError, MessageRefused, NotHeld
 from gateway.model.declare import Overflow
 from gateway.model.message import Message
 
@@ -74,7 +74,7 @@ class Transacting(Publishing):
             consumer = entry.consumer
             is_held = consumer is not None and entry in consumer.held
             if not is_held or entry in seen or (entry.settled and not entry.queue.deleted):
-                return NotFound("unknown delivery tag")
+                return NotHeld()
             seen.add(entry)
             if self.refusal is not None and how != ACK and entry.queue.durable:
                 return self.refusal  # it could not be dead-lettered in the same batch

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from gateway.api.channel import Outcome
 from gateway.engine.queues.delivery import Entry
 from gateway.engine.route import RouteHandle
-from gateway.errors import GatewayError, MessageTooLarge, NotFound
+from gateway.errors import GatewayError, MessageTooLarge, NotHeld
 from gateway.model.message import Message
 from gateway.runtime.declaring import Declaring
 
@@ -36,7 +36,7 @@ class Settling(Declaring):
     def ack(self, delivery: Entry) -> None:
         """See `gateway.api.Channel.ack`."""
         if delivery not in self._held:
-            raise NotFound("unknown delivery tag")
+            raise NotHeld
         self._engine.ack(delivery)
 
     def ack_many(self, deliveries: Sequence[Entry]) -> None:
@@ -45,12 +45,12 @@ class Settling(Declaring):
         mine = [delivery for delivery in deliveries if delivery in held]
         self._engine.ack_many(mine)
         if len(mine) < len(deliveries):
-            raise NotFound("unknown delivery tag")
+            raise NotHeld
 
     def move(self, delivery: Entry, route: RouteHandle, message: Message) -> GatewayError | None:
         """See `gateway.api.Channel.move`."""
         if delivery not in self._held:
-            raise NotFound("unknown delivery tag")
+            raise NotHeld
         return self._engine.move(delivery, route, message)
 
     def transact(self, publishes: Sequence[tuple[RouteHandle, Message]], settle: Sequence[tuple[Entry, str]]) -> int:
@@ -70,7 +70,7 @@ class Settling(Declaring):
     ) -> GatewayError | None:
         """Say why a transaction is refused that the engine would not refuse."""
         if any(delivery not in self._held for delivery, _ in settle):
-            return NotFound("unknown delivery tag")
+            return NotHeld()
         if settle and self._alarms.is_journal_failing:
             return self._engine.refusal
         for _, message in publishes:
@@ -85,7 +85,7 @@ class Settling(Declaring):
     def nack(self, delivery: Entry, *, requeue: bool, delay_ms: int = 0) -> None:
         """See `gateway.api.Channel.nack`."""
         if delivery not in self._held:
-            raise NotFound("unknown delivery tag")
+            raise NotHeld
         self._engine.nack(delivery, requeue=requeue, delay_ms=delay_ms)
 
     def nack_many(self, deliveries: Sequence[Entry], *, requeue: bool) -> None:
@@ -94,16 +94,16 @@ class Settling(Declaring):
         mine = [delivery for delivery in deliveries if delivery in held]
         self._engine.nack_many(mine, requeue=requeue)
         if len(mine) < len(deliveries):
-            raise NotFound("unknown delivery tag")
+            raise NotHeld
 
     def extend(self, delivery: Entry, lease_ms: int) -> None:
         """See `gateway.api.Channel.extend`."""
         if delivery not in self._held:
-            raise NotFound("unknown delivery tag")
+            raise NotHeld
         self._engine.extend(delivery, lease_ms)
 
     def settle_handed_over(self, delivery: Entry) -> None:
         """See `gateway.api.Channel.settle_handed_over`."""
         if delivery not in self._held:
-            raise NotFound("unknown delivery tag")
+            raise NotHeld
         self._engine.handed_over(delivery)

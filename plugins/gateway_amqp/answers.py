@@ -100,4 +100,4 @@ class Answers:
         except GatewayError as refusal:
             error = refusal
         if error is not None:
-            self._amqp.fail_now(replied(error), item.method)
+            self._amqp.fail_now(replied(error, self._amqp.number), item.method)

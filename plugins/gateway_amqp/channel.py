@@ -289,7 +289,7 @@ class AmqpChannel:
         """
         if self.is_over:
             return
-        told = replied(error)
+        told = replied(error, self.number)
         if self._swallows:
             if self._too_late is None and self._answers_close:
                 self._too_late = told, method

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from pamqp import commands
 
-from gateway.api import Delivery, NotFound
+from gateway.api import Delivery, NotHeld
 from gateway_amqp.codec.methods import decode, encode
 from gateway_amqp.codec.names import (
     BASIC_NACK,
@@ -15,9 +16,7 @@ from gateway_amqp.codec.names import (
     BASIC_RECOVER_ASYNC,
     BASIC_REJECT,
     NOT_IMPLEMENTED,
-    PRECONDITION_FAILED,
     HardError,
-    SoftError,
 )
 from gateway_amqp.unsettled import Taken, Unsettled
 
@@ -51,7 +50,8 @@ class Settling:
         """Basic.Ack.
 
         Raises:
-            SoftError: 406, there is no such delivery, or it was taken away from the client.
+            SoftError: 406, there is no such delivery.
+            NotHeld: it was taken away from the client: others have it, or will.
         """
         amqp = self.amqp
         if multiple or amqp.transaction is not None:
@@ -59,10 +59,7 @@ class Settling:
             return
         delivery = self.unsettled.take(delivery_tag)
         if delivery is not None:
-            try:
-                amqp.channel.ack(delivery)
-            except NotFound:
-                raise self._timed_out() from None
+            amqp.channel.ack(delivery)
         if self.gotten:
             self.gotten.discard(delivery_tag)
         if self.stopped:
@@ -74,11 +71,8 @@ class Settling:
             self._settle_later(taken, "ack")
             return
         deliveries = [delivery for _, delivery in taken if delivery is not None]
-        try:
-            if deliveries:
-                amqp.channel.ack_many(deliveries)
-        except NotFound:
-            raise self._timed_out() from None
+        if deliveries:
+            amqp.channel.ack_many(deliveries)
         self.settled(0)
 
     def nack(self, arguments: bytes) -> None:
@@ -101,11 +95,8 @@ class Settling:
             self._settle_later(taken, "requeue" if requeue else "reject")
             return
         deliveries = [delivery for _, delivery in taken if delivery is not None]
-        try:
-            if deliveries:
-                amqp.channel.nack_many(deliveries, requeue=requeue)
-        except NotFound:
-            raise self._timed_out() from None
+        if deliveries:
+            amqp.channel.nack_many(deliveries, requeue=requeue)
         self.settled(0)
 
     def recover(self, arguments: bytes) -> None:
@@ -131,7 +122,8 @@ class Settling:
         deliveries = [delivery for _, delivery in self.unsettled.take_all() if delivery is not None]
         self.gotten.clear()
         if deliveries:
-            self.amqp.channel.nack_many(deliveries, requeue=True)
+            with suppress(NotHeld):  # what was taken away from the client is back already
+                self.amqp.channel.nack_many(deliveries, requeue=True)
         self.settled(0)
 
     def _take(self, tag: int, multiple: bool) -> list[Taken]:
@@ -141,10 +133,6 @@ class Settling:
         if self.gotten:
             self.gotten.difference_update([number for number, _ in taken])
         return taken
-
-    def _timed_out(self) -> SoftError:
-        """Return the error for what was taken away from the client: others have it, or will."""
-        return SoftError(PRECONDITION_FAILED, f"delivery acknowledgement on channel {self.amqp.number} timed out")
 
     # -- transactions -------------------------------------------------------
 

@@ -232,7 +232,11 @@ async def test_what_was_held_of_a_queue_that_is_gone_may_be_settled():
         assert await client.silent()
 
 
-async def test_an_ack_that_comes_after_its_lease_has_ended_closes_the_channel(autojump_clock):
+LATE = [Basic.Ack(1), Basic.Ack(1, multiple=True), Basic.Nack(1), Basic.Reject(1, requeue=True)]
+
+
+@pytest.mark.parametrize("method", LATE)
+async def test_what_is_settled_after_its_lease_has_ended_closes_the_channel(method, autojump_clock):
     async with amqp_broker(clock=VirtualClock()) as bench:
         client, other = await bench.client(), await bench.client()
         await declared(client, arguments={"x-consumer-timeout": 1_000})
@@ -243,8 +247,27 @@ async def test_an_ack_that_comes_after_its_lease_has_ended_closes_the_channel(au
         await consuming(other)
         await trio.sleep(1.5)
         assert await bodies(other, 1) == [b"1"]
-        client.say(1, Basic.Ack(1))
+        client.say(1, method)
         assert await client.refused(1) == (406, "PRECONDITION_FAILED - delivery acknowledgement on channel 1 timed out")
+
+
+async def test_recover_gives_back_what_is_held_still(autojump_clock):
+    async with amqp_broker(clock=VirtualClock()) as bench:
+        client, other = await bench.client(), await bench.client()
+        await declared(client, arguments={"x-consumer-timeout": 1_000})
+        await consuming(client, no_ack=False)
+        publish(client, b"1")
+        await delivered(client)
+        await consuming(other)
+        await trio.sleep(0.9)
+        publish(client, b"2")
+        await delivered(client)
+        await trio.sleep(0.6)
+        assert await bodies(other, 1) == [b"1"]
+        client.say(1, Basic.Recover(requeue=True))
+        assert isinstance(await client.hear(1), Basic.RecoverOk)
+        assert await bodies(other, 1) == [b"2"]
+        assert await client.silent()
 
 
 async def test_settling_in_a_transaction_happens_with_the_commit():

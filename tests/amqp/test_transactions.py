@@ -208,6 +208,26 @@ async def test_an_exchange_that_goes_before_the_commit_refuses_the_whole():
         assert bench.queue("q").ready_count == 0
 
 
+@pytest.mark.parametrize("method", [commands.Basic.Ack(1), commands.Basic.Nack(1, requeue=True), commands.Basic.Reject(1)])
+async def test_what_was_taken_away_from_the_client_before_its_commit_refuses_the_whole_as_it_would_without_one(
+    method, autojump_clock
+):
+    async with amqp_broker(clock=VirtualClock()) as bench:
+        client, other = await bench.client(), await bench.client()
+        await declared(client, arguments={"x-consumer-timeout": 1_000})
+        await declared(client, "out")
+        client.publish(1, "", "q", b"late")
+        await selected(client)
+        assert (await got(client)).method.delivery_tag == 1
+        client.publish(1, "", "out", b"never")
+        client.say(1, method)
+        await trio.sleep(1.5)
+        assert (await got(other)).body == b"late"
+        client.say(1, commands.Tx.Commit())
+        assert await client.refused(1) == (406, "PRECONDITION_FAILED - delivery acknowledgement on channel 1 timed out")
+        assert (bench.queue("out").count, bench.queue("q").count) == (0, 1)
+
+
 async def test_commit_and_rollback_are_for_transactional_channels():
     async with amqp_broker() as bench:
         client = await bench.client()

@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from gateway.api.consumer import ConsumeOptions
-from gateway.errors import GatewayError, MessageRefused, MessageTooLarge, NotFound, Overloaded
+from gateway.errors import GatewayError, MessageRefused, MessageTooLarge, NotHeld, Overloaded
 from gateway.model.declare import Binding, Overflow, QueueSpec
 from gateway.model.exchange_arguments import exchange_spec
 from gateway.model.message import Message, with_properties
@@ -89,7 +89,7 @@ async def test_a_refusal_is_the_outcome_and_is_known_at_once(autojump_clock):
 
         assert await refusal(channel, sending(channel, ("q", b"2")), [(delivery, "ack")]) is MessageRefused
         assert await refusal(channel, sending(channel, ("none", b"x" * 1_025))) is MessageTooLarge
-        assert await refusal(other, [], [(delivery, "ack")]) is NotFound
+        assert await refusal(other, [], [(delivery, "ack")]) is NotHeld
         assert broker.counters["refused.full"] == broker.counters["refused.too large"] == 1
         assert (await channel.outcome(channel.transact([], [(delivery, "reject")]))).result == []
         assert channel.queue_info("q").messages == 0
