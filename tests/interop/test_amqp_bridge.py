@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import queue
 import threading
-import time
-from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import amqp
-import paho.mqtt.client as paho
 import pika
 import pytest
-import zmq
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties as MqttProperties
 
 from gateway.client import connect
+from tests.interop.amqp_programs import PATIENCE_S, until
+from tests.interop.bridge_programs import Colleague, Device, Puller, answering, bound, received, working
 from tests.live_broker import LiveBroker
 
-PATIENCE_S = 60
 CONFIGURATION = """\
 [frontend.amqp]
 listen = ["tcp://127.0.0.1:5672"]
@@ -74,54 +68,6 @@ def device(broker):
     yield make
     for one in devices:
         one.end()
-
-
-class Device:
-    """A client of paho, with MQTT 5."""
-
-    def __init__(self, port, filters):
-        self.client = paho.Client(paho.CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5, reconnect_on_failure=False)
-        self._messages = queue.SimpleQueue()
-        ready = queue.SimpleQueue()
-        self.client.on_message = lambda _c, _u, message: self._messages.put(message)
-        self.client.on_connect = lambda *_: ready.put("connected")
-        self.client.on_subscribe = lambda *_: ready.put("subscribed")
-        self.client.connect("127.0.0.1", port)
-        self.client.loop_start()
-        ready.get(timeout=PATIENCE_S)
-        if filters:
-            self.client.subscribe([(one, paho.SubscribeOptions(1)) for one in filters])
-            ready.get(timeout=PATIENCE_S)
-
-    def publish(self, topic, payload, *, qos=1, retain=False, **properties):
-        said = MqttProperties(PacketTypes.PUBLISH)
-        for name, value in properties.items():
-            setattr(said, name, value)
-        self.client.publish(topic, payload, qos, retain, said).wait_for_publish(PATIENCE_S)
-
-    def next(self):
-        return self._messages.get(timeout=PATIENCE_S)
-
-    def end(self):
-        self.client.disconnect()
-        self.client.loop_stop()
-        self.client.on_message = self.client.on_connect = self.client.on_subscribe = None  # else it keeps its sockets for long
-
-
-def bound(channel, key, **arguments):
-    """Return a queue of one's own for a key of amq.topic."""
-    name = channel.queue_declare("", exclusive=True).method.queue
-    channel.queue_bind(name, "amq.topic", key, arguments or None)
-    return name
-
-
-def received(channel, name):
-    """Return the next message of a queue: method, properties, body."""
-    deadline = time.monotonic() + PATIENCE_S
-    while (found := channel.basic_get(name, auto_ack=True))[0] is None:
-        assert time.monotonic() < deadline, "nothing came"
-        time.sleep(0.005)
-    return found
 
 
 # -- properties
@@ -229,68 +175,6 @@ def test_a_headers_exchange_finds_what_tgp_programs_and_pika_programs_say_alike(
 # -- one queue
 
 
-class Puller(threading.Thread):
-    """A plain PULL socket: ``got``: what it was given."""
-
-    def __init__(self, address):
-        super().__init__()
-        self.got: list[bytes] = []
-        self._address = address
-        self._over = threading.Event()
-
-    def run(self):
-        with zmq.Context() as context, context.socket(zmq.PULL) as pull:
-            pull.setsockopt(zmq.RCVHWM, 10)
-            pull.setsockopt(zmq.LINGER, 0)
-            pull.connect(self._address)
-            while not self._over.is_set():
-                if pull.poll(20):
-                    self.got.append(pull.recv())
-
-    def end(self):
-        self._over.set()
-        self.join()
-
-
-class Colleague(threading.Thread):
-    """A program with pika that acknowledges one by one. ``got``: what it was given."""
-
-    def __init__(self, port):
-        super().__init__()
-        self.got: list[bytes] = []
-        self.ready = threading.Event()
-        self._port = port
-        self._over = threading.Event()
-
-    def run(self):
-        connection = pika.BlockingConnection(pika.ConnectionParameters("127.0.0.1", self._port))
-        mine = connection.channel()
-        mine.basic_qos(prefetch_count=10)
-        for method, _, body in mine.consume("work", inactivity_timeout=0.02):
-            self.ready.set()
-            if self._over.is_set():
-                break
-            if method is not None:
-                self.got.append(body)
-                mine.basic_ack(method.delivery_tag)
-        connection.close()
-
-    def end(self):
-        self._over.set()
-        self.join()
-
-
-@contextmanager
-def working(*workers):
-    for worker in workers:
-        worker.start()
-    try:
-        yield
-    finally:
-        for worker in workers:
-            worker.end()
-
-
 def test_pull_sockets_tgp_programs_and_pika_programs_share_one_queue_fairly(broker, channel, device):
     count = 150
     puller, colleague = Puller(broker.addresses["PUSH"]), Colleague(broker.where("amqp")[1])
@@ -323,13 +207,6 @@ def take(consumer, share):
         delivery.ack()
 
 
-def until(fact):
-    deadline = time.monotonic() + PATIENCE_S
-    while not fact():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-
-
 def test_what_a_program_had_when_it_died_is_a_pull_sockets(broker):
     connection = amqp.Connection(f"127.0.0.1:{broker.where('amqp')[1]}", "guest", "guest")
     connection.connect()
@@ -343,21 +220,6 @@ def test_what_a_program_had_when_it_died_is_a_pull_sockets(broker):
 
 
 # -- requests
-
-
-def answering(port, name, key, ready):
-    """Answer one request, as RabbitMQ's tutorials do."""
-    connection = pika.BlockingConnection(pika.ConnectionParameters("127.0.0.1", port))
-    mine = connection.channel()
-    mine.queue_declare(name, durable=True)
-    mine.queue_bind(name, "amq.topic", key)
-    ready.set()
-    for method, properties, body in mine.consume(name):
-        answer = pika.BasicProperties(correlation_id=properties.correlation_id)
-        mine.basic_publish("", properties.reply_to, body[::-1], answer)
-        mine.basic_ack(method.delivery_tag)
-        break
-    connection.close()
 
 
 @pytest.mark.parametrize("correlation", [b"seven", BINARY])
