@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote
 DEFAULT_VHOST = "/"
 DEFAULT_EXCHANGE = ""
 TOPIC_EXCHANGE = "amq.topic"
-NOT_TOPIC = (DEFAULT_EXCHANGE, "amq.direct", "amq.fanout", "amq.headers")
+NOT_TOPIC = (DEFAULT_EXCHANGE, "amq.direct", "amq.fanout", "amq.headers", "amq.match")
 """The built-in exchanges that have no last values."""
 
 MAX_KEY_BYTES = 65_535

@@ -35,6 +35,7 @@ PREDECLARED = (
     ExchangeSpec("amq.fanout", "fanout"),
     ExchangeSpec(TOPIC_EXCHANGE, "topic"),
     ExchangeSpec("amq.headers", "headers"),
+    ExchangeSpec("amq.match", "headers"),
 )
 
 Identity: TypeAlias = tuple[str, bool, str, str, str]

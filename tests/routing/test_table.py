@@ -60,7 +60,7 @@ def world():
 # -- declaring -----------------------------------------------------------------
 
 
-def test_five_exchanges_are_predeclared(world):
+def test_six_exchanges_are_predeclared(world):
     kinds = {exchange.spec.name: exchange.spec.type for exchange in world.table}
     assert kinds == {
         "": "direct",
@@ -68,6 +68,7 @@ def test_five_exchanges_are_predeclared(world):
         "amq.fanout": "fanout",
         "amq.topic": "topic",
         "amq.headers": "headers",
+        "amq.match": "headers",
     }
     assert all(exchange.spec.durable for exchange in world.table)
 

@@ -375,10 +375,10 @@ _SAME = tuple(f.name for f in fields(QueueSpec) if f.name not in _APART)
 def _check_equivalent(vhost: str, there: QueueSpec, asked: QueueSpec) -> None:
     """Refuse a second declaration that differs (AMQP 0-9-1 §1.7.2.1, rule equivalent)."""
     what = f"queue '{there.name}' in vhost '{vhost}'"
-    for attribute in _FLAGS if not (there.exclusive and asked.exclusive) else ("auto_delete",):  # those never last
-        check_same(what, attribute, getattr(there, attribute), getattr(asked, attribute))
     if there.exclusive != asked.exclusive:
         raise ResourceLocked(_locked(vhost, there.name))
+    for attribute in _FLAGS if not there.exclusive else ("auto_delete",):  # those never last
+        check_same(what, attribute, getattr(there, attribute), getattr(asked, attribute))
     check_same_arguments(what, there.arguments, asked.arguments, COMPARED)
     for attribute in _SAME:
         check_same(what, attribute, getattr(there, attribute), getattr(asked, attribute))

@@ -21,7 +21,7 @@ INPROC = "inproc://"
 _ADDRESS = re.compile(r"(tcp)://(.+):(\d{1,5}|\*)|(ipc|inproc)://(.+)")
 _LAST_PORT = 65_535
 _RESERVED = "amq."
-_EXCHANGES = ("amq.direct", "amq.fanout", "amq.topic", "amq.headers")
+_EXCHANGES = ("amq.direct", "amq.fanout", "amq.topic", "amq.headers", "amq.match")
 _MOST_NAME_BYTES = 255
 
 

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from gateway.api import DEFAULT_EXCHANGE, GatewayError, queue_spec
 from gateway_zeromq.settings.common import BindingTable, Endpoint, ExchangeName, Frames, QueueName, WantedQueue
 
-_NOT_TOPIC = (DEFAULT_EXCHANGE, "amq.direct", "amq.fanout", "amq.headers")
+_NOT_TOPIC = (DEFAULT_EXCHANGE, "amq.direct", "amq.fanout", "amq.headers", "amq.match")
 
 
 class PublishingEndpoint(Endpoint):
