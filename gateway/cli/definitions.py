@@ -62,7 +62,7 @@ def exported(data_dir: Path, vhost: str | None) -> dict[str, Any]:
 def _write(file: Path, text: str) -> None:
     """Write a file that is this user's alone. One that is there stays as it was if this fails; a journal stays in any case."""
     from gateway.errors import ConfigError
-    from gateway.journal.tools.backup import draft_of, make_private, put_in_place, refuse_occupied
+    from gateway.journal.tools.files import draft_of, make_private, put_in_place, refuse_occupied
 
     if file.exists() and not file.is_file():  # /dev/stdout, a pipe
         with file.open("wb") as opened:

@@ -22,6 +22,7 @@ from gateway.errors import JournalError, JournalUnwritable
 from gateway.journal.recovery import connect
 from gateway.journal.sqlite import SqliteJournal
 from gateway.journal.tools import backup as copying
+from gateway.journal.tools import files
 from gateway.journal.tools.backup import copy_journal
 from gateway.model.declare import QueueSpec
 from gateway.runtime.broker import Broker
@@ -339,7 +340,7 @@ def test_a_full_disk_while_the_copy_is_made_leaves_the_old_backup(data, tmp_path
     def full(path):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(copying, "sync", full)
+    monkeypatch.setattr(files, "sync", full)
     with pytest.raises(JournalUnwritable, match="No space left"):
         copy_journal(data / "journal.db", out)
     assert out.read_bytes() == good

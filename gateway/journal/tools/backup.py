@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
-from gateway.errors import JournalError, JournalUnwritable
-from gateway.journal.recovery import DATABASE, LOCK
-from gateway.journal.space import BALLAST
+from gateway.errors import JournalError
 from gateway.journal.tools.check import findings
+from gateway.journal.tools.files import draft_of, drafted, make_private, refuse_occupied
 from gateway.journal.tools.inspection import check_header, check_undisturbed, how_to_read, reading
 
 STEP_BYTES = 4 << 20
@@ -27,9 +25,6 @@ STEP_BYTES = 4 << 20
 SMALL_BYTES = 8 << 20
 """So much may be missing when the moment is fixed."""
 _MOST_PASSES = 8
-_PRIVATE = 0o600
-_DRAFT = ".part"
-_OF_A_JOURNAL = frozenset((DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", LOCK, BALLAST))
 
 _MISSING = """
 SELECT id, length(idx) + length(body) FROM source.seg AS theirs WHERE NOT EXISTS
@@ -58,16 +53,10 @@ def copy_journal(source: Path, target: Path, *, pause_s: float = 0.0, progress: 
     check_header(source)
     refuse_occupied(target)
     draft = draft_of(target)
-    try:
+    with drafted(draft, target):
         make_private(draft)
         _fill(source, draft, pause_s, progress or _unheard)
         prove(draft)
-        put_in_place(draft, target)
-    except OSError as error:
-        raise JournalUnwritable(f"{target} can't be written: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            draft.unlink()
 
 
 def _fill(source: Path, draft: Path, pause_s: float, progress: Callable[[int], None]) -> None:
@@ -141,51 +130,6 @@ def _fix_the_moment(connection: sqlite3.Connection) -> None:
     connection.execute("COMMIT")
 
 
-# -- files ----------------------------------------------------------------------
-
-
-def refuse_occupied(target: Path) -> None:
-    """See that a file may take this name, and nothing gets lost by it but an older file of the same kind.
-
-    Raises:
-        JournalUnwritable: it belongs to a data directory's journal, has a log of its own, or is no file (a device, a directory).
-    """
-    if target.exists() and not target.is_file():
-        raise JournalUnwritable(f"{target} is no file: choose another name")
-    if target.name in _OF_A_JOURNAL and (target.parent / LOCK).exists():
-        raise JournalUnwritable(f"{target} belongs to the journal of {target.parent}: choose another name")
-    log = target.with_name(f"{target.name}-wal")
-    if log.exists() and log.stat().st_size:
-        raise JournalUnwritable(f"{target} is in use, or was not closed in order: {log.name} belongs to it; choose another name")
-
-
-def draft_of(target: Path) -> Path:
-    """Return the name of the file that will become `target`; drafts that killed processes left behind are removed."""
-    name = re.compile(rf"{re.escape(f'.{target.name}.')}(\d+){re.escape(_DRAFT)}")
-    with suppress(OSError):
-        for path in target.parent.iterdir():
-            match = name.fullmatch(path.name)
-            if match is not None and not _lives(int(match[1])):
-                path.unlink(missing_ok=True)
-    return target.with_name(f".{target.name}.{os.getpid()}{_DRAFT}")
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:  # another user's
-        return True
-    return True
-
-
-def make_private(path: Path) -> None:
-    """Make an empty file for this user alone. Raises OSError."""
-    path.unlink(missing_ok=True)
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE))
-
-
 def prove(path: Path) -> None:
     """See that a journal is whole.
 
@@ -196,22 +140,6 @@ def prove(path: Path) -> None:
         problems = [problem for problem in findings(connection) if "is in quarantine" not in problem]
     if problems:
         raise JournalError(f"{path} is not whole: {problems[0]}" + (f" (and {len(problems) - 1} more)" if problems[1:] else ""))
-
-
-def put_in_place(draft: Path, target: Path) -> None:
-    """Let a finished file take its name, at once and for good. Raises OSError."""
-    sync(draft)
-    draft.replace(target)
-    sync(target.parent)
-
-
-def sync(path: Path) -> None:
-    """Have a file or directory on the disk. Raises OSError."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _unheard(copied: int) -> None:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.errors import JournalError, JournalUnwritable
-from gateway.journal.tools.backup import copy_journal, sync
+from gateway.journal.tools.backup import copy_journal
+from gateway.journal.tools.files import sync
 from gateway.journal.tools.inspection import journal_in
 from gateway.journal.tools.restore import fold_log_in, taken
 from gateway.journal.tools.rewrite import rewrite

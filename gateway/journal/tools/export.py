@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from gateway.errors import JournalUnwritable
-from gateway.journal.tools.backup import draft_of, make_private, put_in_place
+from gateway.journal.tools.files import draft_of, drafted, make_private
 from gateway.journal.tools.inspection import StoredQueue, queues_of, reading
 from gateway.journal.tools.peek import Peeked, peek
 from gateway.model.message import Message
@@ -74,16 +74,10 @@ def export(source: Path, target: Path, decode: Decode, *, damaged: list[int] | N
     if target.exists():
         raise JournalUnwritable(f"{target} is there already: choose another name")
     draft = draft_of(target)
-    try:
+    with drafted(draft, target):
         make_private(draft)
         with reading(source) as connection, closing(sqlite3.connect(draft, isolation_level=None)) as out:
             written = _fill(connection, out, decode, damaged)
-        put_in_place(draft, target)
-    except OSError as error:
-        raise JournalUnwritable(f"{target} can't be written: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            draft.unlink()
     return written
 
 

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from gateway.errors import JournalError, JournalUnwritable
+from gateway.errors import JournalError
 from gateway.journal.recovery import DATABASE, LOCK, DirectoryLock, make_directory
 from gateway.journal.space import BALLAST
-from gateway.journal.tools.backup import copy_journal, prove, put_in_place, sync
+from gateway.journal.tools.backup import copy_journal, prove
+from gateway.journal.tools.files import drafted, sync
 from gateway.journal.tools.inspection import check_header
 
 _BESIDE = ("-wal", "-shm")
@@ -54,15 +55,9 @@ def restore(backup: Path, directory: Path, *, force: bool = False) -> Path | Non
         if not force:
             _refuse_full(directory)
         draft = directory / f".{DATABASE}.restoring"
-        try:
+        with drafted(draft, target):
             copy_journal(backup, draft)  # with what is in its log only, if it wasn't closed in order
             aside = put_aside(target, "before-restore") if target.exists() else None
-            put_in_place(draft, target)
-        except OSError as error:
-            raise JournalUnwritable(f"{target} can't be written: {error.strerror or error}") from error
-        finally:
-            with suppress(OSError):
-                draft.unlink()
     return aside
 
 

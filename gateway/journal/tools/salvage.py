@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from zlib import crc32
 
-from gateway.errors import GatewayError, JournalError, JournalUnwritable
+from gateway.errors import GatewayError, JournalError
 from gateway.journal.index import Index
 from gateway.journal.migrate import bring_up_to_date
 from gateway.journal.recovery import DATABASE, make_directory
-from gateway.journal.tools.backup import make_private, prove, put_in_place
+from gateway.journal.tools.backup import prove
+from gateway.journal.tools.files import drafted, make_private
 from gateway.journal.tools.inspection import lanes_of, live_slots
 from gateway.journal.tools.restore import put_aside, taken
 from gateway.journal.tools.salvage_pages import Image, Row, Trees
@@ -74,20 +75,13 @@ def recover(directory: Path, out: Path | None = None) -> Salvaged:
     if out is not None and target.exists():
         raise JournalError(f"{target} is there already: choose another directory")
     draft = home / f".{DATABASE}.recovering"
-    with taken(directory):
-        try:
-            make_private(draft)
-            salvaged = Salvaged(target, source)
-            _salvage(source, draft, salvaged)
-            prove(draft)
-            if out is None:
-                salvaged.broken = put_aside(source, "broken", fold=False)
-            put_in_place(draft, target)
-        except OSError as error:
-            raise JournalUnwritable(f"{target} can't be written: {error.strerror or error}") from error
-        finally:
-            with suppress(OSError):
-                draft.unlink()
+    with taken(directory), drafted(draft, target):
+        make_private(draft)
+        salvaged = Salvaged(target, source)
+        _salvage(source, draft, salvaged)
+        prove(draft)
+        if out is None:
+            salvaged.broken = put_aside(source, "broken", fold=False)
     return salvaged
 
 
