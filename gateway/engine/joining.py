@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from gateway.engine.rounds import Rounds
 from gateway.engine.route import RouteHandle
 from gateway.errors import GatewayError, PreconditionFailed
 from gateway.model.declare import Binding, ExchangeSpec
@@ -23,8 +24,6 @@ NAMESPACE = "engine.joining"
 
 AT_ONCE = 500
 VISITS = 2_000
-PAUSE_MS = 1
-LOOK_AGAIN_MS = 1_000
 
 Identity = tuple[str, bool, str, str, str]
 
@@ -56,14 +55,14 @@ class Joining:
     Each value comes once, over restarts too, if queue and exchange are durable: what was given is noted with it.
     """
 
-    __slots__ = ("_active", "_engine", "_is_found", "_last", "_timer_is_set")
+    __slots__ = ("_active", "_engine", "_is_found", "_last", "_rounds")
 
     def __init__(self, engine: Engine) -> None:
         self._engine: Engine = engine
         self._active: list[Handover] = []
         self._last: int = 0
         self._is_found: bool = False
-        self._timer_is_set: bool = False
+        self._rounds: Rounds = Rounds(engine, self._go_on)
 
     def __bool__(self) -> bool:
         return bool(self._active) or self._is_found
@@ -98,7 +97,7 @@ class Joining:
             self._engine.kept.put_state(NAMESPACE, str(handover.number), text.encode())
         self._note(handover, keys)
         self._active.append(handover)
-        self._appoint(PAUSE_MS)
+        self._rounds.begin()
 
     def put(self, vhost: str, exchange: str, key: str) -> None:
         """A new last value comes by the bindings: it is not to be given once more."""
@@ -115,16 +114,7 @@ class Joining:
 
     # -- a part at a time ---------------------------------------------------
 
-    def _appoint(self, delay_ms: int) -> None:
-        if not self._timer_is_set:
-            self._timer_is_set = True
-            self._engine.timers.at(self._engine.now_ms + delay_ms, self._go_on)
-
-    def _go_on(self, _: int) -> None:
-        self._timer_is_set = False
-        if self._engine.refusal is not None:
-            self._appoint(LOOK_AGAIN_MS)
-            return
+    def _go_on(self) -> bool:
         self._resume()
         if self._active:
             handover = self._active.pop(0)
@@ -134,8 +124,7 @@ class Joining:
                 self._active.append(handover)
             else:
                 self._forget(handover)
-        if self._active:
-            self._appoint(PAUSE_MS)
+        return len(self._active) > 0
 
     def _is_wanted(self, handover: Handover) -> bool:
         if handover.queue.deleted:
@@ -188,7 +177,7 @@ class Joining:
     def replay(self) -> None:
         """Something was noted before the restart."""
         self._is_found = True
-        self._appoint(0)
+        self._rounds.begin(0)
 
     def _resume(self) -> None:
         """Once after recovery, before anything is put or bound: go on with what was not done."""

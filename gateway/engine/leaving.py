@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from gateway.engine.rounds import Rounds
 from gateway.model.records import Retained, StatePut
 from gateway.routing.keytree import KeyTree
 
@@ -19,8 +20,6 @@ SINCE = "engine.retained.since"
 """What was put since, while the former values still go: key JSON of virtual host, exchange and key, value that number."""
 
 AT_ONCE = 500
-PAUSE_MS = 1
-LOOK_AGAIN_MS = 1_000
 
 Where = tuple[str, str]
 Release = Callable[[str, str, str, "LastValue"], bool]
@@ -48,7 +47,7 @@ class Leaving:
         release: lets go of one value.
     """
 
-    __slots__ = ("_departures", "_engine", "_found", "_last", "_release", "_spent", "_timer_is_set")
+    __slots__ = ("_departures", "_engine", "_found", "_last", "_release", "_rounds", "_spent")
 
     def __init__(self, engine: Engine, release: Release) -> None:
         self._engine: Engine = engine
@@ -57,7 +56,7 @@ class Leaving:
         self._found: dict[Where, dict[str, int]] = {}
         self._spent: list[str] = []
         self._last: int = 0
-        self._timer_is_set: bool = False
+        self._rounds: Rounds = Rounds(engine, self._go_on)
 
     def __bool__(self) -> bool:
         return bool(self._departures)
@@ -75,7 +74,7 @@ class Leaving:
         self._spent += [_text(*where, key) for key in departure.since]
         departure.since.clear()
         self._note(where, departure)
-        self._appoint(PAUSE_MS)
+        self._rounds.begin()
 
     def put(self, vhost: str, exchange: str, key: str) -> None:
         """Note that a value is a new one, not of those that go."""
@@ -94,16 +93,7 @@ class Leaving:
 
     # -- a part at a time ---------------------------------------------------
 
-    def _appoint(self, delay_ms: int) -> None:
-        if not self._timer_is_set:
-            self._timer_is_set = True
-            self._engine.timers.at(self._engine.now_ms + delay_ms, self._go_on)
-
-    def _go_on(self, _: int) -> None:
-        self._timer_is_set = False
-        if self._engine.refusal is not None:
-            self._appoint(LOOK_AGAIN_MS)
-            return
+    def _go_on(self) -> bool:
         self._look_at_found()
         where, departure = next(iter(self._departures.items()), (None, None))
         if where is None or departure is None:
@@ -118,8 +108,7 @@ class Leaving:
             del self._departures[where]
             self._engine.kept.put_state(LEAVING, _text(*where), None)
             self._spent += [_text(*where, key) for key in departure.since]
-        if self._departures or self._spent:
-            self._appoint(PAUSE_MS)
+        return bool(self._departures or self._spent)
 
     def _let_go(self, where: Where, tree: KeyTree[LastValue]) -> None:
         """Let go of a part of a tree."""
@@ -135,14 +124,14 @@ class Leaving:
         if not departure.trees:
             departure.trees.append(KeyTree())
         departure.trees[0].put(key, value)
-        self._appoint(0)
+        self._rounds.begin(0)
 
     def replay(self, record: StatePut) -> None:
         """Take what the journal kept, behind all last values."""
         names = json.loads(record.key)
         number = int(record.value or b"0")
         self._last = max(self._last, number)
-        self._appoint(0)
+        self._rounds.begin(0)
         where = (names[0], names[1])
         if record.namespace == SINCE:
             departure = self._departures.get(where)
