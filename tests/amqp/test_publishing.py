@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 from pamqp import commands
 
+from gateway.runtime.clock import VirtualClock
 from gateway_amqp.codec.names import HardError
 from gateway_amqp.publishing import read_arguments
 from tests.amqp.rooms import bound, declared, exchange, raw_publish, taken
@@ -186,7 +188,7 @@ async def test_a_headers_exchange_reads_the_headers_of_each_message():
 
 
 async def test_a_delayed_exchange_waits_as_long_as_the_header_says(autojump_clock):
-    async with amqp_broker() as bench:
+    async with amqp_broker(clock=VirtualClock()) as bench:
         client = await bench.client()
         await exchange(client, "later", "x-delayed-message", arguments={"x-delayed-type": "direct"})
         await declared(client)
@@ -194,7 +196,10 @@ async def test_a_delayed_exchange_waits_as_long_as_the_header_says(autojump_cloc
         client.publish(1, "later", "k", b"now")
         client.publish(1, "later", "k", b"later", headers={"x-delay": 50})
         assert (await taken(client)).body == b"now"
+        await trio.sleep(0.049)
         assert await taken(client) is None
+        await trio.sleep(0.01)
+        assert (await taken(client)).body == b"later"
 
 
 async def test_a_delay_that_is_none_closes_the_channel():

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,9 +62,10 @@ def needs_own_broker() -> None:
         pytest.skip("the broker that was named is not ended")
 
 
-def until(fact: Callable[[], object], patience_s: float = PATIENCE_S) -> None:
-    """Wait for something that becomes true."""
+def until(fact: Callable[[], Any], patience_s: float = PATIENCE_S) -> Any:
+    """Wait for something that becomes true, and return it."""
     deadline = time.monotonic() + patience_s
-    while not fact():
+    while not (found := fact()):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+    return found

@@ -46,3 +46,12 @@ def takes_long(self, directory, number, seconds):
     time.sleep(seconds)
     note(directory, f"ended {number}")
     return number
+
+
+@app.task(bind=True, acks_late=True, name="waits")
+def waits(self, directory, number):
+    """Work until there is a file of the name go."""
+    note(directory, f"began {number} {self.request.delivery_info['redelivered']}")
+    while not (Path(directory) / "go").exists():
+        time.sleep(0.05)
+    return number

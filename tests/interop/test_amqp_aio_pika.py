@@ -82,8 +82,8 @@ def test_a_transaction_is_committed_or_rolled_back(url):
                         assert not fails, "roll back"
                 except AssertionError:
                     assert fails
-            first = await queue.get(no_ack=True)
-            return first.body, await queue.get(no_ack=True, fail=False)
+            first = await queue.get(no_ack=True, timeout=PATIENCE_S)
+            return first.body, await queue.get(no_ack=True, fail=False, timeout=PATIENCE_S)
 
     assert in_a_loop(program()) == (b"kept", None)
 

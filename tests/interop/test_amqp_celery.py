@@ -35,7 +35,7 @@ class Application:
         self.queue = f"celery-{uuid.uuid4().hex[:8]}"
         self.url = f"amqp://guest:guest@127.0.0.1:{port}//"
         self.app = Celery("tests", broker=self.url, backend="rpc://", set_as_current=False)
-        self.app.conf.task_default_queue = self.queue
+        self.app.conf.update(task_default_queue=self.queue, broker_connection_timeout=PATIENCE_S)
 
     def task(self, name, *arguments):
         return self.app.signature(name, arguments)
@@ -59,7 +59,7 @@ class Application:
                 if process.poll() is None:
                     process.send_signal(signal.SIGTERM)
                     try:
-                        process.wait(30)
+                        process.wait(PATIENCE_S)
                     finally:
                         process.kill()
                 reader.join()
@@ -102,16 +102,18 @@ def test_tasks_are_done_chained_grouped_retried_and_begun_when_they_are_due(appl
         began, redelivered = task("when").apply_async(countdown=2).get(timeout=PATIENCE_S)
         assert due - 0.1 <= began <= due + 30
         assert not redelivered
-        (answer,) = app.control.ping(timeout=2)
+        (answer,) = app.control.ping(timeout=PATIENCE_S, limit=1)
         assert list(answer.values()) == [{"ok": "pong"}]
 
 
 def test_a_busy_worker_leaves_the_rest_in_the_queue(application):
     with application.worker():
-        results = [application.task("takes_long", str(application.directory), n, 1.5).delay() for n in range(4)]
+        results = [application.task("waits", str(application.directory), n).delay() for n in range(4)]
         until(lambda: application.notes() == ["began 0 False"])
-        time.sleep(0.3)
+        until(lambda: application.ready() <= 3)
+        time.sleep(0.3)  # so long it could take more
         assert application.ready() in {2, 3}  # one is being done, and one may have been fetched ahead
+        (application.directory / "go").touch()
         with application.worker():
             assert [result.get(timeout=PATIENCE_S) for result in results] == [0, 1, 2, 3]
 

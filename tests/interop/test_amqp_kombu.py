@@ -8,12 +8,12 @@ import pytest
 from kombu.exceptions import OperationalError
 from kombu.pools import producers
 
-from tests.interop.amqp_programs import until
+from tests.interop.amqp_programs import PATIENCE_S, until
 
 
 @pytest.fixture
 def connection(amqp_port):
-    with kombu.Connection(f"amqp://guest:guest@127.0.0.1:{amqp_port}//") as connection:
+    with kombu.Connection(f"amqp://guest:guest@127.0.0.1:{amqp_port}//", connect_timeout=PATIENCE_S) as connection:
         yield connection
 
 
@@ -78,10 +78,10 @@ def test_a_simple_queue_is_put_into_and_got_from(connection):
     queue = connection.SimpleQueue("kombu-simple")
     try:
         queue.put({"hello": "world"})
-        message = queue.get(timeout=30)
+        message = queue.get(timeout=PATIENCE_S)
         assert message.payload == {"hello": "world"}
         message.requeue()
-        message = queue.get(timeout=30)
+        message = queue.get(timeout=PATIENCE_S)
         assert message.delivery_info["redelivered"]
         message.ack()
         assert queue.qsize() == 0
@@ -92,7 +92,7 @@ def test_a_simple_queue_is_put_into_and_got_from(connection):
 
 def test_an_unreachable_broker_is_tried_and_the_next_one_is_taken(amqp_port):
     urls = f"amqp://127.0.0.1:1//;amqp://guest:guest@127.0.0.1:{amqp_port}//"
-    with kombu.Connection(urls, failover_strategy="round-robin") as connection:
+    with kombu.Connection(urls, failover_strategy="round-robin", connect_timeout=PATIENCE_S) as connection:
         connection.ensure_connection(max_retries=3, interval_start=0)
         assert connection.connected
     with pytest.raises(OperationalError), kombu.Connection("amqp://127.0.0.1:1//") as connection:
