@@ -265,7 +265,7 @@ class Protocol:
         if self._renewal is not None and self._renewal.is_waiting:
             raise HardError(RESOURCE_ERROR, "a new secret before the last one was checked", CONNECTION_UPDATE_SECRET)
         password = secret.encode() if isinstance(secret, str) else secret
-        self._renewal = Renewal(self, password_of(self.connection, self.user, password))
+        self._renewal = Renewal(self, password_of(self.connection, self.user, password, strict=False))
         self._renewal.begin()
 
     # -- alarms -------------------------------------------------------------

@@ -23,7 +23,7 @@ from gateway.api import (
     make_room,
 )
 from gateway_amqp.codec.content import Facts, facts, replace_reply_to
-from gateway_amqp.codec.methods import decode, encode
+from gateway_amqp.codec.methods import decode, encode, publish_arguments
 from gateway_amqp.codec.names import (
     BASIC_PUBLISH,
     CONFIRM_SELECT,
@@ -34,7 +34,6 @@ from gateway_amqp.codec.names import (
     TX_SELECT,
     HardError,
     SoftError,
-    syntax_error,
 )
 from gateway_amqp.confirms import Confirms, return_of
 from gateway_amqp.copies import copy_keys, without_blind
@@ -84,6 +83,8 @@ class Publishing:
         "_principal",
         "_raw",
         "_retain",
+        "_selected",
+        "_selected_at",
         "_special",
         "_through",
         "_ttl_ms",
@@ -102,6 +103,8 @@ class Publishing:
         self._kept: dict[int, Message] = {}
         self._last: int = 0
         self._through: int = 0
+        self._selected: bytes = b""
+        self._selected_at: int = 0
         self._raw: bytes = b""
         self._wire: bytes = b""
         self._facts: Facts = Facts()
@@ -197,7 +200,7 @@ class Publishing:
     # -- what is the same for many ------------------------------------------
 
     def _find(self, arguments: bytes) -> Way:
-        exchange, key, bits = read_arguments(arguments)
+        exchange, key, bits = publish_arguments(arguments)
         if bits & _IMMEDIATE:
             raise HardError(NOT_IMPLEMENTED, "immediate=true", BASIC_PUBLISH)
         channel = self._channel or self._open()
@@ -248,10 +251,11 @@ class Publishing:
         command = decode(CONFIRM_SELECT, arguments)
         if self._amqp.transaction is not None:
             raise SoftError(PRECONDITION_FAILED, "cannot switch from tx to confirm mode", CONFIRM_SELECT)
-        if self._confirms is None:
-            self._confirms = Confirms(self._amqp.number, self._last)
+        begins = self._confirms is None
         if not command.nowait:
-            self._amqp.answer(encode(self._amqp.number, commands.Confirm.SelectOk()))
+            self._select(encode(self._amqp.number, commands.Confirm.SelectOk()), begins)
+        if begins:
+            self._confirms = Confirms(self._amqp.number, self._last)
 
     def tx_select(self, arguments: bytes) -> None:
         """Collect what is published and acknowledged from now on; saying so again changes nothing.
@@ -263,10 +267,19 @@ class Publishing:
         amqp = self._amqp
         if self._confirms is not None:
             raise SoftError(PRECONDITION_FAILED, "cannot switch from confirm to tx mode", TX_SELECT)
+        self._select(encode(amqp.number, commands.Tx.SelectOk()), amqp.transaction is None)
         if amqp.transaction is None:
             amqp.transaction = Transaction(amqp)
             self._raw = b""  # whatever comes is special now
-        amqp.answer(encode(amqp.number, commands.Tx.SelectOk()))
+
+    def _select(self, answer: bytes, begins: bool) -> None:
+        """Answer a Select, behind what comes back of what was published before it."""
+        if begins and self._kept and self._channel is not None:
+            self._selected_at = self._last = self._channel.barrier()
+        if self._selected_at:
+            self._selected += answer
+        else:
+            self._amqp.answer(answer)
 
     def tx_commit(self, arguments: bytes) -> None:
         """Do what was collected, all of it or nothing.
@@ -300,6 +313,8 @@ class Publishing:
         amqp = self._amqp
         if amqp.is_over:
             return
+        if 0 < self._selected_at <= through:
+            exceptions = self._tell_selected(exceptions)
         if exceptions:
             self._tell(through, exceptions)
         elif self._confirms is not None:
@@ -309,6 +324,16 @@ class Publishing:
         if self._afterwards is not None and through >= self._last:
             self._afterwards()
             self._afterwards = None
+
+    def _tell_selected(self, exceptions: Sequence[Outcome]) -> Sequence[Outcome]:
+        """Answer a Select; return what is to be told behind it."""
+        at, answers = self._selected_at, self._selected
+        self._selected_at, self._selected = 0, b""
+        self._tell(at, [outcome for outcome in exceptions if outcome.number < at])
+        if self._amqp.is_over:
+            return ()
+        self._send(answers)
+        return [outcome for outcome in exceptions if outcome.number > at]
 
     def _tell(self, through: int, exceptions: Sequence[Outcome]) -> None:
         confirms = self._confirms
@@ -358,23 +383,6 @@ class Publishing:
         self._kept.clear()
         if self._channel is not None:
             self._channel.close()
-
-
-def read_arguments(arguments: bytes) -> tuple[str, str, int]:
-    """Return exchange, routing key and bits of a Basic.Publish.
-
-    Raises:
-        HardError: 502, they are none.
-    """
-    size = len(arguments)
-    key_at = 3 + arguments[2] if size > 3 else size  # noqa: PLR2004 - behind what is reserved
-    end = key_at + 1 + arguments[key_at] if key_at < size else size
-    if end + 1 != size:
-        raise syntax_error("a field is cut off, or there are too many, in basic.publish", BASIC_PUBLISH)
-    try:
-        return arguments[3:key_at].decode(), arguments[key_at + 1 : end].decode(), arguments[end]
-    except UnicodeDecodeError:
-        raise syntax_error("a short string that is not UTF-8 in basic.publish", BASIC_PUBLISH) from None
 
 
 METHODS: Final[dict[int, Callable[[Publishing, bytes], Any]]] = {

@@ -40,13 +40,17 @@ def credentials(connection: Connection, mechanism: str, response: bytes) -> Cred
         )
     else:
         raise HardError(COMMAND_INVALID, f"unknown authentication mechanism '{mechanism}'")
-    return password_of(connection, user, password)
+    return password_of(connection, user, password, strict=True)
 
 
-def password_of(connection: Connection, user: str, password: bytes) -> Credentials:
-    """Return what a client says that gives a password; clients count on the refusal of wrong ones."""
+def password_of(connection: Connection, user: str, password: bytes, *, strict: bool) -> Credentials:
+    """Return what a client says that gives a password.
+
+    Args:
+        strict: it is refused where nothing can check it: who logs in counts on the refusal of a wrong one.
+    """
     peer, subject = connection.peer, connection.certificate_subject
-    return Credentials("password", user, password, FRONT_END, peer, connection.is_loopback, subject, strict=True)
+    return Credentials("password", user, password, FRONT_END, peer, connection.is_loopback, subject, strict=strict)
 
 
 def _plain(response: bytes) -> tuple[str, bytes]:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from pamqp import commands
 
 from gateway.runtime.clock import VirtualClock
+from gateway_amqp.codec.methods import publish_arguments
 from gateway_amqp.codec.names import HardError
-from gateway_amqp.publishing import read_arguments
 from tests.amqp.rooms import bound, declared, exchange, raw_publish, taken
 from tests.amqp.wire import Content, amqp_broker, publishing
 
@@ -42,13 +42,13 @@ async def test_a_message_reaches_the_queue_of_its_key_with_all_that_it_says():
 @given(st.binary(max_size=20))
 def test_arguments_that_are_cut_off_or_too_long_are_a_syntax_error(junk):
     good = b"\0\0\x01e\x01k\x01"
-    assert read_arguments(good) == ("e", "k", 1)
+    assert publish_arguments(good) == ("e", "k", 1)
     if junk:
         with pytest.raises(HardError):
-            read_arguments(good + junk)
+            publish_arguments(good + junk)
     for end in range(len(good)):
         with pytest.raises(HardError):
-            read_arguments(good[:end])
+            publish_arguments(good[:end])
 
 
 async def test_properties_are_kept_as_the_bytes_that_came():

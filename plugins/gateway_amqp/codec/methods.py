@@ -11,7 +11,7 @@ from typing import Any, Final
 from pamqp import commands
 from pamqp.base import Frame
 
-from gateway_amqp.codec.names import COMMAND_INVALID, FRAME_END, RESOURCE_ERROR, HardError, syntax_error
+from gateway_amqp.codec.names import BASIC_PUBLISH, COMMAND_INVALID, FRAME_END, RESOURCE_ERROR, HardError, syntax_error
 from gateway_amqp.codec.tables import encode_table, read_table, short
 
 _CLASSES: Final[dict[int, type[Frame]]] = dict(commands.INDEX_MAPPING)
@@ -103,6 +103,23 @@ def _string(data: bytes, kind: str) -> str | bytes:
         if kind == "shortstr":
             raise syntax_error("a short string that is not UTF-8") from None
         return data
+
+
+def publish_arguments(arguments: bytes) -> tuple[str, str, int]:
+    """Return exchange, routing key and bits of a Basic.Publish, which there are many of.
+
+    Raises:
+        HardError: 502, they are none.
+    """
+    size = len(arguments)
+    key_at = 3 + arguments[2] if size > 3 else size  # noqa: PLR2004 - behind what is reserved
+    end = key_at + 1 + arguments[key_at] if key_at < size else size
+    if end + 1 != size:
+        raise syntax_error("a field is cut off, or there are too many, in basic.publish", BASIC_PUBLISH)
+    try:
+        return arguments[3:key_at].decode(), arguments[key_at + 1 : end].decode(), arguments[end]
+    except UnicodeDecodeError:
+        raise syntax_error("a short string that is not UTF-8 in basic.publish", BASIC_PUBLISH) from None
 
 
 def encode(channel: int, command: Frame) -> bytes:
