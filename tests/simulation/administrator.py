@@ -10,7 +10,7 @@ from gateway.api import GatewayError
 from gateway.engine.definitions.policy import Policy
 from gateway.errors import Overloaded
 from tests.simulation.program import Program, text_of
-from tests.simulation.queues import DEAD
+from tests.simulation.queues import DEAD, OWN
 
 POLICIES: tuple[dict[str, Any], ...] = (
     {"max-length": 20},
@@ -67,7 +67,7 @@ class Administrator(Program):
     def save(self) -> None:
         self.saved = json.loads(json.dumps(definitions.export(self.world.engine)))
         for section, name in (("queues", "name"), ("bindings", "destination")):  # what goes by itself may be gone
-            self.saved[section] = [item for item in self.saved[section] if not item[name].startswith(("fleeting", "mqtt."))]
+            self.saved[section] = [item for item in self.saved[section] if not item[name].startswith(("fleeting", "mqtt.", OWN))]
 
     def bring_back(self) -> None:
         """Import what was defined once: all of it has to be there then."""

@@ -69,17 +69,22 @@ class AmqpPublisher(Role):
             fields["expiration"] = str(ttl_ms)
         if priority or chance.random() < 0.5:
             fields["priority"] = priority
+        must = key == NOWHERE and not copies if mandatory else None
+        self.hand_in(EXCHANGE, key, text, sent, must, **fields)
+        return text
+
+    def hand_in(self, exchange: str, key: str, text: str, sent: Sent, must: bool | None, **fields: Any) -> None:
+        """Publish. `must`: it has to come back; None: it is not mandatory."""
         data = self.world.padded(text)
         self.ledger.submit(text, data, sent)
-        self.publish(EXCHANGE, key, data, mandatory=mandatory, **fields)
+        self.publish(exchange, key, data, mandatory=must is not None, **fields)
         self._number += 1
         if self.confirms:
             self.unconfirmed[self._number] = text
         else:
             self.unanswered[text] = self._refusals()
-        if mandatory:
-            self._must[text] = key == NOWHERE and not copies
-        return text
+        if must is not None:
+            self._must[text] = must
 
     def _refusals(self) -> int:
         return int(self.world.broker.counters["refused.full"])

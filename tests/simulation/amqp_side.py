@@ -14,6 +14,7 @@ from gateway_amqp.settings import AmqpSettings
 from tests.simulation.amqp_client import EVERYTHING, AmqpClient, Role
 from tests.simulation.amqp_requests import ASKS, AmqpReplier, AmqpRequester, ProgramReplier
 from tests.simulation.amqp_roles import AmqpConsumer, AmqpPublisher
+from tests.simulation.amqp_tenants import AmqpTenant, Land
 from tests.simulation.amqp_transactions import INPUTS, OUTPUTS, STRICT, AmqpTransactor, TxBook
 from tests.simulation.ledger import Shape, Wrong
 from tests.simulation.program import EXCHANGE, Worker
@@ -44,6 +45,7 @@ class AmqpSide:
         self.world = world
         self.gateway: SimGateway
         self.transactions = TxBook(world.ledger)
+        self.land = Land(world.ledger)
         self.answers: Counter[str] = Counter()
         self.clients: list[AmqpClient] = []
 
@@ -57,6 +59,7 @@ class AmqpSide:
         self.clients.append(
             AmqpClient("ay", world, AmqpRequester("ay.0", world, self.answers), AmqpReplier("ay.1", world, self.answers))
         )
+        self.clients.append(AmqpClient("az", world, *(AmqpTenant(f"az.{each}", world, self.land) for each in range(2))))
         yield from self.clients
         yield Worker("wa", world, SHARED)
         yield Worker("ws", world, STRICT)
@@ -88,6 +91,7 @@ class AmqpSide:
     def close(self, left: dict[str, list[str]]) -> None:
         """Settle accounts with what is left."""
         self.transactions.close(left)
+        self.land.close(left)
 
     # -- at the end
 

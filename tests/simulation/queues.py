@@ -42,4 +42,6 @@ EXCHANGES = {"unique": "once", "delayed": "later"}
 """Queues that are not bound to the exchange of all others; the words of an exchange's keys begin with its name."""
 KEPT = "kept"
 WILLS = "wills"
+OWN = "own-"
+"""So begins the name of what a client declares for itself."""
 ALWAYS = ("jobs", "pushed", "graves")

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.api import Outcome, queue_spec
 from gateway.engine.transacting import Transacting
-from gateway_amqp import consuming, publishing
+from gateway.journal.memory import MemoryJournal
+from gateway.model.records import Bound, QueueDeleted, Unbound
+from gateway_amqp import consuming, declaring, publishing
 from gateway_amqp.channel import AmqpChannel
+from gateway_amqp.codec import names
 from gateway_amqp.confirms import Confirms
 from gateway_amqp.consuming import FULL, Consuming
 from gateway_amqp.consumption import Consumption
@@ -16,7 +20,9 @@ from gateway_amqp.publishing import Publishing
 from gateway_amqp.settling import Settling
 from gateway_amqp.transaction import Transaction
 from gateway_amqp.unsettled import Unsettled
+from tests.simulation.amqp_tenants import HIT
 from tests.simulation.planted import assert_found
+from tests.simulation.queues import OWN
 
 pytestmark = [pytest.mark.slow, pytest.mark.interpreted]
 
@@ -148,6 +154,63 @@ def test_a_transaction_that_leaves_out_what_is_refused(monkeypatch):
 def test_a_rollback_that_forgets_what_was_acknowledged(monkeypatch):
     monkeypatch.setattr(Settling, "restore", lambda *_: None)
     assert_found("406 PRECONDITION_FAILED - unknown delivery tag", amqp=True)
+
+
+# -- declaring
+
+
+def test_an_answer_before_it_is_on_disk(monkeypatch):
+    honest = AmqpChannel.expect
+
+    def hasty(amqp, number, then, method):
+        if method == names.TX_COMMIT or amqp.channel.refused(number) is not None:
+            honest(amqp, number, then, method)
+        else:
+            then(Outcome(number, result=amqp.channel.result(number)))
+
+    monkeypatch.setattr(AmqpChannel, "expect", hasty)
+    assert_found("was declared, and is not there", "was deleted, and is there", "no queue 'own-", amqp=True)
+
+
+def test_a_queue_that_is_back_with_what_was_deleted_with_it(monkeypatch):
+    honest = MemoryJournal._define
+
+    def forgetful(journal, record):
+        if not isinstance(record, QueueDeleted) or not record.name.startswith(OWN):
+            honest(journal, record)
+
+    monkeypatch.setattr(MemoryJournal, "_define", forgetful)
+    assert_found("was deleted, and is there", "was deleted with", amqp=True)
+
+
+@pytest.mark.parametrize("forgotten", [Bound, Unbound])
+def test_a_binding_that_is_answered_and_not_kept(monkeypatch, forgotten):
+    honest = MemoryJournal._define
+
+    def forgetful(journal, record):
+        if not isinstance(record, forgotten) or record.binding.key != HIT:
+            honest(journal, record)
+
+    monkeypatch.setattr(MemoryJournal, "_define", forgetful)
+    assert_found("was confirmed and lost", amqp=True)
+
+
+def test_an_alternate_exchange_that_is_forgotten(monkeypatch):
+    honest = declaring.exchange_spec
+
+    def forgetful(*names, arguments, **other):
+        return honest(*names, arguments={}, **other)
+
+    monkeypatch.setattr(declaring, "exchange_spec", forgetful)
+    assert_found("comes back, but", amqp=True)
+
+
+def test_an_exclusive_queue_that_stays(monkeypatch):
+    def inclusive(name, *, exclusive, durable, **other):
+        return queue_spec(name, durable=durable or exclusive, **other)
+
+    monkeypatch.setattr(declaring, "queue_spec", inclusive)
+    assert_found("was deleted, and is there", amqp=True)
 
 
 # -- consuming
