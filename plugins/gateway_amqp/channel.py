@@ -308,7 +308,7 @@ class AmqpChannel:
             return
         link, number = self.link, self.number
         self.end()
-        link.refused(number, error, method)
+        link.refused(error)
         close = commands.Channel.Close(error.code, reply_text(error.code, error.text), method >> 16, method & 0xFFFF)
         link.send(encode(number, close))
         if self._answers_close:

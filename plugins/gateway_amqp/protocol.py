@@ -314,7 +314,7 @@ class Protocol:
 
     # -- the end ------------------------------------------------------------
 
-    def refused(self, number: int, error: SoftError | HardError, method: int) -> None:
+    def refused(self, error: SoftError | HardError) -> None:
         """A channel was closed for an error."""
         self.gateway.count("channel_errors", reason=REPLIES.get(error.code, str(error.code)).lower())
 

@@ -1,9 +1,8 @@
-"""What becomes of a client's publishes, and when is it told?"""
+"""What becomes of a client's publishes?"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from pamqp import commands
@@ -12,12 +11,7 @@ from gateway.api import (
     NEVER,
     Channel,
     Gateway,
-    GatewayError,
     Message,
-    MessageRefused,
-    MessageTooLarge,
-    Outcome,
-    Overloaded,
     Principal,
     Route,
     make_room,
@@ -35,12 +29,13 @@ from gateway_amqp.codec.names import (
     HardError,
     SoftError,
 )
-from gateway_amqp.confirms import Confirms, return_of
+from gateway_amqp.confirms import Confirms
 from gateway_amqp.copies import copy_keys, without_blind
 from gateway_amqp.direct_reply import NAME as DIRECT
 from gateway_amqp.expiration import milliseconds
 from gateway_amqp.lasting import HEADER as RETAIN
 from gateway_amqp.lasting import check_kept, retain_of, without_retain
+from gateway_amqp.telling import Telling
 from gateway_amqp.transaction import Transaction
 from gateway_amqp.translate.properties import WIRE_TAG
 
@@ -64,47 +59,32 @@ class Way:
         self.mandatory: bool = mandatory
 
 
-class Publishing:
+class Publishing(Telling):
     """The publishes of one channel, on a channel of the gateway of their own: its numbers are nothing else (an `OutcomeSink`).
 
     What the properties say is kept until others come: who publishes much says the same each time.
     """
 
     __slots__ = (
-        "_afterwards",
         "_also",
-        "_amqp",
         "_channel",
-        "_confirms",
         "_facts",
         "_gateway",
-        "_kept",
-        "_last",
         "_principal",
         "_raw",
         "_retain",
-        "_selected",
-        "_selected_at",
         "_special",
-        "_through",
         "_ttl_ms",
         "_ways",
         "_wire",
     )
 
     def __init__(self, amqp: AmqpChannel) -> None:
-        self._amqp: AmqpChannel = amqp
+        super().__init__(amqp)
         self._gateway: Gateway = amqp.gateway
         self._principal: Principal = amqp.principal
         self._ways: dict[bytes, Way] = amqp.principal.cache.setdefault("amqp.ways", {})
         self._channel: Channel | None = None
-        self._confirms: Confirms | None = None
-        self._afterwards: Callable[[], None] | None = None
-        self._kept: dict[int, Message] = {}
-        self._last: int = 0
-        self._through: int = 0
-        self._selected: bytes = b""
-        self._selected_at: int = 0
         self._raw: bytes = b""
         self._wire: bytes = b""
         self._facts: Facts = Facts()
@@ -112,18 +92,6 @@ class Publishing:
         self._also: tuple[str, ...] = ()
         self._retain: bool = False
         self._special: bool = False
-
-    @property
-    def is_waiting(self) -> bool:
-        """Something was published of which the outcome is not known."""
-        return self._through < self._last
-
-    def afterwards(self, then: Callable[[Outcome], None], outcome: Outcome) -> None:
-        """Have something done as soon as no publish is waiting: those of one commit may be told after what else is of it."""
-        if self.is_waiting:
-            self._afterwards = partial(then, outcome)
-        else:
-            then(outcome)
 
     # -- in -----------------------------------------------------------------
 
@@ -182,16 +150,6 @@ class Publishing:
         refusal = channel.refused(number)
         if refusal is not None and self._ends(refusal, number):
             self._amqp.fail(refusal, BASIC_PUBLISH)  # behind what is still to be told; nothing more is taken
-
-    def _ends(self, error: GatewayError, number: int) -> bool:
-        """Say whether a refusal is the end of the channel, or the publisher learns of the message alone.
-
-        Without confirms it is not told that a queue is full, as with RabbitMQ; but it may not believe that the journal has all.
-        """
-        if isinstance(error, MessageRefused):
-            return isinstance(error, MessageTooLarge)
-        confirms = self._confirms
-        return confirms is None or not confirms.covers(number) or not isinstance(error, Overloaded)
 
     def _open(self) -> Channel:
         channel = self._channel = self._gateway.open_channel(self._principal, self, owner=self._amqp.link)
@@ -305,75 +263,7 @@ class Publishing:
             raise SoftError(PRECONDITION_FAILED, "channel is not transactional", method)
         return transaction
 
-    # -- back ---------------------------------------------------------------
-
-    def on_outcomes(self, through: int, exceptions: Sequence[Outcome]) -> None:
-        """See `gateway.api.OutcomeSink`: what went nowhere comes back, then confirms, then the end if there is one."""
-        self._through = through
-        amqp = self._amqp
-        if amqp.is_over:
-            return
-        if 0 < self._selected_at <= through:
-            exceptions = self._tell_selected(exceptions)
-        if exceptions:
-            self._tell(through, exceptions)
-        elif self._confirms is not None:
-            self._send(self._confirms.all_stored(through))
-        if self._kept:
-            self._forget_kept(through)
-        if self._afterwards is not None and through >= self._last:
-            self._afterwards()
-            self._afterwards = None
-
-    def _tell_selected(self, exceptions: Sequence[Outcome]) -> Sequence[Outcome]:
-        """Answer a Select; return what is to be told behind it."""
-        at, answers = self._selected_at, self._selected
-        self._selected_at, self._selected = 0, b""
-        self._tell(at, [outcome for outcome in exceptions if outcome.number < at])
-        if self._amqp.is_over:
-            return ()
-        self._send(answers)
-        return [outcome for outcome in exceptions if outcome.number > at]
-
-    def _tell(self, through: int, exceptions: Sequence[Outcome]) -> None:
-        confirms = self._confirms
-        parts: list[bytes] = []
-        refused: list[int] = []
-        end: GatewayError | None = None
-        for outcome in exceptions:
-            error = outcome.error
-            if error is None:
-                self._give_back(outcome, parts)
-            elif self._ends(error, outcome.number):
-                end = error
-                through = outcome.number - 1
-                break
-            else:
-                refused.append(outcome.number)
-        if confirms is not None:
-            parts.append(confirms.told(through, refused))
-        self._send(b"".join(parts))
-        if end is not None:
-            self._amqp.fail(end, BASIC_PUBLISH)
-
-    def _give_back(self, outcome: Outcome, parts: list[bytes]) -> None:
-        message = self._kept.get(outcome.number)
-        if message is not None and outcome.unroutable:
-            parts.append(return_of(message, self._amqp.number, self._amqp.frame_max))
-
-    def _send(self, data: bytes) -> None:
-        if data:
-            self._amqp.send(data)
-
-    def _forget_kept(self, through: int) -> None:
-        """Let go of mandatory messages that are decided."""
-        if through >= self._last:
-            self._kept.clear()
-            return
-        for number in list(self._kept):
-            if number > through:
-                break
-            del self._kept[number]
+    # -- the end ------------------------------------------------------------
 
     def close(self) -> None:
         """The channel is over."""
