@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 NOWHERE = "nowhere.at.all"
 LASTING, PASSING = 2, 1
+MOST_KEPT = 2
+"""So many channels of a publisher, one after the other, keep last values: MQTT clients are sent all that there are."""
+_ONE_WORD = str.maketrans(".#", "--")
 Basic = commands.Basic
 
 
@@ -47,6 +50,8 @@ class AmqpPublisher(Role):
         chance = self.world.chance
         for _ in range(chance.randrange(1, 12)):
             self.submit()
+        if self._opened <= MOST_KEPT and chance.random() < 0.3:
+            self.keep()
         if not self.confirms and chance.random() < 0.2:
             self.close()  # that it is closed says that it is done
 
@@ -72,6 +77,14 @@ class AmqpPublisher(Role):
         must = key == NOWHERE and not copies if mandatory else None
         self.hand_in(EXCHANGE, key, text, sent, must, **fields)
         return text
+
+    def keep(self) -> None:
+        """Publish a last value, of a key that is this channel's: what a former one said may come late."""
+        self.count += 1
+        text = f"{self.name} {self.count:06d}"
+        key = f"last.{self.who.translate(_ONE_WORD)}"
+        sent = Sent(self.who, self.count, key, retain=True)
+        self.hand_in(EXCHANGE, key, text, sent, None, delivery_mode=LASTING, headers={"x-retain": True})
 
     def hand_in(self, exchange: str, key: str, text: str, sent: Sent, must: bool | None, **fields: Any) -> None:
         """Publish. `must`: it has to come back; None: it is not mandatory."""
@@ -117,6 +130,10 @@ class AmqpPublisher(Role):
         self.ledger.check(not self._must.pop(text, False), f"{text} was mandatory and went nowhere, but did not come back")
         self.ledger.confirm(text)
         self.ledger.counts["confirmed by AMQP"] += 1
+        sent = self.ledger.sent[text]
+        if sent.retain:
+            self.ledger.retained[sent.key.replace(".", "/")] = sent.index
+            self.ledger.counts["kept by AMQP"] += 1
 
     def _refused(self, text: str) -> None:
         self._must.pop(text, None)

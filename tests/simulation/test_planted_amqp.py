@@ -7,7 +7,7 @@ import pytest
 from gateway.api import Outcome, queue_spec
 from gateway.engine.transacting import Transacting
 from gateway.journal.memory import MemoryJournal
-from gateway.model.records import Bound, QueueDeleted, Unbound
+from gateway.model.records import Bound, QueueDeleted, Retained, Unbound
 from gateway_amqp import consuming, declaring, publishing
 from gateway_amqp.channel import AmqpChannel
 from gateway_amqp.codec import names
@@ -66,6 +66,22 @@ def test_a_mandatory_message_that_does_not_come_back(monkeypatch):
 def test_a_copy_that_is_forgotten(monkeypatch):
     monkeypatch.setattr(publishing, "copy_keys", lambda *_: ())
     assert_found("comes back, but", "neither on disk nor settled", "was confirmed and lost", amqp=True)
+
+
+def test_a_last_value_that_is_not_kept(monkeypatch):
+    monkeypatch.setattr(publishing, "retain_of", lambda *_: False)
+    assert_found("has lost its last value", "is not sent what is retained", amqp=True)
+
+
+def test_a_last_value_that_is_confirmed_and_never_written(monkeypatch):
+    honest = MemoryJournal._define
+
+    def forgetful(journal, record):
+        if not isinstance(record, Retained) or record.key.startswith("last.m"):
+            honest(journal, record)
+
+    monkeypatch.setattr(MemoryJournal, "_define", forgetful)
+    assert_found("has lost its last value", "has the value", amqp=True)
 
 
 def test_an_answer_that_is_for_somebody_else(monkeypatch):
