@@ -324,6 +324,9 @@ class Protocol:
         if waiting and self._splitter is not None:
             self._splitter.stop()
             self._farewell = Farewell(self)
+            for channel in self.channels.values():
+                if isinstance(channel, AmqpChannel) and channel.transaction is not None:
+                    channel.transaction.close()
         else:
             self.closed()
 
@@ -343,10 +346,7 @@ class Protocol:
 
     def fail(self, error: HardError) -> None:
         """Close the connection for an error, and wait for the client's answer."""
-        if self.is_over:
-            return
-        if self._farewell is not None:  # it leaves anyway, and counts on an answer to that
-            self.closed()
+        if self.is_over or self._farewell is not None:  # who leaves anyway counts on an answer to that, when all is told
             return
         reason = REPLIES.get(error.code, str(error.code))
         self.gateway.count("connection_errors", reason=reason.lower())
