@@ -111,6 +111,8 @@ class AmqpSide:
             if role.number and not role.is_closing:
                 role.ask()
         await self._until(lambda: not any(role.open_ for role in requesters))
+        tenants = [role for client in self.clients for role in client.roles if isinstance(role, AmqpTenant)]
+        await self._until(lambda: not any(role.wanted for role in tenants))
         queues = world.engine.vhost("/").queues
         consumed = {role.queue for client in self.clients for role in client.roles if type(role) in (AmqpConsumer, AmqpReplier)}
         await self._until(lambda: all(queues[name].count == _asleep(queues[name]) for name in consumed))
@@ -142,7 +144,10 @@ class AmqpSide:
             since, before = since + 1 if now == before else 0, now
         queues = self.world.engine.vhost("/").queues
         waiting = {name: queues[name].count for name in (*QUEUES, "jobs") if queues[name].count}
-        open_ = {role.name: role.open_ for client in self.clients for role in client.roles if isinstance(role, AmqpRequester)}
+        open_: dict[str, Any] = {
+            role.name: role.open_ for client in self.clients for role in client.roles if isinstance(role, AmqpRequester)
+        }
+        open_ |= {role.name: role.wanted for client in self.clients for role in client.roles if isinstance(role, AmqpTenant)}
         raise Wrong(f"AMQP clients do not come to rest: {waiting} {open_}, {[client.is_ready for client in self.clients]}")
 
 

@@ -11,6 +11,7 @@ from tests.simulation.amqp_client import OVERLOADED
 from tests.simulation.amqp_roles import LASTING, AmqpPublisher
 from tests.simulation.amqp_wire import Content
 from tests.simulation.ledger import Ledger, Sent, Shape
+from tests.simulation.program import EXCHANGE
 from tests.simulation.queues import DEAD, OWN
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ class Asked(NamedTuple):
 class AmqpTenant(AmqpPublisher):
     """Declares, binds, unbinds and deletes, publishes to what it has, and takes what comes.
 
-    Methods are said one behind the other, with publishes and all, and answered when they are on disk.
+    Methods are said one behind the other, with publishes and all, and answered when they are on disk. ``wanted``: by topic, the
+    index that its last value has at least, and which has not come yet though it was asked for.
     """
 
     def __init__(self, name: str, world: World, land: Land) -> None:
@@ -84,6 +86,7 @@ class AmqpTenant(AmqpPublisher):
         self.house: House | None = None
         self.asked: deque[Asked] = deque()
         self.held: dict[int, tuple[str, str]] = {}
+        self.wanted: dict[str, int] = {}
         self._houses = 0
 
     def begin(self) -> None:
@@ -137,6 +140,10 @@ class AmqpTenant(AmqpPublisher):
         self.land.there[queue] = False  # in the end nobody is connected
         self._ask(Queue.Declare(queue=queue, exclusive=True, durable=True), Queue.DeclareOk, matters=False)
         self._ask(Queue.Bind(queue=queue, exchange=self.house.alternate), Queue.BindOk, matters=False)
+        if self.world.chance.random() < 0.5:
+            self.wanted = dict(self.ledger.retained)
+            bind = Queue.Bind(queue=queue, exchange=EXCHANGE, routing_key="last.#", arguments={"x-last-values": True})
+            self._ask(bind, Queue.BindOk, matters=False)
         self._consume_from(queue, no_ack=True)
 
     def _consume(self) -> None:
@@ -218,6 +225,7 @@ class AmqpTenant(AmqpPublisher):
         match what:
             case Content(method=Basic.Deliver(consumer_tag=tag)):
                 self._check_there(self._queues[tag], what.text)
+                self._look_for(what.text)
             case Content(method=Basic.GetOk(delivery_tag=number)):
                 queue = self._gotten[number] = self._answered(Basic.GetOk).queue
                 self._check_there(queue, what.text)
@@ -232,6 +240,13 @@ class AmqpTenant(AmqpPublisher):
 
     def _check_there(self, queue: str, text: str) -> None:
         self.ledger.check(text not in self.land.gone[queue], f"{queue} was deleted with {text}, and delivers it")
+
+    def _look_for(self, text: str) -> None:
+        sent = self.ledger.sent[text]
+        topic = sent.key.replace(".", "/")
+        if sent.retain and sent.index >= self.wanted.get(topic, sent.index + 1):
+            del self.wanted[topic]
+            self.ledger.counts["last values to AMQP"] += 1
 
     def _answered(self, answer: type[base.Frame]) -> Asked:
         asked = self.asked.popleft() if self.asked else None
@@ -263,7 +278,8 @@ class AmqpTenant(AmqpPublisher):
         self.ledger.check(number == self._last_tag + 1, f"{self.who} is sent tag {number} after {self._last_tag}")
         self._last_tag = number
         self.ledger.check(self.ledger.bodies.get(text) == content.body, f"{self.who} is sent {text} with another body")
-        self.ledger.delivered(queue, text, redelivered=content.method.redelivered, consumer=consumer)
+        if not self.ledger.sent[text].retain:  # that may come as a last value, and live
+            self.ledger.delivered(queue, text, redelivered=content.method.redelivered, consumer=consumer)
         self.ledger.counts["delivered to tenants"] += 1
         if queue in self.ledger.shapes:  # all others are consumed without acknowledgements
             self.held[number] = (queue, text)
@@ -272,6 +288,7 @@ class AmqpTenant(AmqpPublisher):
         """What was asked and not answered may have happened, or happen yet: what the client had is left to itself."""
         super().gone()
         self.held.clear()
+        self.wanted.clear()
         if self.house is not None and any(asked.matters for asked in self.asked):
             self.world.log(f"{self.name} moves")
             for asked in self.asked:

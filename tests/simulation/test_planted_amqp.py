@@ -221,6 +221,11 @@ def test_an_alternate_exchange_that_is_forgotten(monkeypatch):
     assert_found("comes back, but", amqp=True)
 
 
+def test_a_binding_that_brings_no_last_values(monkeypatch):
+    monkeypatch.setattr(declaring, "_matched", lambda *_: {})
+    assert_found("AMQP clients do not come to rest", amqp=True)
+
+
 def test_an_exclusive_queue_that_stays(monkeypatch):
     def inclusive(name, *, exclusive, durable, **other):
         return queue_spec(name, durable=durable or exclusive, **other)

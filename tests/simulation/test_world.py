@@ -78,7 +78,7 @@ def test_every_promise_is_kept_to_amqp_clients_beside_all_others():
     for ledger in play_all(0, FEW_AMQP, amqp=True):
         counts.update(ledger.counts)
     told = ("confirmed by AMQP", "delivered by AMQP", "got by AMQP", "answered to AMQP", "returned", "transactions")
-    told += ("closed after it", "declared", "deleted", "delivered to tenants", "kept by AMQP")
+    told += ("closed after it", "declared", "deleted", "delivered to tenants", "kept by AMQP", "last values to AMQP")
     assert all(counts[what] for what in told), counts
 
 
