@@ -243,11 +243,7 @@ class Absences:
         absent = self._away[key]
         record = absent.record
         if absent.ends_at_ms is not None and absent.ends_at_ms <= now_ms:
-            del self._away[key]
-            self._count(absent.subscriptions, -1)
-            self.expired += 1
-            self._gateway.count("sessions_expired")
-            self._end(key, record)
+            self._expire(key, absent, now_ms)
             return
         if record.will_due_ms is not None and record.will_due_ms <= now_ms:
             if self._publish(key, record.will):
@@ -261,6 +257,19 @@ class Absences:
         if due_ms is not None:
             self._diary.put(key, due_ms)
             self._sooner()
+
+    def _expire(self, key: SessionKey, absent: Absent, now_ms: int) -> None:
+        """End a session; while nothing can be written, and so its queue not be deleted, all of it is kept: it is tried again."""
+        channel = self.channel(key[0])
+        if channel.refused(channel.barrier()) is not None:
+            self._diary.put(key, _again_ms(absent.ends_at_ms or now_ms, now_ms))
+            self._sooner()
+            return
+        del self._away[key]
+        self._count(absent.subscriptions, -1)
+        self.expired += 1
+        self._gateway.count("sessions_expired")
+        self._end(key, absent.record)
 
     def _end(self, key: SessionKey, record: SessionRecord) -> None:
         """The session is over [MQTT5-4.1.0-2], and with it the delay of its will [MQTT5-3.1.2-8]."""

@@ -14,7 +14,7 @@ from gateway_mqtt import expiry
 from gateway_mqtt.codec.packets import Connect, Disconnect, Publish, Will
 from gateway_mqtt.codec.properties import Properties
 from gateway_mqtt.expiry import Absences, Diary, left
-from gateway_mqtt.store import SessionRecord, Stores
+from gateway_mqtt.store import SESSIONS, SessionRecord, Stores
 from gateway_mqtt.sys_topics import Stock
 from tests.mqtt.level5 import FOR_EVER, connected, goodbye, opened, refused
 from tests.mqtt.support import mqtt_broker, until
@@ -95,6 +95,25 @@ async def test_a_session_ends_when_its_client_stays_away_longer_than_it_said_mqt
         assert bench.queue("c")
         await trio.sleep(2)
         assert bench.queue("c") is None
+        assert bench.counted("mqtt.sessions_expired") == 1
+        assert not await is_present(bench)
+
+
+async def test_a_session_that_can_not_end_while_the_journal_fails_is_kept_whole_and_ends_later(autojump_clock, virtual):
+    async with virtual() as bench:
+        client = await connected(bench, session_expiry_s=10)
+        await client.subscribe("t", 2)
+        await client.vanish()
+        await trio.sleep(5)
+        bench.broker.alarms.journal_fails("it is broken")
+        await trio.sleep(10)
+        assert bench.queue("c") is not None
+        journal = bench.broker.gateway("other", print, bench.log).open_channel(Principal("somebody"))
+        assert list(journal.scan_state(SESSIONS))
+        bench.broker.alarms.journal_works()
+        await trio.sleep(30)
+        assert bench.queue("c") is None
+        assert not list(journal.scan_state(SESSIONS))
         assert bench.counted("mqtt.sessions_expired") == 1
         assert not await is_present(bench)
 
