@@ -109,7 +109,10 @@ class AmqpTenant(AmqpPublisher):
 
     def _ask(self, method: base.Frame, answer: type[base.Frame], queue: str = "", **facts: Any) -> None:
         self.say(method)
-        self.asked.append(Asked(answer, queue, **facts))
+        asked = Asked(answer, queue, **facts)
+        if asked.matters:
+            self.land.there.pop(queue, None)
+        self.asked.append(asked)
 
     def _build(self) -> None:
         self._houses += 1
@@ -209,7 +212,6 @@ class AmqpTenant(AmqpPublisher):
         queue = house.hits
         self.world.log(f"{self.who} deletes {queue}")
         self.ledger.forgive(queue)
-        self.land.there.pop(queue, None)
         doomed = tuple(text for where, text in self._mine if where == queue)
         self._ask(Queue.Delete(queue=queue), Queue.DeleteOk, queue, doomed=doomed)
         if self.world.chance.random() < 0.3:
@@ -255,10 +257,14 @@ class AmqpTenant(AmqpPublisher):
         return asked
 
     def _promised(self, asked: Asked) -> None:
-        if asked.queue:
-            self.land.there[asked.queue] = asked.answer is Queue.DeclareOk
-            self.land.gone[asked.queue].update(asked.doomed)
-            self.ledger.counts["declared" if self.land.there[asked.queue] else "deleted"] += 1
+        queue = asked.queue
+        if not queue:
+            return
+        is_there = asked.answer is Queue.DeclareOk
+        if not any(later.queue == queue and later.matters for later in self.asked):
+            self.land.there[queue] = is_there
+        self.land.gone[queue].update(asked.doomed)
+        self.ledger.counts["declared" if is_there else "deleted"] += 1
 
     def all_told(self) -> None:
         super().all_told()
@@ -291,7 +297,5 @@ class AmqpTenant(AmqpPublisher):
         self.wanted.clear()
         if self.house is not None and any(asked.matters for asked in self.asked):
             self.world.log(f"{self.name} moves")
-            for asked in self.asked:
-                self.land.there.pop(asked.queue, None)
             self.house = None
         self.asked.clear()
