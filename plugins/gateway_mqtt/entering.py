@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from gateway.api import Connection, Consumer, GatewayError, Outcome, Overloaded, Principal
+from gateway.api import Channel, Connection, Consumer, GatewayError, Outcome, Overloaded, Principal
 from gateway_mqtt.codec import reasons
 from gateway_mqtt.codec.encoding import encode
 from gateway_mqtt.codec.names import MAX_LENGTH, MQTT_5, MQTT_31
 from gateway_mqtt.codec.packets import ACCEPTED, ConnAck, Connect
 from gateway_mqtt.codec.properties import Properties
 from gateway_mqtt.link import Link
-from gateway_mqtt.translate.sessions import NEVER_S, Refused, keep_alive, response_topic, session_queue_name, shortest
+from gateway_mqtt.translate.sessions import (
+    NEVER_S,
+    Refused,
+    connect_refusal,
+    keep_alive,
+    response_topic,
+    session_queue_name,
+    shortest,
+)
 from gateway_mqtt.wills import check_will, stored_will
 
 if TYPE_CHECKING:
@@ -48,7 +56,7 @@ class Entering:
         """Enter the session, ending whoever holds it now; the greeting is told when the CONNECT is answered.
 
         Raises:
-            Refused: its will can't be what it is, or it can't be answered.
+            Refused: its will can't be what it is, it can't be answered, or what it had can't be ended.
         """
         broker, connect = self._broker, self._connect
         will = None
@@ -57,12 +65,15 @@ class Entering:
             will = stored_will(connect.will, broker.settings.max_will_bytes)
         expiry_s = expiry_asked(connect, broker.settings)
         self._check_size()
+        queue = session_queue_name(self.client_id)
+        channel = broker.absences.channel(principal.vhost)
+        if connect.clean and channel.queue_exists(queue):
+            self._check_end(channel)
         key = (principal.vhost, self.client_id)  # [MQTT-3.1.3-2] [MQTT5-3.1.3-2]
         holder = broker.sessions.holder(key)
         if holder is not None:
             holder.take_over()  # [MQTT-3.1.4-2] [MQTT5-3.1.4-3]
-        queue = session_queue_name(self.client_id)
-        exists = broker.absences.channel(principal.vhost).queue_exists(queue)
+        exists = channel.queue_exists(queue)
         present = self._present = exists and not connect.clean  # [MQTT-3.1.4-3] [MQTT5-3.1.4-4] [MQTT5-3.1.2-5]
         broker.absences.come_back(key, ends=not present)
         link = self.link = Link(broker, self._connection, principal, connect, self.client_id, expiry_s, will, present=present)
@@ -83,6 +94,12 @@ class Entering:
         most = self._connect.properties.maximum_packet_size
         if most is not None and len(encode(ConnAck(False, ACCEPTED), MQTT_5)) > most:
             raise Refused(reasons.PACKET_TOO_LARGE, f"packets of at most {most} bytes")
+
+    def _check_end(self, channel: Channel) -> None:
+        """Refuse to begin anew while what is there can't be ended: it is kept whole, with all that is known of it."""
+        error = channel.refused(channel.barrier())
+        if error is not None:
+            raise connect_refusal(error, named=self._connect.user is not None)
 
     def _prepared(self, outcome: Outcome) -> None:
         if outcome.error is not None:

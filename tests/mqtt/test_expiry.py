@@ -13,6 +13,7 @@ from gateway.runtime.clock import VirtualClock
 from gateway_mqtt import expiry
 from gateway_mqtt.codec.packets import Connect, Disconnect, Publish, Will
 from gateway_mqtt.codec.properties import Properties
+from gateway_mqtt.codec.reasons import SERVER_UNAVAILABLE
 from gateway_mqtt.expiry import Absences, Diary, left
 from gateway_mqtt.store import SESSIONS, SessionRecord, Stores
 from gateway_mqtt.sys_topics import Stock
@@ -116,6 +117,25 @@ async def test_a_session_that_can_not_end_while_the_journal_fails_is_kept_whole_
         assert not list(journal.scan_state(SESSIONS))
         assert bench.counted("mqtt.sessions_expired") == 1
         assert not await is_present(bench)
+
+
+async def test_a_session_that_can_not_be_begun_anew_while_the_journal_fails_is_kept_whole(autojump_clock, virtual):
+    async with virtual() as bench:
+        client = await connected(bench, session_expiry_s=100)
+        await client.subscribe("t", 2)
+        await client.vanish()
+        await trio.sleep(5)
+        journal = bench.broker.gateway("other", print, bench.log).open_channel(Principal("somebody"))
+        before = list(journal.scan_state(SESSIONS))
+        assert before
+        bench.broker.alarms.journal_fails("it is broken")
+        assert (await refused(bench, clean=True)).code == SERVER_UNAVAILABLE
+        assert list(journal.scan_state(SESSIONS)) == before
+        assert bench.queue("c") is not None
+        bench.broker.alarms.journal_works()
+        assert await is_present(bench, expiry_s=100)
+        await trio.sleep(110)
+        assert bench.queue("c") is None
 
 
 async def test_a_session_that_is_come_back_to_counts_anew_from_its_next_end(autojump_clock, virtual):
