@@ -44,6 +44,7 @@ from gateway.model.declare import NEVER, Binding, BindingOptions, ExchangeSpec, 
 from gateway.model.exchange_arguments import exchange_spec, unknown_exchange_arguments
 from gateway.model.message import Address, Message, WireDecoder, with_properties
 from gateway.model.names import (
+    BUILT_IN,
     DEFAULT_EXCHANGE,
     DEFAULT_VHOST,
     MAX_KEY_WORDS,
@@ -63,6 +64,7 @@ from gateway.model.records import Scheduled
 
 __all__ = [
     "API_VERSION",
+    "BUILT_IN",
     "COMMON",
     "DEFAULT_EXCHANGE",
     "DEFAULT_VHOST",

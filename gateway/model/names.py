@@ -12,7 +12,16 @@ from urllib.parse import quote, unquote
 DEFAULT_VHOST = "/"
 DEFAULT_EXCHANGE = ""
 TOPIC_EXCHANGE = "amq.topic"
-NOT_TOPIC = (DEFAULT_EXCHANGE, "amq.direct", "amq.fanout", "amq.headers", "amq.match")
+BUILT_IN = {
+    DEFAULT_EXCHANGE: "direct",
+    "amq.direct": "direct",
+    "amq.fanout": "fanout",
+    TOPIC_EXCHANGE: "topic",
+    "amq.headers": "headers",
+    "amq.match": "headers",
+}
+"""The exchanges of every virtual host, and their types (AMQP 0-9-1 §3.1.3)."""
+NOT_TOPIC = tuple(name for name, kind in BUILT_IN.items() if kind != "topic")
 """The built-in exchanges that have no last values."""
 
 MAX_KEY_BYTES = 65_535

@@ -8,7 +8,7 @@ from typing import TypeAlias
 from gateway.errors import AccessRefused, CommandInvalid, NotFound, PreconditionFailed
 from gateway.model.declare import DEFAULT_OPTIONS, Binding, ExchangeSpec
 from gateway.model.exchange_arguments import CONSISTENT_HASH, KNOWN, exchange_arguments, routing_type
-from gateway.model.names import DEFAULT_EXCHANGE, DEFAULT_VHOST, TOPIC_EXCHANGE
+from gateway.model.names import BUILT_IN, DEFAULT_EXCHANGE, DEFAULT_VHOST
 from gateway.routing.consistent_hash import ConsistentHash
 from gateway.routing.direct import Direct
 from gateway.routing.equivalence import check_same, check_same_arguments
@@ -29,14 +29,7 @@ TYPES: Mapping[str, Make] = {
     CONSISTENT_HASH: ConsistentHash,
 }
 
-PREDECLARED = (
-    ExchangeSpec(DEFAULT_EXCHANGE, "direct"),
-    ExchangeSpec("amq.direct", "direct"),
-    ExchangeSpec("amq.fanout", "fanout"),
-    ExchangeSpec(TOPIC_EXCHANGE, "topic"),
-    ExchangeSpec("amq.headers", "headers"),
-    ExchangeSpec("amq.match", "headers"),
-)
+PREDECLARED = tuple(ExchangeSpec(name, kind) for name, kind in BUILT_IN.items())
 
 Identity: TypeAlias = tuple[str, bool, str, str, str]
 Inbound: TypeAlias = Link | dict[Identity, Link]

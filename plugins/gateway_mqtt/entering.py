@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from gateway.api import Channel, Connection, Consumer, GatewayError, Outcome, Overloaded, Principal
+from gateway.api import Connection, Consumer, GatewayError, Outcome, Overloaded, Principal
 from gateway_mqtt.codec import reasons
 from gateway_mqtt.codec.encoding import encode
 from gateway_mqtt.codec.names import MAX_LENGTH, MQTT_5, MQTT_31
@@ -68,7 +68,7 @@ class Entering:
         queue = session_queue_name(self.client_id)
         channel = broker.absences.channel(principal.vhost)
         if connect.clean and channel.queue_exists(queue):
-            self._check_end(channel)
+            self._check_end(principal.vhost)
         key = (principal.vhost, self.client_id)  # [MQTT-3.1.3-2] [MQTT5-3.1.3-2]
         holder = broker.sessions.holder(key)
         if holder is not None:
@@ -95,9 +95,9 @@ class Entering:
         if most is not None and len(encode(ConnAck(False, ACCEPTED), MQTT_5)) > most:
             raise Refused(reasons.PACKET_TOO_LARGE, f"packets of at most {most} bytes")
 
-    def _check_end(self, channel: Channel) -> None:
+    def _check_end(self, vhost: str) -> None:
         """Refuse to begin anew while what is there can't be ended: it is kept whole, with all that is known of it."""
-        error = channel.refused(channel.barrier())
+        error = self._broker.absences.hindrance(vhost)
         if error is not None:
             raise connect_refusal(error, named=self._connect.user is not None)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
-from gateway.api import Channel, Gateway, Outcome, Principal
+from gateway.api import Channel, Gateway, GatewayError, Outcome, Principal
 from gateway_mqtt.session import SessionKey
 from gateway_mqtt.store import NEVER_EXPIRES, SessionRecord, StoredWill, Stores
 from gateway_mqtt.sys_topics import NONE, Stock
@@ -161,6 +161,11 @@ class Absences:
             channel = self._channels[vhost] = self._gateway.open_channel(Principal("mqtt", vhost), _Deaf())
         return channel
 
+    def hindrance(self, vhost: str) -> GatewayError | None:
+        """Return why no session can be ended now: nothing can be written, and so no queue be deleted; None: it can."""
+        channel = self.channel(vhost)
+        return channel.refused(channel.barrier())
+
     @property
     def vhosts(self) -> list[str]:
         """The virtual hosts in which the broker has acted: those that clients have been in, and the default one."""
@@ -260,8 +265,7 @@ class Absences:
 
     def _expire(self, key: SessionKey, absent: Absent, now_ms: int) -> None:
         """End a session; while nothing can be written, and so its queue not be deleted, all of it is kept: it is tried again."""
-        channel = self.channel(key[0])
-        if channel.refused(channel.barrier()) is not None:
+        if self.hindrance(key[0]) is not None:
             self._diary.put(key, _again_ms(absent.ends_at_ms or now_ms, now_ms))
             self._sooner()
             return

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypeAlias
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator, with_config
 from typing_extensions import TypedDict
 
-from gateway.api import swap_key
+from gateway.api import BUILT_IN, swap_key
 from gateway_zeromq.settings.security import Secured, complaints
 
 SETTING = "frontend.zeromq.endpoint"
@@ -21,7 +21,6 @@ INPROC = "inproc://"
 _ADDRESS = re.compile(r"(tcp)://(.+):(\d{1,5}|\*)|(ipc|inproc)://(.+)")
 _LAST_PORT = 65_535
 _RESERVED = "amq."
-_EXCHANGES = ("amq.direct", "amq.fanout", "amq.topic", "amq.headers", "amq.match")
 _MOST_NAME_BYTES = 255
 
 
@@ -54,8 +53,9 @@ def _check_queue(name: str) -> str:
 
 
 def _check_exchange(name: str) -> str:
-    if name.startswith(_RESERVED) and name not in _EXCHANGES:
-        raise ValueError(f"must not begin with {_RESERVED!r}: such names are reserved; there are {', '.join(_EXCHANGES)}")
+    if name.startswith(_RESERVED) and name not in BUILT_IN:
+        there = ", ".join(filter(None, BUILT_IN))
+        raise ValueError(f"must not begin with {_RESERVED!r}: such names are reserved; there are {there}")
     return _check_length(name)
 
 

@@ -7,10 +7,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from gateway.api import DEFAULT_EXCHANGE, GatewayError, queue_spec
+from gateway.api import NOT_TOPIC, GatewayError, queue_spec
 from gateway_zeromq.settings.common import BindingTable, Endpoint, ExchangeName, Frames, QueueName, WantedQueue
-
-_NOT_TOPIC = (DEFAULT_EXCHANGE, "amq.direct", "amq.fanout", "amq.headers", "amq.match")
 
 
 class PublishingEndpoint(Endpoint):
@@ -79,7 +77,7 @@ class PublishingEndpoint(Endpoint):
 
     @model_validator(mode="after")
     def _check_exchange(self) -> PublishingEndpoint:
-        if self.queue is None and self.keys is None and self.exchange in _NOT_TOPIC:
+        if self.queue is None and self.keys is None and self.exchange in NOT_TOPIC:
             raise ValueError(f"can't choose by prefix from {self.exchange!r}, which is no topic exchange: give keys")
         return self
 
